@@ -1,0 +1,77 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Includes are written from the root and only point down; what the pure parts may not touch is not included."""
+import os
+import re
+import sys
+
+# Folder -> folders it may include, besides itself. The longest folder that is a prefix of a file counts.
+LAYERS = {
+    "proto/base": [],
+    "proto/wire": ["proto/base"],
+    "proto/json": ["proto/base", "proto/wire"],
+    "proto/io": ["proto/base", "proto/wire"],
+    "bus": ["proto"],
+    "broker/core": ["proto/base", "proto/wire"],
+    "broker/plug": ["proto", "broker/core"],
+    "broker": ["proto", "broker"],
+    "tools": ["proto", "bus"],
+    "tests": [""],
+}
+
+# System headers -> the only layers that may include them. proto/wire, proto/json and broker/core have no
+# sockets, threads, files or clock.
+OUTSIDE = ["proto/io", "bus", "broker/plug", "broker", "tools", "tests"]
+SYSTEM = {
+    r"zmq\.h|poll\.h|sys/socket\.h|sys/un\.h|sys/epoll\.h|sys/\w+fd\.h|netinet/.*|arpa/.*": OUTSIDE,
+    r"pthread\.h|threads\.h|signal\.h|unistd\.h|fcntl\.h|sys/stat\.h|sys/mman\.h": OUTSIDE,
+    r"time\.h|sys/time\.h": ["proto/base", *OUTSIDE],
+    r"jansson\.h": ["proto/json", "tools", "tests"],
+    r"czmq\.h": ["broker", "tools", "tests"],
+    r"criterion/.*": ["tests"],
+}
+
+INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
+
+
+def inside(path, folder):
+    return folder == "" or path.startswith(folder + "/")
+
+
+def layer_of(path):
+    return max((f for f in LAYERS if inside(path, f)), key=len, default=None)
+
+
+def judge(path, kind, name):
+    """What is wrong with this include in the file at path, or None."""
+    layer = layer_of(path)
+    if layer is None:
+        return "the folder has no row in tests/lint/layers.py"
+    if kind == '"':
+        if not os.path.exists(name):
+            return f'"{name}" is not a path from the root'
+        if not any(inside(name, f) for f in [layer, *LAYERS[layer]]):
+            return f'{layer} may not include "{name}"'
+        return None
+    for pattern, layers in SYSTEM.items():
+        if re.fullmatch(pattern, name) and layer not in layers:
+            return f"{layer} may not include <{name}>"
+    return None
+
+
+def main():
+    bad = 0
+    for top in ("proto", "bus", "broker", "tools", "tests"):
+        for folder, _, names in os.walk(top):
+            for file in sorted(n for n in names if n.endswith((".c", ".h"))):
+                path = os.path.join(folder, file)
+                for number, line in enumerate(open(path, encoding="utf-8"), 1):
+                    match = INCLUDE.match(line)
+                    wrong = match and judge(path, *match.groups())
+                    if wrong:
+                        print(f"{path}:{number}: {wrong}")
+                        bad += 1
+    return 1 if bad else 0
+
+
+sys.exit(main())

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The queue of what is published and not acknowledged. */
+#include "proto/wire/message.h"
+#include "proto/wire/mp.h"
+
+#include "bus/outbox.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+#define BATCH 1024
+
+static void publish_tracked(struct bb_outbox *outbox, size_t len, struct bb_tracked *tracked)
+{
+    uint8_t *to;
+    cr_assert_eq(bb_outbox_room(outbox, len, &to), 0);
+    memset(to, 'x', len);
+    bb_outbox_commit(outbox, len, BB_LEVEL_NONE, tracked);
+}
+
+static void publish(struct bb_outbox *outbox, size_t len)
+{
+    publish_tracked(outbox, len, NULL);
+}
+
+/* Sends all that may be sent; how many batches that were. */
+static int send_all(struct bb_outbox *outbox)
+{
+    int n = 0;
+    while (bb_outbox_next(outbox) != NULL) {
+        bb_outbox_sent(outbox);
+        n++;
+    }
+    return n;
+}
+
+static void ack(struct bb_outbox *outbox, uint64_t number)
+{
+    struct bb_buf entry = BB_BUF_INIT;
+    bb_mp_write_array(&entry, 4);
+    bb_mp_write_uint(&entry, number);
+    bb_mp_write_uint(&entry, 1);
+    bb_mp_write_nil(&entry);
+    bb_mp_write_array(&entry, 0);
+    cr_assert_eq(bb_outbox_ack(outbox, bb_buf_slice(&entry)), 0);
+    bb_buf_fini(&entry);
+}
+
+static struct bb_tracked *tracked_new(void)
+{
+    struct bb_tracked *tracked = calloc(1, sizeof(*tracked));
+    cr_assert_not_null(tracked);
+    return tracked;
+}
+
+static void start(struct bb_outbox *outbox, size_t queue_bytes)
+{
+    cr_assert_eq(bb_outbox_init(outbox, BATCH, queue_bytes, false), 0);
+}
+
+Test(bus_outbox, a_lone_event_leaves_at_once)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    publish(&outbox, 10);
+    struct bb_batch *batch = bb_outbox_next(&outbox);
+    cr_assert_not_null(batch);
+    cr_assert_eq(batch->number, 1);
+    struct bb_msg msg;
+    size_t len = BB_BATCH_HEAD_MAX - batch->start + batch->len;
+    cr_assert_eq(bb_msg_decode(bb_slice(batch->bytes + batch->start, len), &msg), 0);
+    cr_assert_eq(msg.type, BB_MSG_PUBLISH);
+    cr_assert_eq(msg.number, 1);
+    cr_assert_eq(msg.body.len, 10);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, collects_while_two_batches_are_unacknowledged_and_leaves_with_the_ack)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    for (int i = 0; i < 2; i++) {
+        publish(&outbox, 10);
+        cr_assert_eq(send_all(&outbox), 1);
+    }
+    for (int i = 0; i < 5; i++) {
+        publish(&outbox, 10);
+        cr_assert_eq(send_all(&outbox), 0);
+    }
+    ack(&outbox, 1);
+    struct bb_batch *batch = bb_outbox_next(&outbox);
+    cr_assert_not_null(batch);
+    cr_assert_eq(batch->number, 3);
+    cr_assert_eq(batch->count, 5);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, full_batches_leave_though_none_is_acknowledged)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    for (int i = 0; i < 10; i++) {
+        publish(&outbox, 600);
+        (void)send_all(&outbox);
+    }
+    /* Two events do not fit one batch: all but the open one are gone. */
+    cr_assert_eq(outbox.in_flight, 9);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, no_more_than_64_batches_are_in_flight)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    for (int i = 0; i < 100; i++) {
+        publish(&outbox, 600);
+        (void)send_all(&outbox);
+    }
+    cr_assert_eq(outbox.in_flight, 64);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, is_bounded_by_bytes_and_has_room_again_after_an_ack)
+{
+    struct bb_outbox outbox;
+    uint8_t *to;
+    start(&outbox, 4096);
+    int n = 0;
+    while (bb_outbox_room(&outbox, 600, &to) == 0) {
+        bb_outbox_commit(&outbox, 600, 0, NULL);
+        (void)send_all(&outbox);
+        n++;
+    }
+    cr_assert_geq(n, 3);
+    cr_assert_leq(outbox.bytes, 4096);
+    ack(&outbox, 1);
+    cr_assert_eq(bb_outbox_room(&outbox, 600, &to), 0);
+    bb_outbox_fini(&outbox);
+    cr_assert_eq(outbox.first, NULL);
+}
+
+Test(bus_outbox, an_event_larger_than_a_batch_is_a_batch_of_its_own)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    publish(&outbox, 5000);
+    publish(&outbox, 10);
+    cr_assert_eq(send_all(&outbox), 2);
+    cr_assert_eq(outbox.first->count, 1);
+    cr_assert_eq(outbox.first->len, 5000);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, after_a_reconnection_the_rest_is_sent_again_in_order_under_the_same_numbers)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    for (int i = 0; i < 5; i++) {
+        publish(&outbox, 900);
+        (void)send_all(&outbox);
+    }
+    bb_outbox_resume(&outbox, 2, BB_MESSAGE_DEFAULT);
+    cr_assert_eq(outbox.n_answered, 2);
+    for (uint64_t number = 3; number <= 4; number++) {
+        struct bb_batch *batch = bb_outbox_next(&outbox);
+        cr_assert_not_null(batch);
+        cr_assert_eq(batch->number, number);
+        bb_outbox_sent(&outbox);
+    }
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, a_broker_that_lost_its_memory_gets_numbers_from_one)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    for (int i = 0; i < 3; i++) {
+        publish(&outbox, 900);
+        (void)send_all(&outbox);
+    }
+    ack(&outbox, 1);
+    bb_batch_ref(outbox.first); /* as if libzmq were still sending it */
+    struct bb_batch *held = outbox.first;
+    bb_outbox_resume(&outbox, 0, BB_MESSAGE_DEFAULT);
+    struct bb_batch *batch = bb_outbox_next(&outbox);
+    cr_assert_not_null(batch);
+    cr_assert_eq(batch->number, 1);
+    cr_assert_eq(batch->len, 900);
+    cr_assert_neq(batch, held, "the head was written over while it may be read");
+    cr_assert_eq(held->number, 2);
+    bb_batch_unref(held);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, repeated_events_are_answered_as_repeated)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    publish_tracked(&outbox, 10, tracked_new());
+    cr_assert_eq(send_all(&outbox), 1);
+    bb_outbox_resume(&outbox, 1, BB_MESSAGE_DEFAULT);
+    struct bb_tracked *done = bb_outbox_take_done(&outbox);
+    cr_assert_not_null(done);
+    cr_assert(done->ack.repeated);
+    cr_assert_eq(done->ack.error, 0);
+    cr_assert_eq(done->ack.sequence, BB_UNKNOWN);
+    free(done);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, each_event_gets_its_sequence_or_its_refusal)
+{
+    static const uint64_t sequences[] = {7, BB_UNKNOWN, 8, 40};
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    for (int i = 0; i < 4; i++) {
+        publish_tracked(&outbox, 10, tracked_new());
+    }
+    cr_assert_eq(send_all(&outbox), 1);
+    /* [1, 2, 3, [["a", 7, 2], ["b", 40, 1]], [[1, "bad_path"]]] */
+    static const char entry[] = "\x95\x01\x02\x03\x92\x93\xa1"
+                                "a\x07\x02\x93\xa1"
+                                "b\x28\x01\x91\x92\x01\xa8"
+                                "bad_path";
+    cr_assert_eq(bb_outbox_ack(&outbox, bb_slice(entry, sizeof(entry) - 1)), 0);
+    struct bb_tracked *done = bb_outbox_take_done(&outbox);
+    for (int i = 0; i < 4; i++) {
+        cr_assert_not_null(done);
+        cr_assert_eq(done->index, i);
+        cr_assert_eq(done->ack.sequence, sequences[i]);
+        cr_assert_eq(done->ack.error, i == 1 ? BB_EPATH : 0);
+        cr_assert_eq(done->ack.matches, 3);
+        struct bb_tracked *next = done->next;
+        free(done);
+        done = next;
+    }
+    cr_assert_null(done);
+    cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_EPATH);
+    cr_assert_eq(bb_outbox_take_refusal(&outbox), 0);
+    cr_assert_eq(outbox.refused, 1);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, malformed_entries_are_refused_and_unknown_numbers_ignored)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    publish(&outbox, 10);
+    cr_assert_eq(send_all(&outbox), 1);
+    cr_assert_eq(bb_outbox_ack(&outbox, bb_slice("\x93\x01\x01\xc0", 4)), BB_EMALFORMED);
+    cr_assert_eq(bb_outbox_ack(&outbox, bb_slice("\x94\x01", 2)), BB_EMALFORMED);
+    ack(&outbox, 77);
+    cr_assert_eq(outbox.in_flight, 1);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, a_batch_refused_whole_is_a_refusal_of_each_event)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    publish(&outbox, 10);
+    publish(&outbox, 10);
+    cr_assert_eq(send_all(&outbox), 1);
+    bb_outbox_refuse(&outbox, 1, BB_ENOMEM);
+    cr_assert_eq(outbox.refused, 2);
+    cr_assert_eq(outbox.in_flight, 0);
+    cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_ENOMEM);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, drops_the_oldest_batch_that_was_never_sent)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    publish(&outbox, 900);
+    cr_assert_eq(send_all(&outbox), 1);
+    publish(&outbox, 901);
+    publish(&outbox, 902);
+    publish(&outbox, 903);
+    cr_assert(bb_outbox_drop_oldest(&outbox));
+    cr_assert_eq(outbox.first->len, 900);
+    cr_assert_eq(outbox.first->next->len, 902);
+    cr_assert_eq(outbox.dropped, 1);
+    cr_assert_eq(outbox.refused, 0);
+    cr_assert(bb_outbox_drop_oldest(&outbox));
+    cr_assert_not(bb_outbox_drop_oldest(&outbox), "only the sent and the open batch are left");
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, batches_larger_than_the_broker_takes_are_refused_at_the_welcome)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    publish(&outbox, 9000);
+    publish(&outbox, 10);
+    (void)send_all(&outbox);
+    bb_outbox_resume(&outbox, 0, 8192);
+    cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_ETOOBIG);
+    cr_assert_eq(outbox.n_answered, 1);
+    cr_assert_eq(bb_outbox_next(&outbox)->number, 1);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, at_the_end_everybody_is_told)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    publish_tracked(&outbox, 10, tracked_new());
+    cr_assert_eq(send_all(&outbox), 1);
+    publish_tracked(&outbox, 10, tracked_new());
+    bb_outbox_fail(&outbox, BB_ECLOSED);
+    struct bb_tracked *done = bb_outbox_take_done(&outbox);
+    cr_assert_eq(done->ack.error, BB_EUNKNOWNRESULT);
+    cr_assert_eq(done->next->ack.error, BB_ECLOSED);
+    free(done->next);
+    free(done);
+    bb_outbox_fini(&outbox);
+}
