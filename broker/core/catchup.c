@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Subscriptions that lag: fed from the ring, one message a flush each, until their cursor meets the end and they
+ * join the live flow. What the ring loses before they had it is counted when it goes, so that the gap
+ * they are told is exact.
+ */
+#include "broker/core/state.h"
+
+#include <inttypes.h>
+
+/* How much of the ring is looked through for one message, so that a subscription that wants little of it does
+ * not hold up the others. */
+#define LOOK_BYTES ((size_t)4 << 20)
+
+void bk_sub_set_ready(struct bk_core *core, struct bk_sub *sub)
+{
+    if (sub->live || sub->ready || !bk_sub_has_credit(sub) || !bk_client_has_room(core, sub->client)) {
+        return;
+    }
+    sub->ready = true;
+    sub->next_ready = NULL;
+    sub->prev_ready = core->ready_last;
+    *(core->ready_last != NULL ? &core->ready_last->next_ready : &core->ready_first) = sub;
+    core->ready_last = sub;
+}
+
+void bk_sub_clear_ready(struct bk_core *core, struct bk_sub *sub)
+{
+    if (sub->ready) {
+        *(sub->prev_ready != NULL ? &sub->prev_ready->next_ready : &core->ready_first) = sub->next_ready;
+        *(sub->next_ready != NULL ? &sub->next_ready->prev_ready : &core->ready_last) = sub->prev_ready;
+        sub->ready = false;
+    }
+}
+
+void bk_sub_leave_live(struct bk_core *core, struct bk_sub *sub, uint64_t pos)
+{
+    sub->live = false;
+    sub->cursor = pos;
+    core->n_lagging++;
+    bk_count(core, BK_COUNTER_live_leaves, 1);
+}
+
+static void join_live(struct bk_core *core, struct bk_sub *sub)
+{
+    sub->live = true;
+    sub->dropping = false;
+    sub->lag_bytes = 0;
+    core->n_lagging--;
+    bk_count(core, BK_COUNTER_live_joins, 1);
+}
+
+/* --- gaps ----------------------------------------------------------------------------------------- */
+
+static const char *gap_reason(enum bk_counter counter)
+{
+    switch ((int)counter) {
+    case BK_COUNTER_gap_overflow:
+        return "overflow";
+    case BK_COUNTER_gap_dropped_oldest:
+        return "dropped_oldest";
+    case BK_COUNTER_gap_dropped_newest:
+        return "dropped_newest";
+    case BK_COUNTER_gap_conflated:
+        return "conflated";
+    case BK_COUNTER_gap_trimmed:
+        return "trimmed";
+    default:
+        return "restart";
+    }
+}
+
+static void write_number(struct bb_buf *out, uint64_t number)
+{
+    if (number == BK_GAP_NO_NUMBER) {
+        bb_mp_write_nil(out);
+    } else {
+        bb_mp_write_uint(out, number);
+    }
+}
+
+void bk_send_gap(struct bk_core *core, struct bk_sub *sub, const struct bk_gap *gap)
+{
+    struct bb_buf *out = &core->nested;
+    uint64_t known = gap->count == BK_GAP_NO_NUMBER ? 0 : gap->count;
+    bb_buf_reset(out);
+    bb_mp_write_array(out, 1);
+    bb_mp_write_array(out, 5);
+    bb_mp_write_str(out, gap->channel != NULL ? gap->channel->name : gap->channel_name);
+    bb_mp_write_uint(out, gap->from);
+    write_number(out, gap->to);
+    write_number(out, gap->count);
+    bb_mp_write_str(out, bb_slice_str(gap_reason(gap->reason)));
+    if (gap->reason < BK_COUNTERS) {
+        bk_count(core, gap->reason, known);
+    }
+    bk_count(core, BK_COUNTER_gaps_out, 1);
+    sub->client->events_lost += known;
+    if (gap->channel != NULL) {
+        gap->channel->n_gaps += known;
+    }
+    bk_client_send_msg(
+        core,
+        sub->client,
+        &(struct bb_msg){.type = BB_MSG_GAP, .sub = sub->id, .gaps = bb_buf_slice(out)});
+}
+
+/* Tell what was lost in each channel so far, for one reason. */
+static void tell_lost(struct bk_core *core, struct bk_sub *sub, enum bk_counter reason)
+{
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        struct bk_position *position = &sub->positions[i];
+        if (position->lost == 0) {
+            continue;
+        }
+        bk_send_gap(core,
+                    sub,
+                    &(struct bk_gap){
+                        .channel = position->channel,
+                        .from = position->covered + 1,
+                        .to = position->lost_to,
+                        .count = position->lost,
+                        .reason = reason,
+                    });
+        position->covered = position->lost_to;
+        position->lost = 0;
+    }
+}
+
+/* --- what of a block a subscription wants ------------------------------------------------------------ */
+
+/* The sequence up to which @sub's fate in @channel is settled. */
+static int wanted_after(struct bk_sub *sub, struct bk_channel *channel, uint64_t *ret_after)
+{
+    const struct bk_position *position = bk_sub_position(sub, channel);
+    if (position == NULL) {
+        return BB_ENOMEM;
+    }
+    *ret_after = BB_MAX(position->covered, position->lost > 0 ? position->lost_to : 0);
+    return 0;
+}
+
+int bk_for_each_wanted(struct bk_core *core,
+                           struct bk_sub *sub,
+                           const struct bk_block *block,
+                           bk_item_fn *on_item,
+                           void *context)
+{
+    struct bb_slice rest = bb_slice(block->body, block->body_len);
+    struct bb_event_view event;
+    struct bk_path *path = NULL;
+    struct bk_item item = {.block = block};
+    uint64_t after = UINT64_MAX; /* unknown until something matches */
+    bool whole = false;
+    int r = 0;
+    for (uint32_t i = 0; i < block->count && r == 0 && !whole; i++) {
+        r = bb_event_read(&rest, &event);
+        if (r == 0 && (path == NULL || !bb_slice_equal(event.path, path->path))) {
+            r = bk_route_find(&core->route, event.path, &path);
+        }
+        bool wanted = r == 0 && bk_set_has(path->set, sub);
+        if (wanted && after == UINT64_MAX) {
+            r = wanted_after(sub, block->channel, &after);
+        }
+        if (r < 0) {
+            return r;
+        }
+        if (!wanted && block->uniform) {
+            return 0;
+        }
+        wanted = wanted && block->sequence + i > after;
+        if (wanted) {
+            whole = block->uniform && i == 0;
+            item.data = item.count == 0 ? event.raw.data : item.data;
+            item.first = item.count == 0 ? i : item.first;
+            item.len = (item.count == 0 ? 0 : item.len) + (whole ? block->body_len : (uint32_t)event.raw.len);
+            item.count += whole ? block->count : 1;
+        } else if (item.count > 0) {
+            r = on_item(context, &item);
+            item.count = 0;
+        }
+    }
+    return r == 0 && item.count > 0 ? on_item(context, &item) : r;
+}
+
+struct counting {
+    struct bk_sub *sub;
+    uint64_t lost_to; /* the events are lost, up to here; 0: they wait */
+};
+
+static int count_waiting(void *context, const struct bk_item *item)
+{
+    struct counting *counting = context;
+    struct bk_position *position = bk_sub_position(counting->sub, item->block->channel);
+    position->pending += item->count; /* bk_for_each_wanted() made the position */
+    counting->sub->lag_bytes += item->len;
+    return 0;
+}
+
+int bk_count_waiting(struct bk_core *core, struct bk_sub *sub)
+{
+    struct counting counting = {.sub = sub};
+    const struct bk_block *block = NULL;
+    for (uint64_t pos = sub->cursor; (block = bk_ring_at(&core->ring, &pos)) != NULL; pos++) {
+        bk_route_trim(&core->route);
+        int r = bk_for_each_wanted(core, sub, block, count_waiting, &counting);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+static int count_lost(void *context, const struct bk_item *item)
+{
+    struct counting *counting = context;
+    struct bk_position *position = bk_sub_position(counting->sub, item->block->channel);
+    position->pending -= BB_MIN(item->count, position->pending);
+    position->lost += item->count;
+    counting->lost_to = item->block->sequence + item->first + item->count - 1;
+    counting->sub->lag_bytes -= BB_MIN(item->len, counting->sub->lag_bytes);
+    return 0;
+}
+
+/* @sub will not get @block. */
+static int lose_block(struct bk_core *core, struct bk_sub *sub, const struct bk_block *block)
+{
+    struct counting counting = {.sub = sub};
+    int r = bk_for_each_wanted(core, sub, block, count_lost, &counting);
+    if (counting.lost_to != 0) {
+        bk_sub_position(sub, block->channel)->lost_to = counting.lost_to;
+    }
+    return r;
+}
+
+static int lose_for_set(struct bk_core *core, const struct bk_block *block, const struct bk_set *set)
+{
+    for (uint32_t i = 0; i < set->n_subs; i++) {
+        struct bk_sub *sub = set->subs[i];
+        if (sub->live || sub->cursor > block->pos || sub->evicted_pos > block->pos) {
+            continue;
+        }
+        sub->evicted_pos = block->pos + 1; /* met again through another path of the block: counted once */
+        int r = lose_block(core, sub, block);
+        if (r < 0) {
+            bk_client_send_away(core, sub->client, r, NULL);
+        }
+    }
+    return 0;
+}
+
+void bk_block_evicted(void *context, const struct bk_block *block)
+{
+    struct bk_core *core = context;
+    struct bb_slice rest = bb_slice(block->body, block->body_len);
+    struct bb_event_view event;
+    struct bk_path *path = NULL;
+    bool fanning = core->fanning;
+    if (core->n_lagging == 0) {
+        return;
+    }
+    bk_route_trim(&core->route);
+    core->fanning = true; /* sets are being walked */
+    while (rest.len > 0 && bb_event_read(&rest, &event) == 0) {
+        const struct bk_set *set = path != NULL ? path->set : NULL;
+        if (bk_route_find(&core->route, event.path, &path) < 0) {
+            break;
+        }
+        if (path->set != set) {
+            (void)lose_for_set(core, block, path->set);
+        }
+        if (block->uniform) {
+            break;
+        }
+    }
+    if (!fanning) {
+        core->fanning = false;
+    }
+}
+
+/* --- policies ------------------------------------------------------------------------------------- */
+
+/* drop_newest: all that came since the budget was used up is lost; then it is live again. */
+static void drop_newest(struct bk_core *core, struct bk_sub *sub)
+{
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        struct bk_position *position = &sub->positions[i];
+        if (position->pending > 0) {
+            position->lost += position->pending;
+            position->lost_to = position->channel->last;
+            position->pending = 0;
+        }
+    }
+    tell_lost(core, sub, BK_COUNTER_gap_dropped_newest);
+    sub->cursor = core->fanned_pos;
+    join_live(core, sub);
+}
+
+static int drop_oldest(struct bk_core *core, struct bk_sub *sub)
+{
+    const struct bk_block *block = NULL;
+    uint64_t pos = sub->cursor;
+    while (sub->lag_bytes > sub->budget && pos < core->fanned_pos && (block = bk_ring_at(&core->ring, &pos)) != NULL) {
+        bk_route_trim(&core->route);
+        int r = lose_block(core, sub, block);
+        if (r < 0) {
+            return r;
+        }
+        sub->cursor = ++pos;
+    }
+    tell_lost(core, sub, BK_COUNTER_gap_dropped_oldest);
+    return 0;
+}
+
+/* --- sending -------------------------------------------------------------------------------------- */
+
+struct gathering {
+    struct bk_core *core;
+    struct bk_sub *sub;
+    struct bk_conflation *conflation; /* NULL: everything goes */
+};
+
+static int gather_item(void *context, const struct bk_item *item)
+{
+    struct gathering *gathering = context;
+    if (gathering->conflation != NULL) {
+        return bk_conflation_add(gathering->conflation, gathering->sub, &gathering->core->parcel, item);
+    }
+    bk_parcel_add(&gathering->core->parcel, item);
+    return gathering->core->parcel.error;
+}
+
+/* Fill the core's parcel from the ring; where it got to. */
+static int gather(struct bk_core *core, struct bk_sub *sub, struct bk_conflation *conflation, uint64_t *ret_pos)
+{
+    struct gathering gathering = {core, sub, conflation};
+    uint64_t end = sub->dropping ? BB_MIN(sub->skip_pos, core->fanned_pos) : core->fanned_pos;
+    uint64_t pos = sub->cursor;
+    const struct bk_block *block = NULL;
+    size_t looked = 0;
+    bk_parcel_reset(&core->parcel);
+    while (pos < end && looked < LOOK_BYTES && core->parcel.bytes < BK_ROUND_BYTES) {
+        block = bk_ring_at(&core->ring, &pos);
+        if (block == NULL || pos >= end ||
+            (core->parcel.bytes > 0 && core->parcel.bytes + block->body_len > BK_ROUND_BYTES)) {
+            pos = BB_MIN(pos, end);
+            break;
+        }
+        bk_route_trim(&core->route);
+        int r = bk_for_each_wanted(core, sub, block, gather_item, &gathering);
+        if (r < 0) {
+            return r;
+        }
+        looked += sizeof(*block) + block->body_len;
+        pos++;
+    }
+    *ret_pos = pos;
+    return bk_parcel_finish(&core->parcel, &core->meter);
+}
+
+/* One message to a lagging subscription. Return: 0 or why its client must go. */
+static int catch_up(struct bk_core *core, struct bk_sub *sub)
+{
+    struct bk_conflation *conflation = NULL;
+    uint64_t pos = 0;
+    int r = 0;
+    tell_lost(core, sub, BK_COUNTER_gap_overflow);
+    if (sub->dropping && sub->cursor >= sub->skip_pos) {
+        drop_newest(core, sub);
+        return 0;
+    }
+    if (sub->overflow == BK_OVERFLOW_DROP_OLDEST && sub->lag_bytes > sub->budget) {
+        r = drop_oldest(core, sub);
+    } else if (sub->overflow == BK_OVERFLOW_CONFLATE && sub->lag_bytes > sub->budget) {
+        r = bk_conflation_new(core, sub, &conflation);
+    }
+    if (r == 0) {
+        r = gather(core, sub, conflation, &pos);
+    }
+    if (r == 0 && conflation != NULL) {
+        tell_lost(core, sub, BK_COUNTER_gap_conflated);
+    }
+    bk_conflation_free(conflation);
+    if (r == 0 && core->parcel.events > 0) {
+        r = bk_deliver(core, sub, &core->parcel);
+    }
+    if (r == BB_EAGAIN || r == BB_ECLOSED) {
+        return 0; /* tried again, or gone already */
+    }
+    if (r < 0) {
+        return r;
+    }
+    sub->cursor = pos;
+    if (sub->cursor >= core->fanned_pos && !sub->dropping) {
+        join_live(core, sub);
+    }
+    return 0;
+}
+
+void bk_catch_up(struct bk_core *core)
+{
+    struct bk_sub *last = core->ready_last;
+    core->fanning = true;
+    for (bool more = last != NULL; more;) {
+        struct bk_sub *sub = core->ready_first;
+        more = sub != last;
+        bk_sub_clear_ready(core, sub);
+        if (!bk_sub_has_credit(sub) || !bk_client_has_room(core, sub->client)) {
+            continue;
+        }
+        int r = catch_up(core, sub);
+        if (r < 0) {
+            bk_client_send_away(core, sub->client, r, NULL);
+        } else {
+            bk_sub_set_ready(core, sub);
+        }
+    }
+    bk_parcel_reset(&core->parcel);
+    bk_fanning_end(core);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Channels: made by the first event published to them, never removed. */
+#pragma once
+
+#include "proto/base/map.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct bk_channel {
+    struct bb_slice name; /* points behind the struct */
+    uint32_t index;       /* in the order of making */
+    uint64_t last;        /* the newest sequence, 0 before the first event */
+    uint64_t first;       /* the oldest sequence in the ring, last + 1 if none is */
+    uint64_t first_pos;   /* no block of the channel lies before this position of the ring */
+    size_t ring_bytes;
+    size_t ring_max;
+    uint64_t n_events; /* counters */
+    uint64_t n_bytes;
+    uint64_t n_delivered;
+    uint64_t n_gaps; /* events reported as lost, summed over subscriptions */
+};
+
+struct bk_channels {
+    struct bb_map by_name;
+    struct bk_channel **list; /* by index */
+    size_t n_channels;
+    size_t n_slots;
+    size_t max;
+    size_t ring_max;
+};
+
+void bk_channels_init(struct bk_channels *channels, uint64_t seed, size_t max, size_t ring_max);
+void bk_channels_fini(struct bk_channels *channels);
+
+/** bk_channels_find() - the channel called @name, NULL if there is none. */
+struct bk_channel *bk_channels_find(const struct bk_channels *channels, struct bb_slice name);
+
+/** bk_channels_get() - find it or make it. Return: 0, BB_ELIMIT, BB_ENOMEM. */
+int bk_channels_get(struct bk_channels *channels, struct bb_slice name, struct bk_channel **ret_channel);

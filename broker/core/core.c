@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/core/state.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Producers without a connection that are remembered; the oldest are forgotten first. */
+#define PRODUCERS_MAX ((size_t)65536)
+
+int bk_core_new(const struct bk_config *config, const struct bk_out *out, struct bk_core **ret_core)
+{
+    struct bk_core *core = calloc(1, sizeof(*core));
+    if (core == NULL) {
+        return BB_ENOMEM;
+    }
+    core->config = *config;
+    core->out = out;
+    atomic_init(&core->meter.bytes, 0);
+    bk_channels_init(&core->channels, config->seed, config->max_channels, config->ring_bytes);
+    bk_ring_init(&core->ring, &core->meter, config->memory_bytes, bk_block_evicted, core);
+    bb_map_init(&core->producers, config->seed, PRODUCERS_MAX + config->max_clients);
+    core->fan = bk_fan_new();
+    int r = bk_route_init(&core->route, config->seed, &core->channels);
+    if (r < 0 || core->fan == NULL) {
+        bk_core_free(core);
+        return BB_ENOMEM;
+    }
+    *ret_core = core;
+    return 0;
+}
+
+static void producers_free(struct bk_core *core)
+{
+    size_t at = 0;
+    struct bk_producer *producer = NULL;
+    while ((producer = bb_map_next(&core->producers, &at, NULL)) != NULL) {
+        free(producer);
+    }
+    bb_map_fini(&core->producers);
+}
+
+/* Clients are freed only when no function of the core holds them any more. */
+static void gone_free(struct bk_core *core)
+{
+    while (core->gone != NULL) {
+        struct bk_client *client = core->gone;
+        core->gone = client->next;
+        bb_map_fini(&client->subs_by_id);
+        bb_buf_fini(&client->acks);
+        free(client);
+    }
+}
+
+void bk_core_free(struct bk_core *core)
+{
+    if (core == NULL) {
+        return;
+    }
+    while (core->clients != NULL) {
+        bk_client_remove(core, core->clients, true);
+    }
+    gone_free(core);
+    producers_free(core);
+    bk_route_fini(&core->route);
+    bk_ring_fini(&core->ring);
+    bk_channels_fini(&core->channels);
+    bb_buf_fini(&core->scratch);
+    bb_buf_fini(&core->nested);
+    bb_buf_fini(&core->runs);
+    bb_buf_fini(&core->refused);
+    bk_fan_free(core->fan);
+    bk_parcel_fini(&core->parcel);
+    free(core);
+}
+
+struct bk_meter *bk_core_meter(struct bk_core *core)
+{
+    return &core->meter;
+}
+
+void bk_core_set_time(struct bk_core *core, uint64_t monotonic, uint64_t wall)
+{
+    if (core->started_at == 0) {
+        core->started_at = monotonic;
+    }
+    core->monotonic = monotonic;
+    core->wall = wall;
+}
+
+uint64_t bk_core_counter(const struct bk_core *core, enum bk_counter counter)
+{
+    return core->counters[counter];
+}
+
+void *bk_core_peer(const struct bk_client *client)
+{
+    return client->peer;
+}
+
+void bk_log(struct bk_core *core, enum bk_log_level level, const char *id, const char *format, ...)
+{
+    char text[512];
+    if (core->out->log == NULL) {
+        return;
+    }
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    core->out->log(core->out->context, level, id, text);
+}
+
+/* --- messages ------------------------------------------------------------------------------------- */
+
+static void handle_ping(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+{
+    bk_client_send_msg(core, client, &(struct bb_msg){.type = BB_MSG_PONG, .token = msg->token});
+}
+
+static void handle_pong(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+{
+    bk_client_read(core, client, msg->token);
+}
+
+static void handle_goodbye(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+{
+    (void)msg;
+    bk_client_remove(core, client, true);
+}
+
+typedef void handle_fn(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
+
+static const struct {
+    handle_fn *handle;
+    bool when_new;
+    bool when_ready;
+} handlers[] = {
+    [BB_MSG_HELLO] = {bk_client_hello, true, false},
+    [BB_MSG_SUBSCRIBE] = {bk_handle_subscribe, false, true},
+    [BB_MSG_UNSUBSCRIBE] = {bk_handle_unsubscribe, false, true},
+    [BB_MSG_CREDIT] = {bk_handle_credit, false, true},
+    [BB_MSG_PING] = {handle_ping, true, true},
+    [BB_MSG_PONG] = {handle_pong, true, true},
+    [BB_MSG_STATUS] = {bk_handle_status, false, true},
+    [BB_MSG_MATCHES] = {bk_handle_matches, false, true},
+    [BB_MSG_GOODBYE] = {handle_goodbye, true, true},
+};
+
+static void handle_publish(struct bk_core *core,
+                           struct bk_client *client,
+                           const struct bb_msg *msg,
+                           struct bk_bytes *owner)
+{
+    if (client->state == BK_CLIENT_NEW && msg->number != 0) {
+        bk_client_send_error(core, client, msg->type, msg->number, BB_EHELLO, NULL, (struct bb_slice){0});
+        return;
+    }
+    (void)bk_publish(core, client, msg, msg->body, owner);
+}
+
+static void dispatch(struct bk_core *core,
+                     struct bk_client *client,
+                     const struct bb_msg *msg,
+                     struct bk_bytes *owner)
+{
+    int error = 0;
+    if (msg->type == BB_MSG_PUBLISH) {
+        handle_publish(core, client, msg, owner);
+        return;
+    }
+    if (msg->type >= BB_COUNT(handlers) || handlers[msg->type].handle == NULL) {
+        error = BB_EUNKNOWN; /* one of the broker's own */
+    } else if (client->state == BK_CLIENT_NEW && !handlers[msg->type].when_new) {
+        error = BB_EHELLO;
+    } else if (client->state == BK_CLIENT_READY && !handlers[msg->type].when_ready) {
+        error = BB_ESTATE;
+    }
+    if (error != 0) {
+        bk_client_send_error(core, client, msg->type, msg->corr, error, NULL, (struct bb_slice){0});
+        return;
+    }
+    handlers[msg->type].handle(core, client, msg);
+}
+
+void bk_core_message(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner)
+{
+    struct bb_msg msg = {0};
+    bk_count(core, BK_COUNTER_messages_in, 1);
+    client->heard_at = core->monotonic;
+    if (bytes.len > core->config.max_message) {
+        bk_core_bad_message(core, client, BB_ETOOBIG, NULL);
+    } else if (bytes.len > 0 && !bb_msg_is_head(bytes)) {
+        msg.type = BB_MSG_PUBLISH; /* PROTOCOL 6.3: bare events */
+        msg.body = bytes;
+        handle_publish(core, client, &msg, owner);
+    } else {
+        int r = bb_msg_decode(bytes, &msg);
+        if (r == 0) {
+            dispatch(core, client, &msg, owner);
+        } else {
+            bk_client_send_error(core, client, msg.type, msg.corr, r, NULL, (struct bb_slice){0});
+            bk_client_strike(core, client);
+        }
+    }
+    gone_free(core);
+}
+
+void bk_core_bad_message(struct bk_core *core, struct bk_client *client, int error, const char *text)
+{
+    bk_client_send_error(core, client, BB_MSG_NONE, 0, error, text, (struct bb_slice){0});
+    bk_client_strike(core, client);
+    gone_free(core);
+}
+
+void bk_core_client_gone(struct bk_core *core, struct bk_client *client)
+{
+    bk_client_remove(core, client, false);
+    gone_free(core);
+}
+
+int bk_core_ingest(struct bk_core *core, struct bb_slice events, struct bk_bytes *owner)
+{
+    int r = bk_publish(core, NULL, &(struct bb_msg){.type = BB_MSG_PUBLISH}, events, owner);
+    gone_free(core);
+    return r;
+}
+
+void bk_core_ingest_refused(struct bk_core *core, int error)
+{
+    bk_count(core, BK_COUNTER_ingest_refused, 1);
+    bk_log(core, BK_LOG_DEBUG, "BB-INGEST-REFUSED", "a window message was not taken: %s", bb_strerror(error));
+}
+
+/* --- flush ---------------------------------------------------------------------------------------- */
+
+static void acks_send(struct bk_core *core)
+{
+    while (core->acked != NULL) {
+        struct bk_client *client = core->acked;
+        core->acked = client->next_acked;
+        client->next_acked = NULL;
+        bb_buf_reset(&core->nested);
+        bb_mp_write_array(&core->nested, client->n_acks);
+        bb_buf_append(&core->nested, client->acks.data, client->acks.len);
+        int error = client->acks.error != 0 ? client->acks.error : core->nested.error;
+        client->n_acks = 0;
+        bb_buf_reset(&client->acks);
+        if (error != 0) {
+            bk_client_send_away(core, client, error, "no memory for acknowledgements");
+            continue;
+        }
+        bk_client_send_msg(core,
+                           client,
+                           &(struct bb_msg){.type = BB_MSG_ACK, .entries = bb_buf_slice(&core->nested)});
+    }
+}
+
+void bk_core_flush(struct bk_core *core)
+{
+    bk_fan_out(core);
+    bk_catch_up(core);
+    acks_send(core);
+    gone_free(core);
+}
+
+bool bk_core_wants_flush(const struct bk_core *core)
+{
+    return core->ready_first != NULL || core->acked != NULL || core->fanned_pos != bk_ring_end(&core->ring);
+}
+
+/* --- the end -------------------------------------------------------------------------------------- */
+
+void bk_core_shut_down(struct bk_core *core)
+{
+    core->shutting_down = true;
+}
+
+bool bk_core_is_drained(const struct bk_core *core)
+{
+    if (bk_core_wants_flush(core)) {
+        return false;
+    }
+    for (const struct bk_client *client = core->clients; client != NULL; client = client->next) {
+        for (const struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
+            if (!sub->live) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+void bk_core_say_goodbye(struct bk_core *core)
+{
+    while (core->clients != NULL) {
+        bk_client_send_away(core, core->clients, BB_ESHUTDOWN, NULL);
+    }
+    gone_free(core);
+}

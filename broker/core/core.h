@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The core: the whole of the broker that decides. It has no sockets, no clock, no threads and no
+ * disk: messages and time go in, messages come out through struct bk_out, and the same inputs give the same
+ * outputs. One thread owns it. Order of an event's life: bk_core_message() scans it, gives it its session and
+ * puts it into the ring; bk_core_flush() fans out what came since the last flush and sends acks.
+ */
+#pragma once
+
+#include "broker/core/bytes.h"
+#include "proto/base/buf.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bk_core;
+struct bk_client;
+
+/* Counters, by row of counters.def. */
+enum bk_counter {
+#define COUNTER(name, help) BK_COUNTER_##name,
+#include "broker/core/counters.def"
+#undef COUNTER
+    BK_COUNTERS
+};
+
+/* A piece of a message on its way out. With an owner the bytes may be referenced, else they are copied. */
+struct bk_part {
+    struct bk_bytes *owner;
+    const uint8_t *data;
+    size_t len;
+};
+
+/* No message has more parts. */
+#define BK_PARTS_MAX 16
+
+/* An event for the windows. */
+struct bk_window_event {
+    struct bb_slice raw; /* the event as in its batch */
+    uint64_t server;
+    uint64_t session;
+    uint64_t instance;
+    uint64_t sequence;
+    uint64_t time;
+    uint64_t source;
+};
+
+enum bk_log_level {
+    BK_LOG_ERROR,
+    BK_LOG_WARNING,
+    BK_LOG_NOTICE,
+    BK_LOG_DEBUG,
+};
+
+/* What the core needs of the outside. Calls come from inside the core's functions and must not call back. */
+struct bk_out {
+    void *context;
+    /* Send to the client's peer. Return: 0; BB_EAGAIN: no room now, nothing was sent; BB_ECLOSED: the peer is gone
+     * (the core then forgets the client by itself). */
+    int (*send)(void *context, void *peer, const struct bk_part *parts, size_t n_parts);
+    /* The core has no client for this peer any more. @shut_out: drop whatever still comes from it. */
+    void (*close)(void *context, void *peer, bool shut_out);
+    /* An event was published; NULL when there are no windows. Called only while *window_is_open. */
+    void (*window)(void *context, const struct bk_window_event *event);
+    const bool *window_is_open;
+    /* A log entry: a stable id, then one sentence. */
+    void (*log)(void *context, enum bk_log_level level, const char *id, const char *text);
+};
+
+struct bk_config {
+    uint64_t server;          /* number in event ids */
+    uint64_t run;             /* differs for each start */
+    uint64_t seed;            /* of the hash tables */
+    size_t ring_bytes;        /* memory of one channel's ring */
+    size_t memory_bytes;      /* memory of all rings */
+    size_t inflight_bytes;    /* most on the way to one client */
+    size_t inflight_all;      /* what all clients share, as far as each has its minimum */
+    size_t max_message;
+    size_t max_channels;
+    size_t max_clients;
+    size_t max_patterns;      /* of one client */
+    size_t max_patterns_all;
+    uint64_t heartbeat_us;    /* where the client does not ask */
+};
+
+#define BK_CONFIG_INIT \
+    ((struct bk_config){.server = 1, \
+                        .run = 1, \
+                        .ring_bytes = (size_t)16 << 20, \
+                        .memory_bytes = (size_t)256 << 20, \
+                        .inflight_bytes = (size_t)4 << 20, \
+                        .inflight_all = (size_t)256 << 20, \
+                        .max_message = (size_t)1 << 20, \
+                        .max_channels = 16384, \
+                        .max_clients = 20000, \
+                        .max_patterns = 100000, \
+                        .max_patterns_all = 1000000, \
+                        .heartbeat_us = 10000000})
+
+/** bk_core_new() - @out is borrowed for the core's life. Return: 0 or BB_ENOMEM. */
+int bk_core_new(const struct bk_config *config, const struct bk_out *out, struct bk_core **ret_core);
+
+/** bk_core_free() - forgets everything without a word to anyone; out->close() is called for each client. */
+void bk_core_free(struct bk_core *core);
+
+/** bk_core_meter() - what every struct bk_bytes that enters the core is charged to. */
+struct bk_meter *bk_core_meter(struct bk_core *core);
+
+/** bk_core_set_time() - what time it is, before each other call: monotonic and wall clock, in us. */
+void bk_core_set_time(struct bk_core *core, uint64_t monotonic, uint64_t wall);
+
+/** bk_core_client_add() - a peer spoke for the first time. NULL: refused, too many; or no memory. */
+struct bk_client *bk_core_client_add(struct bk_core *core, void *peer);
+
+/**
+ * bk_core_message() - a message of @client
+ * @bytes: distrusted
+ * @owner: what @bytes lie in, referenced if it is kept; NULL: copied if it is kept
+ *
+ * The client may be gone (out->close() was called) when this returns.
+ */
+void bk_core_message(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner);
+
+/** bk_core_bad_message() - the plug could not turn what @client sent into a message: answer, count, strike. */
+void bk_core_bad_message(struct bk_core *core, struct bk_client *client, int error, const char *text);
+
+/** bk_core_client_gone() - the transport says so. out->close() is not called. */
+void bk_core_client_gone(struct bk_core *core, struct bk_client *client);
+
+/** bk_core_ingest() - bare events of a window. Return: 0 or why nothing was taken, for bk_core_ingest_refused(). */
+int bk_core_ingest(struct bk_core *core, struct bb_slice events, struct bk_bytes *owner);
+
+/** bk_core_ingest_refused() - a window message could not be taken: count it and log it. */
+void bk_core_ingest_refused(struct bk_core *core, int error);
+
+/** bk_core_flush() - fan out and acknowledge what came. Call when the input is drained. */
+void bk_core_flush(struct bk_core *core);
+
+/** bk_core_wants_flush() - whether there is more to send that nothing but a flush will. */
+bool bk_core_wants_flush(const struct bk_core *core);
+
+/** bk_core_tick() - heartbeats, expiry, waiting requests. Returns when to call again, in us from now. */
+uint64_t bk_core_tick(struct bk_core *core);
+
+/** bk_core_shut_down() - refuse new clients and publishes; go on delivering. */
+void bk_core_shut_down(struct bk_core *core);
+
+/** bk_core_is_drained() - after bk_core_shut_down(): nothing waits for a client that could take it. */
+bool bk_core_is_drained(const struct bk_core *core);
+
+/** bk_core_say_goodbye() - after draining: tell every client. */
+void bk_core_say_goodbye(struct bk_core *core);
+
+/** bk_core_counter() - a counter's value. */
+uint64_t bk_core_counter(const struct bk_core *core, enum bk_counter counter);
+
+/** bk_core_peer() - the peer given to bk_core_client_add(). */
+void *bk_core_peer(const struct bk_client *client);

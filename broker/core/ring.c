@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/core/ring.h"
+
+#include "broker/core/channel.h"
+#include "proto/base/error.h"
+
+#include <stdlib.h>
+
+/* Batches of at least this size stay in the bytes they came in: copying them would cost more than the
+ * memory that a reference may pin. */
+#define REFERENCE_MIN ((size_t)8 << 10)
+
+void bk_ring_init(struct bk_ring *ring,
+                  struct bk_meter *meter,
+                  size_t max_bytes,
+                  bk_ring_evict_fn *on_evict,
+                  void *context)
+{
+    *ring = (struct bk_ring){.meter = meter, .max_bytes = max_bytes, .on_evict = on_evict, .context = context};
+}
+
+static struct bk_block *ring_slot(const struct bk_ring *ring, size_t i)
+{
+    return &ring->blocks[(ring->first + i) & (ring->n_slots - 1)];
+}
+
+static size_t block_bytes(const struct bk_block *block)
+{
+    return sizeof(*block) + block->head_len + block->body_len;
+}
+
+static void block_drop(struct bk_ring *ring, struct bk_block *block)
+{
+    ring->bytes -= block_bytes(block);
+    block->channel->ring_bytes -= block_bytes(block);
+    block->channel->first = block->sequence + block->count;
+    block->channel->first_pos = block->pos + 1;
+    block->channel = NULL;
+    bk_bytes_unref(block->head_bytes);
+    bk_bytes_unref(block->body_bytes);
+    ring->n_holes++;
+}
+
+void bk_ring_fini(struct bk_ring *ring)
+{
+    for (size_t i = 0; i < ring->n_blocks; i++) {
+        if (ring_slot(ring, i)->channel != NULL) {
+            block_drop(ring, ring_slot(ring, i));
+        }
+    }
+    bk_bytes_unref(ring->chunk);
+    free(ring->blocks);
+    *ring = (struct bk_ring){0};
+}
+
+static void trim_front(struct bk_ring *ring)
+{
+    while (ring->n_blocks > 0 && ring_slot(ring, 0)->channel == NULL) {
+        ring->first = (ring->first + 1) & (ring->n_slots - 1);
+        ring->n_blocks--;
+        ring->n_holes--;
+    }
+}
+
+/* Close the holes, keeping the order. */
+static void pack(struct bk_ring *ring)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < ring->n_blocks; i++) {
+        if (ring_slot(ring, i)->channel != NULL) {
+            *ring_slot(ring, kept++) = *ring_slot(ring, i);
+        }
+    }
+    ring->n_blocks = kept;
+    ring->n_holes = 0;
+}
+
+static int ring_grow(struct bk_ring *ring)
+{
+    if (ring->n_blocks < ring->n_slots) {
+        return 0;
+    }
+    if (ring->n_holes > ring->n_blocks / 2) {
+        pack(ring);
+        return 0;
+    }
+    size_t n = ring->n_slots > 0 ? 2 * ring->n_slots : 64;
+    struct bk_block *blocks = malloc(n * sizeof(*blocks));
+    if (blocks == NULL) {
+        return BB_ENOMEM;
+    }
+    for (size_t i = 0; i < ring->n_blocks; i++) {
+        blocks[i] = *ring_slot(ring, i);
+    }
+    free(ring->blocks);
+    ring->blocks = blocks;
+    ring->n_slots = n;
+    ring->first = 0;
+    return 0;
+}
+
+/* Index of the first block at or after @pos; holes are in order too. */
+static size_t index_of(const struct bk_ring *ring, uint64_t pos)
+{
+    size_t low = 0;
+    size_t high = ring->n_blocks;
+    if (high > 0) { /* without packing, positions are consecutive */
+        uint64_t oldest = ring_slot(ring, 0)->pos;
+        if (pos <= oldest) {
+            return 0;
+        }
+        if (ring_slot(ring, high - 1)->pos - oldest == high - 1) {
+            return pos - oldest < high ? (size_t)(pos - oldest) : high;
+        }
+    }
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (ring_slot(ring, middle)->pos < pos) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+const struct bk_block *bk_ring_at(const struct bk_ring *ring, uint64_t *pos)
+{
+    for (size_t i = index_of(ring, *pos); i < ring->n_blocks; i++) {
+        const struct bk_block *block = ring_slot(ring, i);
+        if (block->channel != NULL) {
+            *pos = block->pos;
+            return block;
+        }
+    }
+    *pos = ring->next_pos;
+    return NULL;
+}
+
+const struct bk_block *bk_ring_before(const struct bk_ring *ring, uint64_t *pos)
+{
+    for (size_t i = index_of(ring, *pos); i > 0; i--) {
+        const struct bk_block *block = ring_slot(ring, i - 1);
+        if (block->channel != NULL) {
+            *pos = block->pos;
+            return block;
+        }
+    }
+    return NULL;
+}
+
+uint64_t bk_ring_find_time(const struct bk_ring *ring, uint64_t time)
+{
+    size_t low = 0;
+    size_t high = ring->n_blocks;
+    while (low < high) { /* times never go back, and holes keep theirs */
+        size_t middle = low + (high - low) / 2;
+        if (ring_slot(ring, middle)->time < time) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < ring->n_blocks ? ring_slot(ring, low)->pos : ring->next_pos;
+}
+
+/* Evict the oldest block, of @channel or of all. False if none may go. */
+static bool evict_oldest(struct bk_ring *ring, const struct bk_channel *channel)
+{
+    uint64_t pos = channel != NULL ? channel->first_pos : 0;
+    for (size_t i = index_of(ring, pos); i < ring->n_blocks; i++) {
+        struct bk_block *block = ring_slot(ring, i);
+        if (block->pos >= ring->keep_pos) {
+            return false;
+        }
+        if (block->channel != NULL && (channel == NULL || block->channel == channel)) {
+            ring->on_evict(ring->context, block);
+            block_drop(ring, block);
+            trim_front(ring);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void evict(struct bk_ring *ring, const struct bk_channel *channel)
+{
+    while (channel->ring_bytes > channel->ring_max && evict_oldest(ring, channel)) {
+    }
+    while (ring->bytes > ring->max_bytes && evict_oldest(ring, NULL)) {
+    }
+}
+
+/* A chunk with room for @len bytes. */
+static struct bk_bytes *chunk_with_room(struct bk_ring *ring, size_t len)
+{
+    if (ring->chunk == NULL || ring->chunk->size - ring->chunk->len < len) {
+        struct bk_bytes *chunk = bk_bytes_new(ring->meter, BB_MAX(BK_CHUNK_SIZE, len));
+        if (chunk == NULL) {
+            return NULL;
+        }
+        bk_bytes_unref(ring->chunk);
+        ring->chunk = chunk;
+    }
+    return ring->chunk;
+}
+
+int bk_ring_append(struct bk_ring *ring,
+                   struct bk_channel *channel,
+                   const struct bb_block *head,
+                   struct bb_slice events,
+                   struct bk_bytes *owner,
+                   bool uniform)
+{
+    bool by_reference = owner != NULL && events.len >= REFERENCE_MIN;
+    struct bk_bytes *chunk = chunk_with_room(ring, BB_BLOCK_HEAD_MAX + (by_reference ? 0 : events.len));
+    if (chunk == NULL || ring_grow(ring) < 0) {
+        return BB_ENOMEM;
+    }
+    struct bk_block *block = ring_slot(ring, ring->n_blocks);
+    uint8_t *at = chunk->data + chunk->len;
+    *block = (struct bk_block){
+        .pos = ring->next_pos,
+        .session = head->session,
+        .time = head->time,
+        .source = head->source,
+        .instance = (uint32_t)head->instance,
+        .sequence = head->sequence,
+        .channel = channel,
+        .head_bytes = bk_bytes_ref(chunk),
+        .head = at,
+        .head_len = (uint32_t)bb_block_write(at, head),
+        .body_len = (uint32_t)events.len,
+        .count = (uint32_t)head->count,
+        .uniform = uniform,
+    };
+    chunk->len += block->head_len;
+    if (by_reference) {
+        block->body_bytes = bk_bytes_ref(owner);
+        block->body = events.data;
+    } else {
+        block->body = at + block->head_len;
+        memcpy(at + block->head_len, events.data, events.len);
+        chunk->len += events.len;
+    }
+    if (channel->first > channel->last) {
+        channel->first_pos = block->pos; /* its only block */
+    }
+    channel->last = head->sequence + head->count - 1;
+    channel->ring_bytes += block_bytes(block);
+    ring->bytes += block_bytes(block);
+    ring->n_blocks++;
+    ring->next_pos++;
+    evict(ring, channel);
+    return 0;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The ring: the blocks of all channels that are still in memory, in the order of their sessions.
+ *
+ * A block is kept as it goes out: its head, then its events, so that a run of blocks that a subscriber
+ * wants is one piece of memory, sent by reference. Small batches are collected in chunks; large ones stay
+ * in the bytes they came in and only their head is written. Each block has a position, counted from 0 and never
+ * reused; cursors are positions. Each channel has a byte limit and so has the whole: the oldest blocks go
+ * first, of the channel or of all. A block that went leaves a hole until the holes at the front are taken
+ * off or there are so many that the ring is packed.
+ */
+#pragma once
+
+#include "broker/core/bytes.h"
+#include "proto/wire/event.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bk_channel;
+
+struct bk_block {
+    uint64_t pos;
+    uint64_t session;
+    uint64_t time;
+    uint64_t source;
+    uint64_t sequence; /* of the first event */
+    struct bk_channel *channel; /* NULL: the block went */
+    struct bk_bytes *head_bytes; /* holds the head, and the events unless body_bytes does */
+    struct bk_bytes *body_bytes; /* NULL: the events follow the head */
+    const uint8_t *head;
+    const uint8_t *body;
+    uint32_t head_len;
+    uint32_t body_len;
+    uint32_t count;
+    uint32_t instance; /* of the first event */
+    bool uniform; /* all events have the path of the first */
+};
+
+/* Told of a block before it goes. */
+typedef void bk_ring_evict_fn(void *context, const struct bk_block *block);
+
+struct bk_ring {
+    struct bk_meter *meter;
+    bk_ring_evict_fn *on_evict;
+    void *context;
+    struct bk_block *blocks; /* circular, a power of two */
+    size_t n_slots;
+    size_t first; /* index of the oldest block */
+    size_t n_blocks;
+    size_t n_holes;
+    uint64_t next_pos;
+    size_t bytes; /* of the blocks that are there */
+    size_t max_bytes;
+    uint64_t keep_pos; /* from here on nothing is evicted: it has not been fanned out */
+    struct bk_bytes *chunk; /* being filled */
+};
+
+void bk_ring_init(struct bk_ring *ring,
+                  struct bk_meter *meter,
+                  size_t max_bytes,
+                  bk_ring_evict_fn *on_evict,
+                  void *context);
+void bk_ring_fini(struct bk_ring *ring);
+
+/**
+ * bk_ring_append() - add a block at the end, evicting what exceeds the limits
+ * @channel: whose block it is; its first and last sequences and bytes are kept up to date
+ * @block:   what its head says; length and count describe @events
+ * @events:  the events
+ * @owner:   what @events lie in: referenced if they are large, else they are copied; NULL: copied
+ * @uniform: all events have the same path
+ *
+ * Return: 0 or BB_ENOMEM, then nothing has changed.
+ */
+int bk_ring_append(struct bk_ring *ring,
+                   struct bk_channel *channel,
+                   const struct bb_block *block,
+                   struct bb_slice events,
+                   struct bk_bytes *owner,
+                   bool uniform);
+
+/** bk_ring_at() - the first block at or after *@pos that is there, and its position in *@pos; NULL at the end.
+ * Valid until the next append. */
+const struct bk_block *bk_ring_at(const struct bk_ring *ring, uint64_t *pos);
+
+/** bk_ring_before() - the last block before *@pos that is there, and its position in *@pos; NULL if none is. */
+const struct bk_block *bk_ring_before(const struct bk_ring *ring, uint64_t *pos);
+
+/** bk_ring_find_time() - the position of the first block at or after @time (us), the end if there is none. */
+uint64_t bk_ring_find_time(const struct bk_ring *ring, uint64_t time);
+
+/** bk_ring_end() - the position after the newest block. */
+static inline uint64_t bk_ring_end(const struct bk_ring *ring)
+{
+    return ring->next_pos;
+}

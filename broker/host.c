@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/host.h"
+
+#include "broker/plug/plug_zmq.h"
+#include "broker/plug/windows.h"
+#include "broker/ports_file.h"
+#include "proto/base/error.h"
+#include "proto/base/time.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+/* Bytes taken from a plug before what came is fanned out. */
+#define STEP_BUDGET ((size_t)512 << 10)
+
+/* The core is given the time at least this often. */
+#define TICK_MAX_US ((uint64_t)200000)
+
+/* Descriptors that are not for clients: libzmq's own, the windows', the log. */
+#define DESCRIPTORS_RESERVED 96
+
+#define LINGER_MS 1000
+
+struct host {
+    const struct bk_host_options *options;
+    struct bk_log *log;
+    struct bk_plug_context context;
+    struct bk_core *core;
+    struct bk_plug *zmq;
+    struct bk_plug *windows;
+    struct bk_out out;
+    int signals;
+    uint64_t next_tick;
+    uint64_t drain_end; /* 0: not ending */
+    bool ended;
+};
+
+static void log_error(const struct host *host, const char *id, const char *text)
+{
+    bk_log_write(host->log, BK_LOG_ERROR, id, text);
+}
+
+/* --- what the core calls ---------------------------------------------------------------------------- */
+
+static int out_send(void *context, void *peer, const struct bk_part *parts, size_t n_parts)
+{
+    const struct host *host = context;
+    return bk_plug_zmq_send(host->zmq, peer, parts, n_parts);
+}
+
+static void out_close(void *context, void *peer, bool shut_out)
+{
+    const struct host *host = context;
+    bk_plug_zmq_close(host->zmq, peer, shut_out);
+}
+
+static void out_window(void *context, const struct bk_window_event *event)
+{
+    const struct host *host = context;
+    bk_windows_show(host->windows, event);
+}
+
+static void out_log(void *context, enum bk_log_level level, const char *id, const char *text)
+{
+    const struct host *host = context;
+    bk_log_write(host->log, level, id, text);
+}
+
+/* --- starting ------------------------------------------------------------------------------------- */
+
+static int open_signals(struct host *host)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigaddset(&set, SIGHUP);
+    (void)sigaddset(&set, SIGUSR1);
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) { /* before any thread: they all inherit it */
+        return BB_ESYSTEM;
+    }
+    host->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return host->signals >= 0 ? 0 : BB_ESYSTEM;
+}
+
+/* How many connections there is room for. */
+static int raise_descriptors(struct host *host)
+{
+    char text[160];
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return BB_ESYSTEM;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < 2 * DESCRIPTORS_RESERVED) {
+        (void)snprintf(text,
+                       sizeof(text),
+                       "only %llu files may be open; the broker needs %d (ulimit -n)",
+                       (unsigned long long)limit.rlim_cur,
+                       2 * DESCRIPTORS_RESERVED);
+        log_error(host, "BB-DESCRIPTORS", text);
+        return BB_ELIMIT;
+    }
+    host->context.max_connections = (size_t)limit.rlim_cur - DESCRIPTORS_RESERVED;
+    return 0;
+}
+
+static int open_zmq(struct host *host)
+{
+    host->context.zmq = zmq_ctx_new();
+    if (host->context.zmq == NULL) {
+        return BB_ESYSTEM;
+    }
+    (void)zmq_ctx_set(host->context.zmq, ZMQ_IO_THREADS, host->options->io_threads);
+    int r = bk_plug_zmq_new(&host->context, &host->zmq);
+    return r < 0 ? r : bk_windows_new(&host->context, &host->windows);
+}
+
+static int open_core(struct host *host)
+{
+    host->out = (struct bk_out){
+        .context = host,
+        .send = out_send,
+        .close = out_close,
+        .window = out_window,
+        .window_is_open = bk_windows_is_open(host->windows),
+        .log = out_log,
+    };
+    int r = bk_core_new(&host->options->core, &host->out, &host->core);
+    host->context.core = host->core;
+    return r;
+}
+
+static int bind_door(struct host *host, enum bk_door door, const char *endpoint, struct bb_buf *err)
+{
+    static const enum bk_window_kind kinds[BK_DOORS] = {
+        [BK_DOOR_PUBLISH] = BK_WINDOW_PUBLISH,
+        [BK_DOOR_PUBLISH_JSON] = BK_WINDOW_PUBLISH_JSON,
+        [BK_DOOR_INGEST] = BK_WINDOW_INGEST,
+        [BK_DOOR_INGEST_SUB] = BK_WINDOW_INGEST_SUB,
+    };
+    bool insecure = host->options->insecure;
+    return door == BK_DOOR_LISTEN ? bk_plug_zmq_bind(host->zmq, endpoint, insecure, err)
+                                  : bk_windows_bind(host->windows, kinds[door], endpoint, insecure, err);
+}
+
+static int bind_doors(struct host *host)
+{
+    struct bb_buf err = BB_BUF_INIT;
+    int r = 0;
+    for (enum bk_door door = 0; door < BK_DOORS && r == 0; door++) {
+        for (size_t i = 0; i < host->options->n_endpoints[door] && r == 0; i++) {
+            r = bind_door(host, door, host->options->endpoints[door][i], &err);
+        }
+    }
+    if (r < 0) {
+        log_error(host, "BB-BIND", bb_buf_string(&err));
+    }
+    bb_buf_fini(&err);
+    return r;
+}
+
+static int tell_ports(struct host *host)
+{
+    const struct bk_endpoints *doors[BK_DOORS] = {
+        [BK_DOOR_LISTEN] = bk_plug_zmq_endpoints(host->zmq),
+        [BK_DOOR_PUBLISH] = bk_windows_endpoints(host->windows, BK_WINDOW_PUBLISH),
+        [BK_DOOR_PUBLISH_JSON] = bk_windows_endpoints(host->windows, BK_WINDOW_PUBLISH_JSON),
+        [BK_DOOR_INGEST] = bk_windows_endpoints(host->windows, BK_WINDOW_INGEST),
+        [BK_DOOR_INGEST_SUB] = bk_windows_endpoints(host->windows, BK_WINDOW_INGEST_SUB),
+    };
+    for (size_t i = 0; i < doors[BK_DOOR_LISTEN]->n_names; i++) {
+        char text[320];
+        (void)snprintf(text, sizeof(text), "listening on %s", doors[BK_DOOR_LISTEN]->names[i]);
+        bk_log_write(host->log, BK_LOG_NOTICE, "BB-LISTENING", text);
+    }
+    if (host->options->ports_file == NULL || bk_ports_file_write(host->options->ports_file, doors) == 0) {
+        return 0;
+    }
+    char text[320];
+    (void)snprintf(text, sizeof(text), "cannot write %s: %s", host->options->ports_file, strerror(errno));
+    log_error(host, "BB-PORTS-FILE", text);
+    return BB_ESYSTEM;
+}
+
+static int open_host(struct host *host)
+{
+    int r = open_signals(host);
+    if (r == 0) {
+        r = raise_descriptors(host);
+    }
+    if (r == 0) {
+        r = open_zmq(host);
+    }
+    if (r == 0) {
+        r = open_core(host);
+    }
+    if (r == 0) {
+        r = bind_doors(host);
+    }
+    return r == 0 ? tell_ports(host) : r;
+}
+
+/* --- the loop ------------------------------------------------------------------------------------- */
+
+static uint64_t set_time(struct host *host)
+{
+    uint64_t now = (uint64_t)bb_clock_monotonic_us();
+    bk_core_set_time(host->core, now, (uint64_t)bb_clock_wall_us());
+    return now;
+}
+
+static void begin_end(struct host *host, uint64_t now)
+{
+    bk_log_write(host->log, BK_LOG_NOTICE, "BB-ENDING", "ending: no new clients, delivering what waits");
+    bk_plug_zmq_stop_accepting(host->zmq);
+    bk_core_shut_down(host->core);
+    host->drain_end = now + host->options->drain_us;
+}
+
+static void log_counters(const struct host *host)
+{
+    char text[256];
+    (void)snprintf(text,
+                   sizeof(text),
+                   "events in %" PRIu64 ", out %" PRIu64 ", refused %" PRIu64 ", bad messages %" PRIu64,
+                   bk_core_counter(host->core, BK_COUNTER_events_in),
+                   bk_core_counter(host->core, BK_COUNTER_events_out),
+                   bk_core_counter(host->core, BK_COUNTER_events_refused),
+                   bk_core_counter(host->core, BK_COUNTER_bad_messages));
+    bk_log_write(host->log, BK_LOG_NOTICE, "BB-COUNTERS", text);
+}
+
+static void take_signals(struct host *host, uint64_t now)
+{
+    struct signalfd_siginfo info;
+    while (read(host->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (info.ssi_signo == SIGUSR1) {
+            log_counters(host);
+        } else if (info.ssi_signo == SIGHUP) {
+            bk_log_write(host->log, BK_LOG_NOTICE, "BB-HANGUP", "there is nothing to reload");
+        } else if (host->drain_end == 0) {
+            begin_end(host, now);
+        } else {
+            _exit(EXIT_FAILURE); /* the second one means now */
+        }
+    }
+}
+
+static bool is_drained(const struct host *host, uint64_t now)
+{
+    return host->drain_end != 0 && (now >= host->drain_end || bk_core_is_drained(host->core));
+}
+
+static void turn(struct host *host)
+{
+    zmq_pollitem_t items[2 * BK_PLUG_ITEMS + 1] = {{.fd = host->signals, .events = ZMQ_POLLIN}};
+    size_t n = 1;
+    n += host->zmq->ops->items(host->zmq, items + n);
+    n += host->windows->ops->items(host->windows, items + n);
+    bool more = false;
+    while (!host->ended) {
+        uint64_t now = set_time(host);
+        if (now >= host->next_tick) {
+            uint64_t next = bk_core_tick(host->core);
+            host->next_tick = now + BB_MIN(next, TICK_MAX_US);
+        }
+        long timeout = more || bk_core_wants_flush(host->core) ? 0 : (long)((host->next_tick - now + 999) / 1000);
+        if (zmq_poll(items, (int)n, timeout) < 0 && zmq_errno() != EINTR) {
+            log_error(host, "BB-POLL", zmq_strerror(zmq_errno()));
+            return;
+        }
+        now = set_time(host);
+        if ((items[0].revents & ZMQ_POLLIN) != 0) {
+            take_signals(host, now);
+        }
+        more = host->zmq->ops->step(host->zmq, STEP_BUDGET);
+        more = host->windows->ops->step(host->windows, STEP_BUDGET) || more;
+        bk_core_flush(host->core);
+        host->ended = is_drained(host, now);
+    }
+}
+
+/* --- ending --------------------------------------------------------------------------------------- */
+
+static void close_host(struct host *host)
+{
+    if (host->core != NULL) {
+        set_time(host);
+        bk_core_say_goodbye(host->core);
+    }
+    if (host->zmq != NULL) {
+        host->zmq->ops->close(host->zmq);
+    }
+    if (host->windows != NULL) {
+        host->windows->ops->close(host->windows);
+    }
+    if (host->context.zmq != NULL) {
+        (void)zmq_ctx_term(host->context.zmq);
+    }
+    bk_core_free(host->core);
+    if (host->zmq != NULL) {
+        host->zmq->ops->free(host->zmq);
+    }
+    if (host->windows != NULL) {
+        host->windows->ops->free(host->windows);
+    }
+    if (host->signals >= 0) {
+        (void)close(host->signals);
+    }
+    if (host->options->ports_file != NULL) {
+        (void)unlink(host->options->ports_file);
+    }
+    bk_log_free(host->log);
+}
+
+int bk_host_run(const struct bk_host_options *options)
+{
+    struct host host = {
+        .options = options,
+        .log = bk_log_new(options->log_format, options->log_level),
+        .context =
+            {
+                .max_message = options->core.max_message,
+                .max_peers = options->core.max_clients,
+                .server = options->core.server,
+                .seed = options->core.seed,
+                .linger_ms = LINGER_MS,
+            },
+        .signals = -1,
+    };
+    if (host.log == NULL) {
+        return BB_ENOMEM;
+    }
+    /* Chunks and batches come and go all the time: give their memory back to the system late. */
+    (void)mallopt(M_MMAP_THRESHOLD, 4 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    int r = open_host(&host);
+    if (r == 0) {
+        turn(&host);
+        bk_log_write(host.log, BK_LOG_NOTICE, "BB-ENDED", "ended");
+    } else {
+        log_error(&host, "BB-START", bb_strerror(r));
+    }
+    close_host(&host);
+    return r;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Binding sockets to endpoints, with the checks and options that each of them needs. */
+#pragma once
+
+#include "proto/base/buf.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Endpoints of one socket, as they are bound (no wildcards left). */
+struct bk_endpoints {
+    char **names;
+    size_t n_names;
+};
+
+void bk_endpoints_fini(struct bk_endpoints *endpoints);
+
+/**
+ * bk_endpoint_bind() - bind @socket to @endpoint and note what it was bound to
+ * @insecure: tcp beyond loopback may be bound
+ * @err:      gets a sentence for a person
+ *
+ * Directories of an ipc path are made for the user alone. A path on which a broker answers is not taken over.
+ *
+ * Return: 0, BB_EINVAL (transport or address), BB_EREFUSED (not loopback), BB_EEXISTS (in use), BB_ESYSTEM, BB_ENOMEM.
+ */
+int bk_endpoint_bind(void *socket,
+                     const char *endpoint,
+                     bool insecure,
+                     struct bk_endpoints *endpoints,
+                     struct bb_buf *err);

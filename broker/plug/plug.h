@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A plug: a way in or out of the broker. It owns its endpoints and its peers and runs on the core's thread: the
+ * loop waits on what items() names and calls step() when something may have happened. What carries bytes is
+ * nothing the core knows about; it sees struct bk_out alone.
+ */
+#pragma once
+
+#include "broker/core/core.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <zmq.h>
+
+/* Items a plug waits on at most. */
+#define BK_PLUG_ITEMS 4
+
+struct bk_plug;
+
+struct bk_plug_ops {
+    /* Fill @items with what to wait on; returns how many. */
+    size_t (*items)(struct bk_plug *plug, zmq_pollitem_t *items);
+    /* Take what has arrived into the core, about @budget bytes at most. Returns whether there may be more. */
+    bool (*step)(struct bk_plug *plug, size_t budget);
+    /* Close the sockets; what was sent leaves within the linger time, on the transport's threads. */
+    void (*close)(struct bk_plug *plug);
+    /* After the transport's threads have ended, since they let go of bytes that are metered here. */
+    void (*free)(struct bk_plug *plug);
+};
+
+struct bk_plug {
+    const struct bk_plug_ops *ops;
+};
+
+/* What every plug is opened with. */
+struct bk_plug_context {
+    void *zmq;
+    struct bk_core *core; /* NULL until the core exists; plugs are opened first */
+    size_t max_message;
+    size_t max_peers;
+    size_t max_connections; /* what the descriptors allow */
+    uint64_t server;
+    uint64_t seed;
+    int linger_ms;
+};

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/plug/windows.h"
+
+#include "broker/plug/zmq_bytes.h"
+#include "proto/base/error.h"
+#include "proto/base/utf8.h"
+#include "proto/json/event_json.h"
+#include "proto/json/json_text.h"
+#include "proto/json/json_value.h"
+#include "proto/json/message_json.h"
+#include "proto/wire/mp.h"
+#include "proto/wire/path.h"
+
+#include <stdlib.h>
+
+/* Messages that wait for one subscriber; with the bytes of all of them below. */
+#define PUBLISH_HWM 10000
+#define PUBLISH_BYTES ((size_t)64 << 20)
+
+#define INGEST_HWM 256
+#define HANDSHAKE_MS 3000
+
+/* Topics that subscribers may have in all: each costs the broker memory that it cannot charge to anyone. */
+#define TOPICS_MAX 65536
+
+struct window {
+    void *socket;
+    struct bk_endpoints endpoints;
+    size_t n_topics;
+};
+
+struct windows {
+    struct bk_plug plug;
+    const struct bk_plug_context *context;
+    struct window windows[BK_WINDOW_KINDS];
+    struct bk_meter meter; /* bytes on their way out */
+    bool is_open;
+    uint64_t n_dropped;
+    zmq_msg_t msg;
+    struct bb_buf joined;
+    struct bb_buf converted;
+};
+
+static struct windows *of(struct bk_plug *plug)
+{
+    return BB_CONTAINER(plug, struct windows, plug);
+}
+
+static bool is_output(enum bk_window_kind kind)
+{
+    return kind == BK_WINDOW_PUBLISH || kind == BK_WINDOW_PUBLISH_JSON;
+}
+
+/* --- out ------------------------------------------------------------------------------------------ */
+
+static void is_open_set(struct windows *windows)
+{
+    windows->is_open =
+        windows->windows[BK_WINDOW_PUBLISH].n_topics + windows->windows[BK_WINDOW_PUBLISH_JSON].n_topics > 0;
+}
+
+/* Subscriptions are ours to accept (XPUB_MANUAL): libzmq 4.3.4 matches topics of 246 to 255 bytes wrongly. */
+static void take_topics(struct windows *windows, struct window *window)
+{
+    while (zmq_msg_recv(&windows->msg, window->socket, ZMQ_DONTWAIT) >= 0) {
+        const uint8_t *bytes = zmq_msg_data(&windows->msg);
+        size_t len = zmq_msg_size(&windows->msg);
+        if (len == 0 || len > 1 + BB_PATH_MAX || bytes[0] > 1) {
+            continue;
+        }
+        if (bytes[0] == 1 && window->n_topics < TOPICS_MAX) {
+            (void)zmq_setsockopt(window->socket, ZMQ_SUBSCRIBE, bytes + 1, len - 1);
+            window->n_topics++;
+        } else if (bytes[0] == 0) {
+            (void)zmq_setsockopt(window->socket, ZMQ_UNSUBSCRIBE, bytes + 1, len - 1);
+            window->n_topics -= window->n_topics > 0;
+        }
+    }
+    is_open_set(windows);
+}
+
+static void send_event(struct windows *windows, struct window *window, struct bb_slice path)
+{
+    size_t len = windows->converted.len;
+    if (atomic_load_explicit(&windows->meter.bytes, memory_order_relaxed) + len > PUBLISH_BYTES) {
+        windows->n_dropped++;
+        return;
+    }
+    struct bk_bytes *bytes = bk_bytes_new(&windows->meter, len);
+    if (bytes == NULL) {
+        windows->n_dropped++;
+        return;
+    }
+    memcpy(bytes->data, windows->converted.data, len);
+    struct bk_part part = {bytes, bytes->data, len};
+    if (zmq_send(window->socket, path.data, path.len, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0 ||
+        bk_zmq_send_part(window->socket, &part, false) < 0) {
+        windows->n_dropped++;
+    }
+    bk_bytes_unref(bytes);
+}
+
+void bk_windows_show(struct bk_plug *plug, const struct bk_window_event *shown)
+{
+    struct windows *windows = of(plug);
+    struct bb_slice rest = shown->raw;
+    struct bb_event_view event;
+    struct bb_event_meta meta = {
+        .server = shown->server,
+        .session = shown->session,
+        .instance = shown->instance,
+        .sequence = shown->sequence,
+        .time = shown->time,
+        .source = shown->source,
+    };
+    if (bb_event_read(&rest, &event) < 0) {
+        return;
+    }
+    for (enum bk_window_kind kind = BK_WINDOW_PUBLISH; kind <= BK_WINDOW_PUBLISH_JSON; kind++) {
+        struct window *window = &windows->windows[kind];
+        bb_buf_reset(&windows->converted);
+        if (window->n_topics == 0) {
+            continue;
+        }
+        int r = kind == BK_WINDOW_PUBLISH ? bb_event_map_write(&windows->converted, &meta, &event)
+                                          : bb_event_json_write(&windows->converted, &meta, &event, BB_SHAPE_EVENT);
+        if (r == 0) {
+            send_event(windows, window, event.path);
+        }
+    }
+}
+
+const bool *bk_windows_is_open(struct bk_plug *plug)
+{
+    return &of(plug)->is_open;
+}
+
+/* --- in ------------------------------------------------------------------------------------------- */
+
+static int convert_json(struct bb_slice text, struct bb_buf *out)
+{
+    json_t *value = NULL;
+    size_t n_events = 0;
+    int r = bb_json_parse((const char *)text.data, text.len, NULL, &value);
+    if (r == 0) {
+        r = bb_events_json_read(value, out, &n_events, NULL);
+        json_decref(value);
+    }
+    return r;
+}
+
+/* PROTOCOL 11: the JSON value if it is valid JSON, else the text if it is UTF-8, else binary. */
+static int convert_pair(struct bb_slice path, struct bb_slice body, struct bb_buf *out)
+{
+    if (bb_path_check(path) < 0) {
+        return BB_EPATH;
+    }
+    bb_mp_write_array(out, 2);
+    bb_mp_write_str(out, path);
+    if (bb_json_value_to_mp((const char *)body.data, body.len, out, NULL) == 0) {
+        return out->error;
+    }
+    if (bb_utf8_is_valid(body.data, body.len)) {
+        bb_mp_write_str(out, body);
+    } else {
+        bb_mp_write_bin(out, body);
+    }
+    return out->error;
+}
+
+static int take_pair(struct windows *windows, void *socket)
+{
+    struct bb_buf *path = &windows->joined;
+    bb_buf_reset(path);
+    bb_buf_append(path, zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
+    if (zmq_msg_recv(&windows->msg, socket, ZMQ_DONTWAIT) < 0) {
+        return BB_EMALFORMED;
+    }
+    if (zmq_msg_more(&windows->msg)) {
+        bk_zmq_drop_rest(socket, &windows->msg);
+        return BB_EMALFORMED;
+    }
+    struct bb_slice body = bb_slice(zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
+    int r = convert_pair(bb_buf_slice(path), body, &windows->converted);
+    return r == 0 ? bk_core_ingest(windows->context->core, bb_buf_slice(&windows->converted), NULL) : r;
+}
+
+static int take_one(struct windows *windows)
+{
+    struct bk_core *core = windows->context->core;
+    struct bb_slice bytes = bb_slice(zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
+    if (bb_message_is_json(bytes)) {
+        int r = convert_json(bytes, &windows->converted);
+        return r == 0 ? bk_core_ingest(core, bb_buf_slice(&windows->converted), NULL) : r;
+    }
+    struct bk_bytes *owner = bk_zmq_take(bk_core_meter(core), &windows->msg);
+    if (owner == NULL) {
+        return BB_ENOMEM;
+    }
+    int r = bk_core_ingest(core, bb_slice(owner->data, owner->len), owner);
+    bk_bytes_unref(owner);
+    return r;
+}
+
+static bool take_events(struct windows *windows, void *socket, size_t budget)
+{
+    for (size_t taken = 0; taken < budget;) {
+        if (zmq_msg_recv(&windows->msg, socket, ZMQ_DONTWAIT) < 0) {
+            return false;
+        }
+        taken += 256 + zmq_msg_size(&windows->msg);
+        bb_buf_reset(&windows->converted);
+        bool is_pair = zmq_msg_more(&windows->msg);
+        int r = is_pair ? take_pair(windows, socket) : take_one(windows);
+        if (r < 0) {
+            bk_core_ingest_refused(windows->context->core, r);
+        }
+    }
+    return true;
+}
+
+/* --- the plug ------------------------------------------------------------------------------------- */
+
+static size_t items(struct bk_plug *plug, zmq_pollitem_t *to)
+{
+    struct windows *windows = of(plug);
+    size_t n = 0;
+    for (size_t i = 0; i < BK_WINDOW_KINDS; i++) {
+        if (windows->windows[i].socket != NULL) {
+            to[n++] = (zmq_pollitem_t){.socket = windows->windows[i].socket, .events = ZMQ_POLLIN};
+        }
+    }
+    return n;
+}
+
+static bool step(struct bk_plug *plug, size_t budget)
+{
+    struct windows *windows = of(plug);
+    bool more = false;
+    for (enum bk_window_kind kind = 0; kind < BK_WINDOW_KINDS; kind++) {
+        struct window *window = &windows->windows[kind];
+        if (window->socket == NULL) {
+            continue;
+        }
+        if (is_output(kind)) {
+            take_topics(windows, window);
+        } else if (take_events(windows, window->socket, budget)) {
+            more = true;
+        }
+    }
+    return more;
+}
+
+static void close_plug(struct bk_plug *plug)
+{
+    struct windows *windows = of(plug);
+    for (size_t i = 0; i < BK_WINDOW_KINDS; i++) {
+        bk_endpoints_fini(&windows->windows[i].endpoints);
+        if (windows->windows[i].socket != NULL) {
+            (void)zmq_close(windows->windows[i].socket);
+            windows->windows[i].socket = NULL;
+        }
+    }
+}
+
+static void free_plug(struct bk_plug *plug)
+{
+    struct windows *windows = of(plug);
+    (void)zmq_msg_close(&windows->msg);
+    bb_buf_fini(&windows->joined);
+    bb_buf_fini(&windows->converted);
+    free(windows);
+}
+
+static const struct bk_plug_ops ops = {
+    .items = items,
+    .step = step,
+    .close = close_plug,
+    .free = free_plug,
+};
+
+int bk_windows_new(const struct bk_plug_context *context, struct bk_plug **ret_plug)
+{
+    struct windows *windows = calloc(1, sizeof(*windows));
+    if (windows == NULL) {
+        return BB_ENOMEM;
+    }
+    windows->plug.ops = &ops;
+    windows->context = context;
+    atomic_init(&windows->meter.bytes, 0);
+    (void)zmq_msg_init(&windows->msg);
+    *ret_plug = &windows->plug;
+    return 0;
+}
+
+static const int socket_types[BK_WINDOW_KINDS] = {
+    [BK_WINDOW_PUBLISH] = ZMQ_XPUB,
+    [BK_WINDOW_PUBLISH_JSON] = ZMQ_XPUB,
+    [BK_WINDOW_INGEST] = ZMQ_PULL,
+    [BK_WINDOW_INGEST_SUB] = ZMQ_SUB,
+};
+
+static int window_open(struct windows *windows, enum bk_window_kind kind)
+{
+    struct window *window = &windows->windows[kind];
+    const int one = 1;
+    const int hwm = is_output(kind) ? PUBLISH_HWM : INGEST_HWM;
+    const int handshake = HANDSHAKE_MS;
+    const int64_t max = (int64_t)windows->context->max_message;
+    window->socket = zmq_socket(windows->context->zmq, socket_types[kind]);
+    void *socket = window->socket;
+    bool ok = socket != NULL && zmq_setsockopt(socket, ZMQ_SNDHWM, &hwm, sizeof(hwm)) == 0 &&
+              zmq_setsockopt(socket, ZMQ_RCVHWM, &hwm, sizeof(hwm)) == 0 &&
+              zmq_setsockopt(socket, ZMQ_HANDSHAKE_IVL, &handshake, sizeof(handshake)) == 0 &&
+              zmq_setsockopt(socket, ZMQ_TCP_KEEPALIVE, &one, sizeof(one)) == 0 &&
+              zmq_setsockopt(socket, ZMQ_LINGER, &windows->context->linger_ms, sizeof(int)) == 0 &&
+              zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max, sizeof(max)) == 0;
+    if (ok && is_output(kind)) {
+        ok = zmq_setsockopt(socket, ZMQ_XPUB_MANUAL, &one, sizeof(one)) == 0;
+    } else if (ok && kind == BK_WINDOW_INGEST_SUB) {
+        ok = zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0) == 0;
+    }
+    return ok ? 0 : BB_ESYSTEM;
+}
+
+int bk_windows_bind(struct bk_plug *plug,
+                    enum bk_window_kind kind,
+                    const char *endpoint,
+                    bool insecure,
+                    struct bb_buf *err)
+{
+    struct windows *windows = of(plug);
+    if (windows->windows[kind].socket == NULL && window_open(windows, kind) < 0) {
+        bb_buf_reset(err);
+        bb_buf_printf(err, "%s: %s", endpoint, zmq_strerror(zmq_errno()));
+        return BB_ESYSTEM;
+    }
+    return bk_endpoint_bind(windows->windows[kind].socket, endpoint, insecure, &windows->windows[kind].endpoints, err);
+}
+
+const struct bk_endpoints *bk_windows_endpoints(struct bk_plug *plug, enum bk_window_kind kind)
+{
+    return &of(plug)->windows[kind].endpoints;
+}
