@@ -39,7 +39,7 @@ int bb_event_json_write(struct bb_buf *out,
                         const struct bb_event_view *event,
                         enum bb_event_shape shape);
 
-/** bb_event_map_write() - the same object as a MessagePack map, the payload byte for byte; errors as above. */
+/** bb_event_map_write() - the same object as a MessagePack map, the payload byte for byte; same errors. */
 int bb_event_map_write(struct bb_buf *out,
                        const struct bb_event_meta *meta,
                        const struct bb_event_view *event);
