@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A whole bus against a scripted broker: the test itself is the broker, one message after the other, on a
- * ROUTER socket, while the bus runs on its own thread. Waiting always is waiting for a message or a call to return.
+ * ROUTER socket, while the bus runs on its own thread. All waiting is for a message or a call.
  */
 #include "proto/base/error.h"
 #include "proto/wire/event.h"

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bus/batch.h"
+
+#include "proto/base/error.h"
+#include "proto/wire/message.h"
+#include "proto/wire/mp.h"
+
+#include <stdlib.h>
+
+/* Memory kept though not needed: as much as a few full batches on their way. */
+#define IDLE_MAX 16
+
+int bb_pool_init(struct bb_pool *pool, size_t usual)
+{
+    *pool = (struct bb_pool){.usual = usual};
+    return pthread_mutex_init(&pool->lock, NULL) == 0 ? 0 : BB_ESYSTEM;
+}
+
+void bb_pool_fini(struct bb_pool *pool)
+{
+    while (pool->idle != NULL) {
+        struct bb_batch *batch = pool->idle;
+        pool->idle = batch->next;
+        free(batch);
+    }
+    (void)pthread_mutex_destroy(&pool->lock);
+}
+
+static struct bb_batch *take_idle(struct bb_pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    struct bb_batch *batch = pool->idle;
+    if (batch != NULL) {
+        pool->idle = batch->next;
+        pool->n_idle--;
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return batch;
+}
+
+struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap)
+{
+    struct bb_batch *batch = cap == pool->usual ? take_idle(pool) : NULL;
+    if (batch == NULL) {
+        batch = malloc(sizeof(*batch) + BB_BATCH_HEAD_MAX + cap);
+    }
+    if (batch == NULL) {
+        return NULL;
+    }
+    atomic_init(&batch->refs, 1);
+    batch->pool = pool;
+    batch->next = NULL;
+    batch->tracked = NULL;
+    batch->number = 0;
+    batch->count = 0;
+    batch->level = 0;
+    batch->cap = cap;
+    batch->len = 0;
+    batch->start = BB_BATCH_HEAD_MAX;
+    return batch;
+}
+
+void bb_batch_ref(struct bb_batch *batch)
+{
+    (void)atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
+}
+
+void bb_batch_unref(struct bb_batch *batch)
+{
+    if (batch == NULL || atomic_fetch_sub_explicit(&batch->refs, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    struct bb_pool *pool = batch->pool;
+    (void)pthread_mutex_lock(&pool->lock);
+    if (batch->cap == pool->usual && pool->n_idle < IDLE_MAX) {
+        batch->next = pool->idle;
+        pool->idle = batch;
+        pool->n_idle++;
+        batch = NULL;
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    free(batch);
+}
+
+void bb_batch_number(struct bb_batch *batch, uint64_t number)
+{
+    uint8_t head[BB_BATCH_HEAD_MAX];
+    uint8_t *p = bb_mp_put_array_head(head, 3);
+    p = bb_mp_put_uint(p, BB_MSG_PUBLISH);
+    p = bb_mp_put_uint(p, number);
+    p = bb_mp_put_uint(p, batch->level);
+    size_t len = (size_t)(p - head);
+    batch->number = number;
+    batch->start = BB_BATCH_HEAD_MAX - len;
+    memcpy(batch->bytes + batch->start, head, len);
+}

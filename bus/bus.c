@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The steps of a bus, its callbacks, and how calls wait. */
+#include "proto/base/error.h"
+#include "proto/base/time.h"
+
+#include "bus/internal.h"
+#include "bus/subscription.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+/* --- time and waiting --------------------------------------------------------------------------- */
+
+uint64_t bb_now_ms(void)
+{
+    return (uint64_t)bb_clock_monotonic_us() / 1000;
+}
+
+uint64_t bb_deadline(int timeout_ms)
+{
+    return timeout_ms < 0 ? BB_NEVER : bb_now_ms() + (uint64_t)timeout_ms;
+}
+
+int bb_bus_check_wait(struct bb_bus *bus)
+{
+    if (bus->in_callback && pthread_equal(bus->callback_thread, pthread_self())) {
+        return BB_EDEADLOCK;
+    }
+    return 0;
+}
+
+static void step_locked(struct bb_bus *bus);
+
+static int timeout_until(uint64_t deadline, uint64_t now)
+{
+    if (deadline == BB_NEVER) {
+        return -1;
+    }
+    uint64_t left = deadline > now ? deadline - now : 0;
+    return left > 3600000 ? 3600000 : (int)left;
+}
+
+/* Nobody else steps an embedded bus while its only thread waits in a call. */
+static int wait_embedded(struct bb_bus *bus, uint64_t deadline)
+{
+    struct pollfd pollfd = {.fd = bus->epoll_fd, .events = POLLIN, .revents = 0};
+    int timeout = timeout_until(deadline, bb_now_ms());
+    (void)pthread_mutex_unlock(&bus->lock);
+    int n = poll(&pollfd, 1, timeout);
+    (void)pthread_mutex_lock(&bus->lock);
+    if (n > 0 && !bus->is_stepping) {
+        step_locked(bus);
+    }
+    return bb_now_ms() >= deadline ? BB_ETIMEOUT : 0;
+}
+
+int bb_bus_wait(struct bb_bus *bus, uint64_t deadline)
+{
+    if (bus->options.embedded && !bus->is_stepping) {
+        return wait_embedded(bus, deadline);
+    }
+    int r = 0;
+    bus->n_waiting++;
+    if (deadline == BB_NEVER) {
+        (void)pthread_cond_wait(&bus->changed, &bus->lock);
+    } else {
+        struct timespec until = {(time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000};
+        r = pthread_cond_timedwait(&bus->changed, &bus->lock, &until) == ETIMEDOUT ? BB_ETIMEOUT : 0;
+    }
+    bus->n_waiting--;
+    return r;
+}
+
+void bb_bus_wake(struct bb_bus *bus)
+{
+    if (!bus->is_woken) {
+        uint64_t one = 1;
+        bus->is_woken = write(bus->event_fd, &one, sizeof(one)) == sizeof(one);
+    }
+}
+
+void bb_bus_note(struct bb_bus *bus, int error, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(bus->last_text, sizeof(bus->last_text), format, args);
+    va_end(args);
+    bus->last_error = error;
+}
+
+/* --- callbacks ---------------------------------------------------------------------------------- */
+
+void bb_bus_callback_begin(struct bb_bus *bus, struct bb_subscription *sub)
+{
+    bus->in_callback = true;
+    bus->callback_thread = pthread_self();
+    bus->calling = sub;
+    (void)pthread_mutex_unlock(&bus->lock);
+}
+
+void bb_bus_callback_end(struct bb_bus *bus)
+{
+    (void)pthread_mutex_lock(&bus->lock);
+    bus->in_callback = false;
+    bus->calling = NULL;
+    bb_bus_changed(bus);
+}
+
+void bb_bus_call_done(struct bb_bus *bus)
+{
+    struct bb_tracked *done = bb_outbox_take_done(&bus->outbox);
+    if (done == NULL) {
+        return;
+    }
+    bb_bus_callback_begin(bus, NULL);
+    while (done != NULL) {
+        struct bb_tracked *next = done->next;
+        if (done->on_ack != NULL) {
+            done->on_ack(bus, &done->ack, done->arg);
+        }
+        free(done);
+        done = next;
+    }
+    bb_bus_callback_end(bus);
+}
+
+static enum bb_bus_state public_state(const struct bb_bus *bus)
+{
+    switch (bus->conn.state) {
+    case BB_CONN_IDLE:
+    case BB_CONN_CONNECTING:
+    case BB_CONN_HELLO_SENT:
+        return BB_STATE_CONNECTING;
+    case BB_CONN_READY:
+        return BB_STATE_READY;
+    case BB_CONN_WAITING:
+        return BB_STATE_WAITING;
+    case BB_CONN_CLOSED:
+        break;
+    }
+    return BB_STATE_CLOSED;
+}
+
+static void call_state(struct bb_bus *bus)
+{
+    enum bb_bus_state state = public_state(bus);
+    if (state == bus->told_state) {
+        return;
+    }
+    bus->told_state = state;
+    bb_bus_changed(bus);
+    if (bus->options.on_state == NULL) {
+        return;
+    }
+    bool is_bad = state == BB_STATE_WAITING || state == BB_STATE_CLOSED;
+    int error = is_bad ? bus->last_error : 0;
+    char text[sizeof(bus->last_text)];
+    (void)snprintf(text, sizeof(text), "%s", is_bad ? bus->last_text : "");
+    bb_bus_callback_begin(bus, NULL);
+    bus->options.on_state(bus, state, error, text, bus->options.arg);
+    bb_bus_callback_end(bus);
+}
+
+/* --- steps -------------------------------------------------------------------------------------- */
+
+static void set_timer(struct bb_bus *bus, uint64_t at)
+{
+    if (at >= bus->timer_at) {
+        return; /* an early one does no harm: it finds nothing to do and sets the next */
+    }
+    struct itimerspec spec = {
+        .it_value = {(time_t)(at / 1000), (long)(at % 1000) * 1000000 + 1},
+    };
+    if (timerfd_settime(bus->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0) {
+        bus->timer_at = at;
+    }
+}
+
+static void clear_events(struct bb_bus *bus)
+{
+    uint64_t ignored;
+    if (bus->is_woken) {
+        bus->is_woken = read(bus->event_fd, &ignored, sizeof(ignored)) != sizeof(ignored);
+    }
+    if (bus->timer_at != BB_NEVER && read(bus->timer_fd, &ignored, sizeof(ignored)) == sizeof(ignored)) {
+        bus->timer_at = BB_NEVER;
+    }
+}
+
+static void step_locked(struct bb_bus *bus)
+{
+    bus->is_stepping = true;
+    clear_events(bus);
+    bool has_more = bb_conn_read(bus);
+    bb_conn_perform(bus, bb_conn_tick(&bus->conn, bb_now_ms()));
+    bb_conn_send_batches(bus);
+    call_state(bus);
+    bb_bus_call_done(bus);
+    bb_subscriptions_tell(bus);
+    if (has_more) {
+        bb_bus_wake(bus);
+    }
+    set_timer(bus, bb_conn_deadline(&bus->conn));
+    bus->is_stepping = false;
+    bb_bus_changed(bus);
+}
+
+void *bb_bus_run(void *arg)
+{
+    struct bb_bus *bus = arg;
+    struct epoll_event event;
+    (void)pthread_mutex_lock(&bus->lock);
+    while (!bus->is_stopping) {
+        step_locked(bus);
+        (void)pthread_mutex_unlock(&bus->lock);
+        (void)epoll_wait(bus->epoll_fd, &event, 1, -1);
+        (void)pthread_mutex_lock(&bus->lock);
+    }
+    (void)pthread_mutex_unlock(&bus->lock);
+    return NULL;
+}
+
+int bb_bus_step(bb_bus *bus)
+{
+    if (!bus->options.embedded) {
+        return BB_ESTATE;
+    }
+    (void)pthread_mutex_lock(&bus->lock);
+    int r = bb_bus_check_wait(bus);
+    if (r == 0 && !bus->is_stepping) {
+        step_locked(bus);
+        r = bus->error != 0 ? BB_ECLOSED : 0;
+    }
+    (void)pthread_mutex_unlock(&bus->lock);
+    return r;
+}
+
+int bb_bus_fd(bb_bus *bus)
+{
+    return bus->options.embedded ? bus->epoll_fd : BB_ESTATE;
+}
+
+int bb_bus_timeout(bb_bus *bus)
+{
+    (void)pthread_mutex_lock(&bus->lock);
+    int timeout = bus->is_woken ? 0 : timeout_until(bb_conn_deadline(&bus->conn), bb_now_ms());
+    (void)pthread_mutex_unlock(&bus->lock);
+    return timeout;
+}
+
+/* --- waiting calls ------------------------------------------------------------------------------ */
+
+/* Answers come in the order of the batches, so counting tells. */
+int bb_bus_wait_answered(struct bb_bus *bus, uint64_t deadline)
+{
+    uint64_t target = bus->outbox.n_published;
+    int r = 0;
+    while (bus->outbox.n_answered < target) {
+        if (bus->error != 0) {
+            return BB_ECLOSED;
+        }
+        if (r < 0) {
+            return r;
+        }
+        r = bb_bus_wait(bus, deadline);
+    }
+    return 0;
+}
+
+int bb_bus_flush(bb_bus *bus, int timeout_ms)
+{
+    uint64_t deadline = bb_deadline(timeout_ms);
+    (void)pthread_mutex_lock(&bus->lock);
+    int r = bb_bus_check_wait(bus);
+    r = r < 0 ? r : bb_bus_wait_answered(bus, deadline);
+    r = r < 0 ? r : bb_outbox_take_refusal(&bus->outbox);
+    (void)pthread_mutex_unlock(&bus->lock);
+    return r;
+}
+
+int bb_bus_wait_ready_locked(struct bb_bus *bus, uint64_t deadline)
+{
+    int r = 0;
+    while (!bb_bus_is_ready(bus)) {
+        if (bus->error != 0) {
+            return bus->error;
+        }
+        if (r < 0) {
+            return BB_ECONNECT;
+        }
+        r = bb_bus_wait(bus, deadline);
+    }
+    return 0;
+}
+
+int bb_bus_wait_ready(bb_bus *bus, int timeout_ms)
+{
+    uint64_t deadline = bb_deadline(timeout_ms);
+    (void)pthread_mutex_lock(&bus->lock);
+    int r = bb_bus_check_wait(bus);
+    r = r < 0 ? r : bb_bus_wait_ready_locked(bus, deadline);
+    (void)pthread_mutex_unlock(&bus->lock);
+    return r;
+}
+
+int bb_bus_drain(bb_bus *bus, int timeout_ms)
+{
+    uint64_t deadline = bb_deadline(timeout_ms);
+    (void)pthread_mutex_lock(&bus->lock);
+    int r = bb_bus_check_wait(bus);
+    if (r == 0) {
+        int flushed = bb_bus_wait_answered(bus, deadline);
+        flushed = flushed < 0 ? flushed : bb_outbox_take_refusal(&bus->outbox);
+        r = bb_subscriptions_drain(bus, deadline);
+        r = flushed < 0 ? flushed : r;
+    }
+    (void)pthread_mutex_unlock(&bus->lock);
+    return r;
+}
+
+/* --- what it is --------------------------------------------------------------------------------- */
+
+enum bb_bus_state bb_bus_state(bb_bus *bus)
+{
+    (void)pthread_mutex_lock(&bus->lock);
+    enum bb_bus_state state = public_state(bus);
+    (void)pthread_mutex_unlock(&bus->lock);
+    return state;
+}
+
+const char *bb_bus_last_error(bb_bus *bus, char *to, size_t size)
+{
+    (void)pthread_mutex_lock(&bus->lock);
+    (void)snprintf(to, size, "%s", bus->last_text);
+    (void)pthread_mutex_unlock(&bus->lock);
+    return to;
+}
+
+void bb_bus_get_info(bb_bus *bus, struct bb_bus_info *ret_info)
+{
+    (void)pthread_mutex_lock(&bus->lock);
+    *ret_info = (struct bb_bus_info){
+        .server = bus->server,
+        .run = bus->run,
+        .client_number = bus->client_number,
+        .max_message = bus->max_message,
+        .heartbeat_ms = bus->conn.config.heartbeat_ms,
+        .connects = bus->n_connects,
+        .repeated = bus->outbox.repeated,
+        .refused = bus->outbox.refused,
+        .dropped = bus->outbox.dropped,
+        .unacked_bytes = bus->outbox.bytes,
+    };
+    (void)pthread_mutex_unlock(&bus->lock);
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bus/delivery.h"
+
+#include "proto/base/error.h"
+#include "proto/wire/mp.h"
+
+#include <stdlib.h>
+
+/* --- gaps --------------------------------------------------------------------------------------- */
+
+int bb_delivery_add_gap(struct bb_delivery *delivery,
+                        struct bb_slice channel,
+                        uint64_t from,
+                        uint64_t to,
+                        uint64_t count,
+                        struct bb_slice reason)
+{
+    struct bb_gap_node *node = calloc(1, sizeof(*node) + channel.len + reason.len + 2);
+    if (node == NULL) {
+        return BB_ENOMEM;
+    }
+    char *reason_text = node->text + channel.len + 1;
+    if (channel.len > 0) {
+        memcpy(node->text, channel.data, channel.len);
+    }
+    if (reason.len > 0) {
+        memcpy(reason_text, reason.data, reason.len);
+    }
+    node->gap = (struct bb_gap){node->text, from, to, count, reason_text};
+    if (delivery->gaps_last != NULL) {
+        delivery->gaps_last->next = node;
+    } else {
+        delivery->gaps = node;
+    }
+    delivery->gaps_last = node;
+    if (delivery->gap_at == NULL) {
+        delivery->gap_at = node;
+    }
+    return 0;
+}
+
+/* The rest of the message is unreadable: what its ranges promised is lost. */
+static void give_up(struct bb_delivery *delivery)
+{
+    struct bb_mp_reader reader = bb_mp_reader(delivery->ranges);
+    uint32_t n = bb_mp_read_array(&reader);
+    delivery->rest.len = 0;
+    delivery->frame_at = delivery->n_frames;
+    delivery->block.count = 0;
+    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
+        uint32_t fields = bb_mp_read_array(&reader);
+        struct bb_slice channel = bb_mp_read_str(&reader);
+        uint64_t from = bb_mp_read_uint(&reader);
+        uint64_t to = bb_mp_read_uint(&reader);
+        for (uint32_t k = 3; k < fields; k++) {
+            bb_mp_skip(&reader);
+        }
+        if (reader.error == 0) {
+            (void)bb_delivery_add_gap(delivery, channel, from + 1, to, BB_UNKNOWN, bb_slice_str("transport"));
+        }
+    }
+}
+
+/* --- events ------------------------------------------------------------------------------------- */
+
+void bb_frames_join(zmq_msg_t *frames, size_t from, size_t n, struct bb_buf *out)
+{
+    for (size_t i = from; i < n; i++) {
+        bb_buf_append(out, zmq_msg_data(&frames[i]), zmq_msg_size(&frames[i]));
+    }
+}
+
+/* Where frames end has no meaning: a value that runs over the end of one is read from a copy. */
+static bool join_rest(struct bb_delivery *delivery)
+{
+    if (delivery->frame_at == delivery->n_frames || delivery->flat.data != NULL) {
+        return false;
+    }
+    bb_buf_append(&delivery->flat, delivery->rest.data, delivery->rest.len);
+    bb_frames_join(delivery->frames, delivery->frame_at, delivery->n_frames, &delivery->flat);
+    delivery->frame_at = delivery->n_frames;
+    delivery->rest = bb_buf_slice(&delivery->flat);
+    return delivery->flat.error == 0;
+}
+
+static bool has_bytes(struct bb_delivery *delivery)
+{
+    while (delivery->rest.len == 0 && delivery->frame_at < delivery->n_frames) {
+        zmq_msg_t *frame = &delivery->frames[delivery->frame_at++];
+        delivery->rest = bb_slice(zmq_msg_data(frame), zmq_msg_size(frame));
+    }
+    return delivery->rest.len > 0;
+}
+
+/* Like bb_block_read(), but the events may be in the next frame. */
+static int read_block_head(struct bb_slice *rest, struct bb_block *block)
+{
+    struct bb_mp_reader reader = bb_mp_reader(*rest);
+    uint64_t *fields[] = {&block->session,  &block->time,  &block->source, &block->sequence,
+                          &block->instance, &block->count, &block->length};
+    uint32_t n = bb_mp_read_array(&reader);
+    for (size_t i = 0; i < BB_COUNT(fields); i++) {
+        *fields[i] = bb_mp_read_uint(&reader);
+    }
+    for (size_t i = BB_COUNT(fields); i < n; i++) {
+        bb_mp_skip(&reader);
+    }
+    if (n < BB_COUNT(fields) || reader.error != 0) {
+        return BB_EMALFORMED;
+    }
+    *rest = bb_slice(reader.p, (size_t)(reader.end - reader.p));
+    return 0;
+}
+
+/* On to the next block that has events; false at the end. */
+static bool next_block(struct bb_delivery *delivery)
+{
+    while (delivery->block.count == 0) {
+        if (!has_bytes(delivery)) {
+            return false;
+        }
+        int r = read_block_head(&delivery->rest, &delivery->block);
+        if (r < 0 && join_rest(delivery)) {
+            r = read_block_head(&delivery->rest, &delivery->block);
+        }
+        if (r < 0) {
+            give_up(delivery);
+            return false;
+        }
+    }
+    return true;
+}
+
+static inline void set_payload(struct bb_event *event, struct bb_slice payload)
+{
+    struct bb_mp_head head = {0};
+    (void)bb_mp_head_read(payload.data, payload.len, &head);
+    event->payload = payload.data;
+    event->payload_len = payload.len;
+    event->data = payload.data + head.len;
+    event->len = payload.len - head.len;
+    if (head.type == BB_MP_STR) {
+        event->kind = BB_PAYLOAD_TEXT;
+    } else if (head.type == BB_MP_BIN) {
+        event->kind = BB_PAYLOAD_BINARY;
+    } else if (head.type == BB_MP_NIL) {
+        event->kind = BB_PAYLOAD_NIL;
+    } else {
+        event->kind = BB_PAYLOAD_MSGPACK;
+        event->data = payload.data;
+        event->len = payload.len;
+    }
+}
+
+static int read_event(struct bb_delivery *delivery, struct bb_event *event)
+{
+    struct bb_event_view view;
+    struct bb_block *block = &delivery->block;
+    int r = has_bytes(delivery) ? bb_event_read(&delivery->rest, &view) : BB_EMALFORMED;
+    if (BB_UNLIKELY(r < 0) && join_rest(delivery)) {
+        r = bb_event_read(&delivery->rest, &view);
+    }
+    if (BB_UNLIKELY(r < 0 || view.error < 0)) {
+        return BB_EMALFORMED;
+    }
+    event->gap = NULL;
+    event->path = (const char *)view.path.data;
+    event->path_len = view.path.len;
+    set_payload(event, view.payload);
+    event->attributes = view.attributes.len > 0 ? view.attributes.data : NULL;
+    event->attributes_len = view.attributes.len;
+    event->server = delivery->server;
+    event->session = block->session;
+    event->instance = block->instance++;
+    event->sequence = block->sequence++;
+    event->time_us = block->time;
+    event->source = block->source;
+    block->count--;
+    return 0;
+}
+
+static size_t read_gaps(struct bb_delivery *delivery, struct bb_event *events, size_t max)
+{
+    size_t n = 0;
+    while (n < max && delivery->gap_at != NULL) {
+        events[n++] = (struct bb_event){.gap = &delivery->gap_at->gap};
+        delivery->gap_at = delivery->gap_at->next;
+    }
+    return n;
+}
+
+size_t bb_delivery_read(struct bb_delivery *delivery, struct bb_event *events, size_t max)
+{
+    size_t n = read_gaps(delivery, events, max);
+    size_t n_gaps = n;
+    while (n < max && next_block(delivery)) {
+        if (BB_UNLIKELY(read_event(delivery, &events[n]) < 0)) {
+            give_up(delivery);
+            break;
+        }
+        n++;
+    }
+    delivery->n_events += n - n_gaps;
+    return n < max ? n + read_gaps(delivery, events + n, max - n) : n;
+}
+
+void bb_delivery_fini(struct bb_delivery *delivery)
+{
+    for (size_t i = 0; i < delivery->n_frames; i++) {
+        (void)zmq_msg_close(&delivery->frames[i]);
+    }
+    delivery->n_frames = 0;
+    while (delivery->gaps != NULL) {
+        struct bb_gap_node *next = delivery->gaps->next;
+        free(delivery->gaps);
+        delivery->gaps = next;
+    }
+    bb_buf_fini(&delivery->flat);
+}

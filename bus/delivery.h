@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What one message brought to a subscription: gaps, then events that are read straight out of its frames.
+ * Has no lock: it belongs to whoever reads it.
+ */
+#pragma once
+
+#include "proto/wire/event.h"
+#include "proto/wire/message.h"
+
+#include "bus/busbar.h"
+
+#include <zmq.h>
+
+struct bb_gap_node {
+    struct bb_gap_node *next;
+    struct bb_gap gap;
+    char text[]; /* channel and reason */
+};
+
+struct bb_delivery {
+    struct bb_delivery *next;
+    struct bb_gap_node *gaps; /* those that are not read yet and those that are */
+    struct bb_gap_node *gaps_last;
+    struct bb_gap_node *gap_at; /* the next to be read */
+    zmq_msg_t *frames;
+    size_t n_frames;
+    size_t frame_at;        /* the next that `rest` does not cover */
+    struct bb_buf flat;     /* bytes of frames that had to be joined */
+    struct bb_slice rest;   /* what is left of the current frame */
+    struct bb_slice ranges; /* as the message has them */
+    struct bb_block block;  /* the current one, its sequence and instance those of the next event */
+    uint64_t server;
+    uint64_t connection; /* that it came by */
+    uint64_t bytes;      /* of blocks */
+    uint64_t n_events;   /* read so far */
+};
+
+/** bb_delivery_add_gap() - one more gap behind the others. Return: 0 or BB_ENOMEM. */
+int bb_delivery_add_gap(struct bb_delivery *delivery,
+                        struct bb_slice channel,
+                        uint64_t from,
+                        uint64_t to,
+                        uint64_t count,
+                        struct bb_slice reason);
+
+/**
+ * bb_delivery_read() - the next gaps and events
+ *
+ * Bytes that cannot be followed become gaps with the reason `transport`. Return: how many, 0 at the end.
+ */
+size_t bb_delivery_read(struct bb_delivery *delivery, struct bb_event *events, size_t max);
+
+/** bb_delivery_fini() - close the frames and free what hangs on it; not the struct. */
+void bb_delivery_fini(struct bb_delivery *delivery);
+
+/** bb_frames_join() - append all bytes of frames @from to @n - 1. */
+void bb_frames_join(zmq_msg_t *frames, size_t from, size_t n, struct bb_buf *out);

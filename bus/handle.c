@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The messages of the broker. */
+#include "proto/base/error.h"
+#include "proto/wire/mp.h"
+
+#include "bus/internal.h"
+#include "bus/subscription.h"
+
+#include <stdlib.h>
+
+static int error_of(const struct bb_msg *msg)
+{
+    return bb_error_from_code((const char *)msg->code.data, msg->code.len);
+}
+
+static void note_code(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    bb_bus_note(bus, error_of(msg), "%.*s: %.*s", (int)msg->code.len, (const char *)msg->code.data,
+                (int)msg->text.len, (const char *)msg->text.data);
+}
+
+/* A number in a map of limits, @otherwise if it is not there. */
+static uint64_t limit_find(struct bb_slice limits, const char *name, uint64_t otherwise)
+{
+    struct bb_mp_reader reader = bb_mp_reader(limits);
+    uint32_t n = bb_mp_read_map(&reader);
+    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
+        bool is_it = bb_mp_peek_type(&reader) == BB_MP_STR;
+        is_it = is_it && bb_slice_equal(bb_mp_read_str(&reader), bb_slice_str(name));
+        if (is_it && bb_mp_peek_type(&reader) == BB_MP_UINT) {
+            return bb_mp_read_uint(&reader);
+        }
+        bb_mp_skip(&reader);
+    }
+    return otherwise;
+}
+
+static void handle_welcome(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    if (bus->conn.state != BB_CONN_HELLO_SENT || msg->version != BB_PROTOCOL_VERSION) {
+        bb_conn_drop(bus, BB_EVERSION, "the broker's welcome cannot be understood");
+        return;
+    }
+    uint64_t heartbeat = limit_find(msg->limits, "heartbeat", bus->options.heartbeat_ms);
+    uint64_t max_message = limit_find(msg->limits, "max_message", BB_MESSAGE_DEFAULT);
+    bus->run = msg->run;
+    bus->server = msg->server;
+    bus->client_number = msg->client_number;
+    bus->max_message = (size_t)BB_MIN(max_message, BB_MESSAGE_MAX);
+    bus->n_connects++;
+    bb_conn_welcomed(&bus->conn, bb_now_ms(), (uint32_t)BB_MIN(heartbeat, UINT32_MAX));
+    bb_outbox_resume(&bus->outbox, msg->last, bus->max_message);
+    bb_subscriptions_ready(bus);
+    bb_conn_send_batches(bus);
+    bb_bus_changed(bus);
+}
+
+static void handle_subscribed(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    struct bb_subscription *sub = bb_subscription_find(bus, msg->sub);
+    if (sub == NULL || sub->corr != msg->corr || sub->state != BB_SUB_ASKED) {
+        return;
+    }
+    if (bb_places_begin(sub, msg->positions, bus->run) < 0) {
+        bb_conn_drop(bus, BB_EMALFORMED, "the broker's answer to subscribe cannot be understood");
+        return;
+    }
+    sub->state = BB_SUB_LIVE;
+    sub->has_started = true;
+    bb_bus_changed(bus);
+}
+
+static void handle_ack(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    struct bb_mp_reader reader = bb_mp_reader(msg->entries);
+    uint32_t n = bb_mp_read_array(&reader);
+    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
+        if (bb_outbox_ack(&bus->outbox, bb_mp_read_raw(&reader)) < 0) {
+            bb_mp_reader_fail(&reader, BB_EMALFORMED);
+        }
+    }
+    if (reader.error != 0) {
+        bb_conn_drop(bus, BB_EMALFORMED, "an ack of the broker cannot be understood");
+        return;
+    }
+    bb_conn_send_batches(bus);
+    bb_bus_changed(bus);
+}
+
+static void handle_result(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    bb_requests_finish(bus, BB_MSG_NONE, msg->corr, 0, msg->value);
+}
+
+static void handle_pong(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    bb_requests_finish(bus, BB_MSG_PING, msg->token, 0, (struct bb_slice){0});
+}
+
+static void handle_ping(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    struct bb_msg pong = {.type = BB_MSG_PONG, .token = msg->token};
+    (void)bb_conn_send(bus, &pong);
+}
+
+static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    int error = error_of(msg);
+    note_code(bus, msg);
+    if (msg->about == BB_MSG_PUBLISH) {
+        bb_outbox_refuse(&bus->outbox, msg->corr, error);
+        bb_conn_send_batches(bus);
+        bb_bus_changed(bus);
+    } else if (msg->about == BB_MSG_SUBSCRIBE) {
+        bb_subscriptions_refused(bus, msg->corr, error, msg->text);
+    } else if (msg->about == BB_MSG_HELLO && (error == BB_EVERSION || error == BB_EINVAL)) {
+        char text[sizeof(bus->last_text)];
+        memcpy(text, bus->last_text, sizeof(text));
+        bb_conn_end(bus, error, text);
+    } else if (msg->about == BB_MSG_HELLO || error == BB_EHELLO) {
+        bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
+    } else {
+        bb_requests_finish(bus, BB_MSG_NONE, msg->corr, error, (struct bb_slice){0});
+    }
+}
+
+static void handle_goodbye(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    note_code(bus, msg);
+    bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
+}
+
+/* --- what comes to subscriptions ------------------------------------------------------------------ */
+
+/* Calls on_events until all is read; the lock is given up meanwhile. */
+static void call_events(struct bb_subscription *sub, struct bb_delivery *delivery)
+{
+    struct bb_bus *bus = sub->bus;
+    struct bb_event events[BB_EVENTS_PER_CALL];
+    size_t n;
+    bb_bus_callback_begin(bus, sub);
+    while ((n = bb_delivery_read(delivery, events, BB_COUNT(events))) > 0) {
+        sub->options.on_events(sub, events, n, sub->options.arg);
+        if (atomic_load_explicit(&sub->is_closing, memory_order_acquire)) {
+            break;
+        }
+    }
+    bb_bus_callback_end(bus);
+    if (sub->is_abandoned) {
+        bb_subscription_free(sub);
+    } else {
+        bb_subscription_consumed(sub, delivery);
+    }
+}
+
+/* Small frames hold their bytes themselves, so what points into a frame moves with it. */
+static struct bb_slice rebase(struct bb_slice slice, const uint8_t *from, const uint8_t *to)
+{
+    return slice.len > 0 ? bb_slice(to + (slice.data - from), slice.len) : slice;
+}
+
+/* Keeps it for bb_receive(): a copy with frames of its own behind it. */
+static int queue_delivery(struct bb_subscription *sub, struct bb_delivery *delivery)
+{
+    struct bb_delivery *kept = malloc(sizeof(*kept) + delivery->n_frames * sizeof(zmq_msg_t));
+    if (kept == NULL) {
+        return BB_ENOMEM;
+    }
+    *kept = *delivery;
+    kept->frames = (zmq_msg_t *)(void *)(kept + 1);
+    const uint8_t *old_base = zmq_msg_data(&delivery->frames[0]);
+    for (size_t i = 0; i < kept->n_frames; i++) {
+        (void)zmq_msg_init(&kept->frames[i]);
+        (void)zmq_msg_move(&kept->frames[i], &delivery->frames[i]);
+        (void)zmq_msg_close(&delivery->frames[i]);
+    }
+    if (kept->flat.data == NULL) {
+        const uint8_t *base = zmq_msg_data(&kept->frames[0]);
+        kept->rest = rebase(kept->rest, old_base, base);
+        kept->ranges = rebase(kept->ranges, old_base, base);
+    }
+    kept->next = NULL;
+    *sub->queue_end = kept;
+    sub->queue_end = &kept->next;
+    bb_bus_changed(sub->bus);
+    return 0;
+}
+
+static void deliver(struct bb_subscription *sub, struct bb_delivery *delivery)
+{
+    delivery->server = sub->bus->server;
+    delivery->connection = sub->bus->n_sockets;
+    sub->received_bytes += delivery->bytes;
+    sub->unread_bytes += delivery->bytes;
+    if (sub->options.on_events != NULL) {
+        call_events(sub, delivery);
+    } else if (queue_delivery(sub, delivery) == 0) {
+        return;
+    } else {
+        bb_conn_drop(sub->bus, BB_ENOMEM, "no memory for what came");
+    }
+    bb_delivery_fini(delivery);
+}
+
+static void handle_delivery(struct bb_bus *bus, const struct bb_msg *msg, struct bb_delivery *delivery)
+{
+    struct bb_subscription *sub = bb_subscription_find(bus, msg->sub);
+    int r = sub == NULL ? BB_ENOTFOUND : 0;
+    if (sub != NULL && msg->type == BB_MSG_DELIVER) {
+        delivery->ranges = msg->ranges;
+        r = bb_places_advance(sub, msg->ranges, delivery);
+    } else if (sub != NULL) {
+        r = bb_places_skip(sub, msg->gaps, delivery);
+    }
+    if (r < 0 && r != BB_ENOTFOUND) {
+        bb_conn_drop(bus, r, "what the broker delivered cannot be taken");
+    }
+    bool is_empty = delivery->bytes == 0 && delivery->gaps == NULL;
+    if (r < 0 || is_empty) {
+        bb_delivery_fini(delivery);
+        return;
+    }
+    deliver(sub, delivery);
+}
+
+/* --- the table ---------------------------------------------------------------------------------- */
+
+typedef void handle_fn(struct bb_bus *bus, const struct bb_msg *msg);
+
+static handle_fn *const handlers[BB_MSG_ERROR + 1] = {
+    [BB_MSG_PING] = handle_ping,
+    [BB_MSG_PONG] = handle_pong,
+    [BB_MSG_GOODBYE] = handle_goodbye,
+    [BB_MSG_WELCOME] = handle_welcome,
+    [BB_MSG_SUBSCRIBED] = handle_subscribed,
+    [BB_MSG_ACK] = handle_ack,
+    [BB_MSG_RESULT] = handle_result,
+    [BB_MSG_ERROR] = handle_error,
+};
+
+static size_t size_after(zmq_msg_t *frames, size_t from, size_t n)
+{
+    size_t size = 0;
+    for (size_t i = from; i < n; i++) {
+        size += zmq_msg_size(&frames[i]);
+    }
+    return size;
+}
+
+void bb_handle_message(struct bb_bus *bus, size_t n)
+{
+    struct bb_msg msg = {0};
+    struct bb_delivery delivery = {.frames = bus->frames, .n_frames = n, .frame_at = 1};
+    struct bb_slice bytes = bb_slice(zmq_msg_data(&bus->frames[0]), zmq_msg_size(&bus->frames[0]));
+    int r = bb_msg_decode(bytes, &msg);
+    if (r == BB_EMALFORMED && n > 1) {
+        bb_frames_join(bus->frames, 0, n, &delivery.flat);
+        delivery.frame_at = n;
+        r = bb_msg_decode(bb_buf_slice(&delivery.flat), &msg);
+    }
+    if (r == 0 && (msg.type == BB_MSG_DELIVER || msg.type == BB_MSG_GAP)) {
+        delivery.rest = msg.body;
+        delivery.bytes = msg.body.len + size_after(bus->frames, delivery.frame_at, n);
+        handle_delivery(bus, &msg, &delivery);
+        return;
+    }
+    if (r == 0 && handlers[msg.type] != NULL) {
+        handlers[msg.type](bus, &msg);
+    } else if (r != BB_EUNKNOWN) {
+        bb_conn_drop(bus, BB_EMALFORMED, "a message of the broker cannot be understood");
+    }
+    bb_delivery_fini(&delivery);
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bus inside. One lock guards everything below, the ZeroMQ sockets as well: who holds it may use them (a
+ * mutex is the full fence that libzmq demands). Publishing threads send under it, so a lone event needs no
+ * other thread. Whoever steps the bus (its I/O thread, or the caller of an embedded one) receives, and gives
+ * the lock up while callbacks run. Functions here want the lock held unless they say otherwise.
+ */
+#pragma once
+
+#include "proto/base/map.h"
+#include "proto/wire/message.h"
+
+#include "bus/busbar.h"
+#include "bus/conn_sm.h"
+#include "bus/outbox.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+#include <zmq.h>
+
+#define BB_NEVER           UINT64_MAX
+#define BB_EVENTS_PER_CALL 256
+
+/* Bytes around the events of a message: heads of the message, its ranges and blocks. */
+#define BB_MESSAGE_SLACK 65536
+
+/* A request that a thread waits for; lives on that thread's stack. */
+struct bb_request {
+    struct bb_request *next;
+    enum bb_msg_type type;
+    uint64_t corr; /* of a ping its token */
+    bool is_done;
+    int error;
+    struct bb_buf value; /* MessagePack of a result */
+};
+
+struct bb_bus {
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* anything that a waiting call may wait for */
+    unsigned n_waiting;
+    pid_t pid;
+
+    struct bb_options options; /* its pointers are not used: see urls and name */
+    char *urls;                /* each zero-terminated, then an empty one */
+    const char *url;           /* the next to try */
+    char name[65];
+
+    void *zmq;
+    void *socket;
+    void *monitor;
+    uint64_t n_sockets;
+    int epoll_fd;
+    int event_fd;
+    int timer_fd;
+    bool is_woken;     /* event_fd is readable */
+    uint64_t timer_at; /* what timer_fd is set to, BB_NEVER if it is not */
+    zmq_msg_t frames[BB_FRAMES_MAX];
+    struct bb_buf scratch; /* small messages to be sent */
+
+    struct bb_conn conn;
+    uint8_t client[BB_CLIENT_ID_LEN];
+    uint64_t last_corr;
+    uint64_t run; /* 0 before the first welcome */
+    uint64_t server;
+    uint64_t client_number;
+    size_t max_message;
+    uint64_t n_connects;
+
+    struct bb_outbox outbox;
+    struct bb_map subs; /* by number; the key is in the subscription */
+    uint64_t last_sub;
+    unsigned n_untold; /* subscriptions whose on_ended may be due */
+    struct bb_request *requests;
+
+    int error; /* why it is closed for good, 0 if it is not */
+    int last_error;
+    char last_text[256];
+    enum bb_bus_state told_state;
+
+    pthread_t thread;
+    bool has_thread;
+    bool is_stopping;
+    bool is_stepping;
+    bool in_callback;
+    pthread_t callback_thread;
+    struct bb_subscription *calling; /* whose callback is running */
+};
+
+/* --- bus.c -------------------------------------------------------------------------------------- */
+
+uint64_t bb_now_ms(void);
+uint64_t bb_deadline(int timeout_ms);
+
+/** bb_bus_check_wait() - may this thread wait now? 0, BB_EDEADLOCK. */
+int bb_bus_check_wait(struct bb_bus *bus);
+
+/**
+ * bb_bus_wait() - give up the lock until something may have changed
+ *
+ * Return: 0: look again; BB_ETIMEOUT.
+ */
+int bb_bus_wait(struct bb_bus *bus, uint64_t deadline);
+
+/** bb_bus_wait_ready_locked() - wait for the connection; see bb_bus_wait_ready(). */
+int bb_bus_wait_ready_locked(struct bb_bus *bus, uint64_t deadline);
+
+/** bb_bus_changed() - wake the waiting calls. */
+static inline void bb_bus_changed(struct bb_bus *bus)
+{
+    if (bus->n_waiting > 0) {
+        (void)pthread_cond_broadcast(&bus->changed);
+    }
+}
+
+/** bb_bus_wake() - have the bus stepped soon. */
+void bb_bus_wake(struct bb_bus *bus);
+
+/** bb_bus_wait_answered() - wait until what was published up to now is answered; see bb_bus_flush(). */
+int bb_bus_wait_answered(struct bb_bus *bus, uint64_t deadline);
+
+/** bb_bus_run() - the I/O thread; takes the lock itself. */
+void *bb_bus_run(void *bus);
+
+/** bb_bus_call_done() - tell the publishers of answered events. */
+void bb_bus_call_done(struct bb_bus *bus);
+
+/** bb_bus_callback_begin() - give up the lock to run a callback; @sub is whose, may be NULL. */
+void bb_bus_callback_begin(struct bb_bus *bus, struct bb_subscription *sub);
+
+/** bb_bus_callback_end() - take the lock again. */
+void bb_bus_callback_end(struct bb_bus *bus);
+
+/** bb_bus_note() - remember an error for bb_bus_last_error(). */
+void bb_bus_note(struct bb_bus *bus, int error, const char *format, ...) BB_PRINTF(3, 4);
+
+/* --- conn.c ------------------------------------------------------------------------------------- */
+
+/** bb_conn_perform() - do what the machine said. */
+void bb_conn_perform(struct bb_bus *bus, unsigned actions);
+
+/** bb_conn_drop() - the connection is of no use: break it and try again later. */
+void bb_conn_drop(struct bb_bus *bus, int error, const char *text);
+
+/** bb_conn_end() - the bus will never be ready (again). */
+void bb_conn_end(struct bb_bus *bus, int error, const char *text);
+
+/** bb_conn_read() - take what came, up to a bound; returns whether more may be there. */
+bool bb_conn_read(struct bb_bus *bus);
+
+/** bb_conn_send() - send a message without a body. Return: 0, BB_ENOMEM, BB_ECONNECT. */
+int bb_conn_send(struct bb_bus *bus, const struct bb_msg *msg);
+
+/** bb_conn_send_batches() - send the batches whose time has come. */
+void bb_conn_send_batches(struct bb_bus *bus);
+
+/** bb_conn_close_socket() - @linger_ms for what is not sent yet. */
+void bb_conn_close_socket(struct bb_bus *bus, int linger_ms);
+
+static inline bool bb_bus_is_ready(const struct bb_bus *bus)
+{
+    return bus->conn.state == BB_CONN_READY;
+}
+
+/* --- handle.c ----------------------------------------------------------------------------------- */
+
+/** bb_handle_message() - one message of @n frames in bus->frames; takes them or leaves them to be closed. */
+void bb_handle_message(struct bb_bus *bus, size_t n);
+
+/* --- request.c ---------------------------------------------------------------------------------- */
+
+/** bb_requests_finish() - answer the request with @type (BB_MSG_NONE: any) and @corr. */
+void bb_requests_finish(struct bb_bus *bus,
+                        enum bb_msg_type type,
+                        uint64_t corr,
+                        int error,
+                        struct bb_slice value);
+
+/** bb_requests_fail() - the connection broke. */
+void bb_requests_fail(struct bb_bus *bus, int error);
+
+/** bb_request_run() - send @msg, whose corr or token is set here, and wait; caller frees @request->value. */
+int bb_request_run(struct bb_bus *bus, struct bb_msg *msg, struct bb_request *request, uint64_t deadline);

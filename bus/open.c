@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a bus begins and ends. */
+#include "proto/base/error.h"
+#include "proto/base/utf8.h"
+
+#include "bus/internal.h"
+#include "bus/subscription.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define OPEN_TIMEOUT_MS   5000
+#define CLOSE_FLUSH_MS    700
+#define CLOSE_LINGER_MS   200
+#define BATCH_BYTES_MIN   1024
+#define SUBSCRIPTIONS_MAX 100000
+
+static const char *default_url(char *to, size_t size)
+{
+    const char *url = getenv("BUSBAR_URL");
+    const char *dir = getenv("XDG_RUNTIME_DIR");
+    if (url != NULL && url[0] != 0) {
+        return url;
+    }
+    if (geteuid() == 0 || dir == NULL || dir[0] == 0) {
+        return "ipc:///run/busbar/bus";
+    }
+    int len = snprintf(to, size, "ipc://%s/busbar/bus", dir);
+    return len < 0 || (size_t)len >= size ? "" : to;
+}
+
+/* "a,b" becomes "a\0b\0\0". */
+static int copy_urls(struct bb_bus *bus, const char *url)
+{
+    char local[256];
+    url = url != NULL ? url : default_url(local, sizeof(local));
+    size_t len = strlen(url);
+    bus->urls = calloc(1, len + 2);
+    if (bus->urls == NULL) {
+        return BB_ENOMEM;
+    }
+    char *to = bus->urls;
+    for (const char *part = url; *part != 0;) {
+        size_t n = strcspn(part, ",");
+        if (n > 0) {
+            memcpy(to, part, n);
+            to += n + 1;
+        }
+        part += n + (part[n] == ',');
+    }
+    bus->url = bus->urls;
+    return to == bus->urls ? BB_EINVAL : 0;
+}
+
+static int copy_options(struct bb_bus *bus, const struct bb_options *given)
+{
+    struct bb_options *options = &bus->options;
+    *options = (struct bb_options)BB_OPTIONS_INIT;
+    if (given != NULL) {
+        if (given->size == 0) {
+            return BB_EINVAL;
+        }
+        memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
+    }
+    size_t name_len = options->name != NULL ? strlen(options->name) : 0;
+    if (name_len >= sizeof(bus->name) || !bb_utf8_is_valid(options->name, name_len)) {
+        return BB_EINVAL;
+    }
+    if (name_len > 0) {
+        memcpy(bus->name, options->name, name_len);
+    }
+    if (options->reconnect_min_ms == 0 || options->reconnect_max_ms < options->reconnect_min_ms) {
+        return BB_EINVAL;
+    }
+    size_t batch_max = BB_MESSAGE_DEFAULT - BB_BATCH_HEAD_MAX;
+    options->batch_bytes = BB_MIN(BB_MAX(options->batch_bytes, BATCH_BYTES_MIN), batch_max);
+    return copy_urls(bus, options->url);
+}
+
+static int add_fd(struct bb_bus *bus, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data = {.fd = fd}};
+    return fd < 0 || epoll_ctl(bus->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? BB_ESYSTEM : 0;
+}
+
+static int open_system(struct bb_bus *bus)
+{
+    bus->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    bus->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    bus->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    bus->zmq = zmq_ctx_new();
+    if (bus->epoll_fd < 0 || bus->zmq == NULL || add_fd(bus, bus->event_fd) < 0 ||
+        add_fd(bus, bus->timer_fd) < 0) {
+        return BB_ESYSTEM;
+    }
+    return 0;
+}
+
+static int init_state(struct bb_bus *bus)
+{
+    uint64_t seed;
+    if (getrandom(bus->client, sizeof(bus->client), 0) != sizeof(bus->client) ||
+        getrandom(&seed, sizeof(seed), 0) != sizeof(seed)) {
+        return BB_ESYSTEM;
+    }
+    struct bb_conn_config config = {
+        .open_ms = OPEN_TIMEOUT_MS,
+        .heartbeat_ms = bus->options.heartbeat_ms,
+        .pause_min_ms = bus->options.reconnect_min_ms,
+        .pause_max_ms = bus->options.reconnect_max_ms,
+        .seed = seed,
+    };
+    bb_conn_init(&bus->conn, &config);
+    bb_map_init(&bus->subs, seed, SUBSCRIPTIONS_MAX);
+    bus->max_message = BB_MESSAGE_DEFAULT;
+    bus->told_state = BB_STATE_CONNECTING;
+    bus->timer_at = BB_NEVER;
+    return 0;
+}
+
+static int init_sync(struct bb_bus *bus)
+{
+    pthread_condattr_t attr;
+    if (pthread_condattr_init(&attr) != 0) {
+        return BB_ESYSTEM;
+    }
+    int r = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    r = r == 0 ? pthread_cond_init(&bus->changed, &attr) : r;
+    (void)pthread_condattr_destroy(&attr);
+    if (r != 0) {
+        return BB_ESYSTEM;
+    }
+    return pthread_mutex_init(&bus->lock, NULL) == 0 ? 0 : BB_ESYSTEM;
+}
+
+/* Signals are the application's business. */
+static int start_thread(struct bb_bus *bus)
+{
+    sigset_t all;
+    sigset_t old;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    int r = pthread_create(&bus->thread, NULL, bb_bus_run, bus);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    bus->has_thread = r == 0;
+    return r == 0 ? 0 : BB_ESYSTEM;
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
+
+static void free_bus(struct bb_bus *bus)
+{
+    bb_conn_close_socket(bus, CLOSE_LINGER_MS);
+    if (bus->zmq != NULL) {
+        while (zmq_ctx_term(bus->zmq) < 0 && errno == EINTR) {
+        }
+    }
+    bb_outbox_fini(&bus->outbox); /* after the context, whose threads may hold batches */
+    bb_map_fini(&bus->subs);
+    bb_buf_fini(&bus->scratch);
+    close_fd(bus->event_fd);
+    close_fd(bus->timer_fd);
+    close_fd(bus->epoll_fd);
+    free(bus->urls);
+    (void)pthread_cond_destroy(&bus->changed);
+    (void)pthread_mutex_destroy(&bus->lock);
+    free(bus);
+}
+
+int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus)
+{
+    struct bb_bus *bus = calloc(1, sizeof(*bus));
+    if (bus == NULL) {
+        return BB_ENOMEM;
+    }
+    bus->epoll_fd = bus->event_fd = bus->timer_fd = -1;
+    bus->pid = getpid();
+    int r = copy_options(bus, options);
+    r = r < 0 ? r : init_sync(bus);
+    if (r < 0) {
+        free(bus->urls);
+        free(bus);
+        return r;
+    }
+    r = bb_outbox_init(&bus->outbox, bus->options.batch_bytes, bus->options.queue_bytes,
+                       bus->options.unbatched);
+    r = r < 0 ? r : init_state(bus);
+    r = r < 0 ? r : open_system(bus);
+    if (r == 0) {
+        bb_bus_wake(bus);
+        r = bus->options.embedded ? 0 : start_thread(bus);
+    }
+    if (r < 0) {
+        free_bus(bus);
+        return r;
+    }
+    *ret_bus = bus;
+    return 0;
+}
+
+/* --- close -------------------------------------------------------------------------------------- */
+
+static void say_goodbye(struct bb_bus *bus)
+{
+    if (bb_bus_is_ready(bus)) {
+        struct bb_msg msg = {.type = BB_MSG_GOODBYE, .code = bb_slice_str("closed")};
+        (void)bb_conn_send(bus, &msg);
+    }
+}
+
+int bb_bus_close(bb_bus *bus)
+{
+    if (bus == NULL || bus->pid != getpid()) {
+        return 0;
+    }
+    (void)pthread_mutex_lock(&bus->lock);
+    int r = bb_bus_check_wait(bus);
+    if (r < 0) {
+        (void)pthread_mutex_unlock(&bus->lock);
+        return r;
+    }
+    if (bb_bus_is_ready(bus)) {
+        (void)bb_bus_wait_answered(bus, bb_deadline(CLOSE_FLUSH_MS));
+    }
+    bus->is_stopping = true;
+    bb_bus_wake(bus);
+    (void)pthread_mutex_unlock(&bus->lock);
+    if (bus->has_thread) {
+        (void)pthread_join(bus->thread, NULL);
+    }
+    (void)pthread_mutex_lock(&bus->lock);
+    say_goodbye(bus);
+    bb_requests_fail(bus, BB_ECLOSED);
+    bb_outbox_fail(&bus->outbox, BB_ECLOSED);
+    bb_bus_call_done(bus);
+    bb_subscriptions_free(bus);
+    (void)pthread_mutex_unlock(&bus->lock);
+    free_bus(bus);
+    return 0;
+}

@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bus/outbox.h"
+
+#include "proto/base/error.h"
+#include "proto/wire/message.h"
+#include "proto/wire/mp.h"
+
+#include <stdlib.h>
+
+#define IN_FLIGHT_MAX 64
+/* Without batching a message is small, and the bytes are what bounds. */
+#define IN_FLIGHT_MAX_UNBATCHED 8192
+
+/* What a batch costs beside its events. */
+#define BATCH_CHARGE (sizeof(struct bb_batch) + BB_BATCH_HEAD_MAX)
+
+int bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_bytes, bool unbatched)
+{
+    *outbox = (struct bb_outbox){
+        .batch_bytes = batch_bytes,
+        .queue_bytes = queue_bytes,
+        .unbatched = unbatched,
+        .max_in_flight = unbatched ? IN_FLIGHT_MAX_UNBATCHED : IN_FLIGHT_MAX,
+        .next_number = 1,
+    };
+    outbox->done_end = &outbox->done;
+    return bb_pool_init(&outbox->pool, batch_bytes);
+}
+
+static void free_tracked(struct bb_tracked *tracked)
+{
+    while (tracked != NULL) {
+        struct bb_tracked *next = tracked->next;
+        free(tracked);
+        tracked = next;
+    }
+}
+
+void bb_outbox_fini(struct bb_outbox *outbox)
+{
+    bb_outbox_fail(outbox, BB_ECLOSED);
+    free_tracked(outbox->done);
+    bb_batch_unref(outbox->open);
+    bb_pool_fini(&outbox->pool);
+}
+
+/* The open batch goes to the end of the list. */
+static void seal(struct bb_outbox *outbox)
+{
+    struct bb_batch *batch = outbox->open;
+    outbox->open = NULL;
+    if (outbox->last != NULL) {
+        outbox->last->next = batch;
+    } else {
+        outbox->first = batch;
+    }
+    outbox->last = batch;
+    if (outbox->unsent == NULL) {
+        outbox->unsent = batch;
+    }
+}
+
+static int open_batch(struct bb_outbox *outbox, size_t need)
+{
+    size_t cap = outbox->unbatched || need > outbox->batch_bytes ? need : outbox->batch_bytes;
+    outbox->open = bb_batch_new(&outbox->pool, cap);
+    if (outbox->open == NULL) {
+        return BB_ENOMEM;
+    }
+    outbox->bytes += BATCH_CHARGE;
+    return 0;
+}
+
+int bb_outbox_room(struct bb_outbox *outbox, size_t need, uint8_t **ret_to)
+{
+    struct bb_batch *open = outbox->open;
+    if (BB_UNLIKELY(outbox->bytes + need + BATCH_CHARGE > outbox->queue_bytes) &&
+        bb_outbox_has_unacked(outbox)) {
+        return BB_EFULL;
+    }
+    if (BB_UNLIKELY(open == NULL || need > open->cap - open->len || open->count == BB_EVENTS_MAX)) {
+        if (open != NULL && open->count > 0) {
+            seal(outbox);
+        } else if (open != NULL) {
+            outbox->bytes -= BATCH_CHARGE;
+            bb_batch_unref(open);
+            outbox->open = NULL;
+        }
+        int r = open_batch(outbox, need);
+        if (r < 0) {
+            return r;
+        }
+        open = outbox->open;
+    }
+    *ret_to = bb_batch_events(open) + open->len;
+    return 0;
+}
+
+/* A head must not be written over while libzmq may read it. */
+static int own_bytes(struct bb_outbox *outbox, struct bb_batch **at)
+{
+    struct bb_batch *batch = *at;
+    if (atomic_load_explicit(&batch->refs, memory_order_acquire) == 1) {
+        return 0;
+    }
+    struct bb_batch *copy = bb_batch_new(&outbox->pool, batch->cap);
+    if (copy == NULL) {
+        return BB_ENOMEM;
+    }
+    copy->next = batch->next;
+    copy->tracked = batch->tracked;
+    copy->count = batch->count;
+    copy->level = batch->level;
+    copy->len = batch->len;
+    memcpy(bb_batch_events(copy), bb_batch_events(batch), batch->len);
+    batch->tracked = NULL;
+    *at = copy;
+    if (outbox->last == batch) {
+        outbox->last = copy;
+    }
+    bb_batch_unref(batch);
+    return 0;
+}
+
+static struct bb_batch **find_unsent(struct bb_outbox *outbox)
+{
+    struct bb_batch **at = &outbox->first;
+    while (*at != outbox->unsent) {
+        at = &(*at)->next;
+    }
+    return at;
+}
+
+struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
+{
+    if (outbox->in_flight >= outbox->max_in_flight) {
+        return NULL;
+    }
+    if (outbox->unsent == NULL) {
+        bool leaves = outbox->in_flight < BB_EAGER_BATCHES || outbox->unbatched;
+        if (!leaves || outbox->open == NULL || outbox->open->count == 0) {
+            return NULL;
+        }
+        seal(outbox);
+    }
+    if (outbox->unsent->number != outbox->next_number) {
+        /* Only a batch that was sent before can have other references. */
+        if (outbox->unsent->number != 0) {
+            struct bb_batch **at = find_unsent(outbox);
+            if (own_bytes(outbox, at) < 0) {
+                return NULL;
+            }
+            outbox->unsent = *at;
+        }
+        bb_batch_number(outbox->unsent, outbox->next_number);
+    }
+    return outbox->unsent;
+}
+
+void bb_outbox_sent(struct bb_outbox *outbox)
+{
+    outbox->unsent = outbox->unsent->next;
+    outbox->in_flight++;
+    outbox->next_number++;
+}
+
+/* --- answers ------------------------------------------------------------------------------------ */
+
+/* What an ack says of a batch. */
+struct answer {
+    int error; /* of the whole batch */
+    uint64_t level;
+    uint64_t matches;
+    struct bb_slice positions; /* empty: none */
+    struct bb_slice refused;   /* empty: none */
+    bool repeated;
+};
+
+/* Why event @index was refused, 0 if it was not; @ret_before gets how many were refused before it. */
+static int find_refusal(struct bb_slice refused, uint32_t index, uint32_t *ret_before)
+{
+    struct bb_mp_reader reader = bb_mp_reader(refused);
+    uint32_t before = 0;
+    uint32_t n = refused.len > 0 ? bb_mp_read_array(&reader) : 0;
+    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
+        uint32_t fields = bb_mp_read_array(&reader);
+        uint64_t at = fields >= 2 ? bb_mp_read_uint(&reader) : UINT64_MAX;
+        struct bb_slice code = fields >= 2 ? bb_mp_read_str(&reader) : (struct bb_slice){0};
+        for (uint32_t k = 2; k < fields; k++) {
+            bb_mp_skip(&reader);
+        }
+        if (reader.error == 0 && at == index) {
+            return bb_error_from_code((const char *)code.data, code.len);
+        }
+        before += at < index;
+    }
+    *ret_before = before;
+    return 0;
+}
+
+static uint64_t find_sequence(struct bb_slice positions, uint64_t taken_before)
+{
+    struct bb_mp_reader reader = bb_mp_reader(positions);
+    uint32_t n = positions.len > 0 ? bb_mp_read_array(&reader) : 0;
+    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
+        uint32_t fields = bb_mp_read_array(&reader);
+        if (fields < 3) {
+            break;
+        }
+        (void)bb_mp_read_str(&reader);
+        uint64_t first = bb_mp_read_uint(&reader);
+        uint64_t count = bb_mp_read_uint(&reader);
+        for (uint32_t k = 3; k < fields; k++) {
+            bb_mp_skip(&reader);
+        }
+        if (reader.error == 0 && taken_before < count) {
+            return first + taken_before;
+        }
+        taken_before -= count;
+    }
+    return BB_UNKNOWN;
+}
+
+static void answer_tracked(struct bb_outbox *outbox, struct bb_tracked *tracked, const struct answer *answer)
+{
+    uint32_t refused_before = 0;
+    struct bb_ack *ack = &tracked->ack;
+    ack->error = answer->error;
+    if (ack->error == 0) {
+        ack->error = find_refusal(answer->refused, tracked->index, &refused_before);
+    }
+    ack->level = (enum bb_level)answer->level;
+    ack->matches = answer->matches;
+    ack->repeated = answer->repeated;
+    ack->sequence = BB_UNKNOWN;
+    if (ack->error == 0) {
+        ack->sequence = find_sequence(answer->positions, tracked->index - refused_before);
+    }
+    if (tracked->waiter != NULL) {
+        *tracked->waiter = *ack;
+        *tracked->waiter_done = true;
+    }
+    tracked->next = NULL;
+    *outbox->done_end = tracked;
+    outbox->done_end = &tracked->next;
+}
+
+/* Oldest first; they were kept newest first. */
+static struct bb_tracked *reverse(struct bb_tracked *tracked)
+{
+    struct bb_tracked *turned = NULL;
+    while (tracked != NULL) {
+        struct bb_tracked *next = tracked->next;
+        tracked->next = turned;
+        turned = tracked;
+        tracked = next;
+    }
+    return turned;
+}
+
+static void note_refusals(struct bb_outbox *outbox, const struct bb_batch *batch, const struct answer *answer)
+{
+    int error = answer->error;
+    uint64_t n = error != 0 ? batch->count : 0;
+    if (error == 0 && answer->refused.len > 0) {
+        struct bb_mp_reader reader = bb_mp_reader(answer->refused);
+        n = bb_mp_read_array(&reader);
+        if (n > 0 && bb_mp_read_array(&reader) >= 2) {
+            (void)bb_mp_read_uint(&reader);
+            struct bb_slice code = bb_mp_read_str(&reader);
+            error = reader.error == 0 ? bb_error_from_code((const char *)code.data, code.len) : BB_EREFUSED;
+        }
+    }
+    outbox->refused += n;
+    if (outbox->refusal == 0) {
+        outbox->refusal = error;
+    }
+}
+
+/* Takes the batch at @at out of the list and answers its events. */
+static void
+finish(struct bb_outbox *outbox, struct bb_batch **at, struct bb_batch *before, const struct answer *answer)
+{
+    struct bb_batch *batch = *at;
+    *at = batch->next;
+    if (outbox->last == batch) {
+        outbox->last = before;
+    }
+    if (outbox->unsent == batch) {
+        outbox->unsent = batch->next;
+    }
+    outbox->bytes -= batch->len + BATCH_CHARGE;
+    outbox->n_answered += batch->count;
+    note_refusals(outbox, batch, answer);
+    struct bb_tracked *tracked = reverse(batch->tracked);
+    batch->tracked = NULL;
+    while (tracked != NULL) {
+        struct bb_tracked *next = tracked->next;
+        answer_tracked(outbox, tracked, answer);
+        tracked = next;
+    }
+    bb_batch_unref(batch);
+}
+
+/* Answers come in the order of the numbers, so this looks at the first batch nearly always. */
+static void answer_number(struct bb_outbox *outbox, uint64_t number, const struct answer *answer)
+{
+    struct bb_batch *before = NULL;
+    for (struct bb_batch **at = &outbox->first; *at != outbox->unsent; at = &(*at)->next) {
+        if ((*at)->number == number) {
+            outbox->in_flight--;
+            finish(outbox, at, before, answer);
+            return;
+        }
+        before = *at;
+    }
+}
+
+static uint64_t read_uint_or_nil(struct bb_mp_reader *reader, bool *ret_is_nil)
+{
+    *ret_is_nil = bb_mp_peek_type(reader) == BB_MP_NIL;
+    if (*ret_is_nil) {
+        bb_mp_read_nil(reader);
+        return BB_UNKNOWN;
+    }
+    return bb_mp_read_uint(reader);
+}
+
+int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry)
+{
+    struct bb_mp_reader reader = bb_mp_reader(entry);
+    struct answer answer = {0};
+    bool has_no_matches = false;
+    uint32_t fields = bb_mp_read_array(&reader);
+    if (fields < 4) {
+        return BB_EMALFORMED;
+    }
+    uint64_t number = bb_mp_read_uint(&reader);
+    answer.level = bb_mp_read_uint(&reader);
+    answer.matches = read_uint_or_nil(&reader, &has_no_matches);
+    if (bb_mp_peek_type(&reader) == BB_MP_NIL) {
+        bb_mp_read_nil(&reader);
+        answer.repeated = true;
+    } else {
+        answer.positions = bb_mp_read_raw(&reader);
+    }
+    if (fields > 4 && bb_mp_peek_type(&reader) != BB_MP_NIL) {
+        answer.refused = bb_mp_read_raw(&reader);
+    }
+    if (reader.error != 0) {
+        return BB_EMALFORMED;
+    }
+    answer_number(outbox, number, &answer);
+    return 0;
+}
+
+void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error)
+{
+    answer_number(outbox, number, &(struct answer){.error = error, .matches = BB_UNKNOWN});
+}
+
+void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_message)
+{
+    const struct answer taken = {.level = BB_LEVEL_ACCEPTED, .matches = BB_UNKNOWN, .repeated = true};
+    const struct answer too_big = {.error = BB_ETOOBIG, .matches = BB_UNKNOWN};
+    struct bb_batch *before = NULL;
+    struct bb_batch **at = &outbox->first;
+    outbox->unsent = outbox->first;
+    outbox->in_flight = 0;
+    while (*at != NULL) {
+        struct bb_batch *batch = *at;
+        bool was_sent = batch->number != 0;
+        if (was_sent && batch->number <= last) {
+            finish(outbox, at, before, &taken);
+        } else if (batch->len + BB_BATCH_HEAD_MAX > max_message) {
+            finish(outbox, at, before, &too_big);
+        } else {
+            outbox->repeated += was_sent;
+            before = batch;
+            at = &batch->next;
+        }
+    }
+    outbox->next_number = last + 1;
+}
+
+/* --- the rest ----------------------------------------------------------------------------------- */
+
+bool bb_outbox_drop_oldest(struct bb_outbox *outbox)
+{
+    const struct answer dropped = {.error = BB_EFULL, .matches = BB_UNKNOWN};
+    struct bb_batch *before = NULL;
+    for (struct bb_batch **at = &outbox->first; *at != NULL; at = &(*at)->next) {
+        if ((*at)->number == 0) {
+            outbox->dropped += (*at)->count;
+            outbox->refused -= (*at)->count; /* finish() counts them as refused, which they are not */
+            int refusal = outbox->refusal;
+            finish(outbox, at, before, &dropped);
+            outbox->refusal = refusal;
+            return true;
+        }
+        before = *at;
+    }
+    return false;
+}
+
+void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error)
+{
+    if (outbox->open != NULL && outbox->open->count > 0) {
+        seal(outbox);
+    }
+    while (outbox->first != NULL) {
+        int error = outbox->first->number == 0 ? unsent_error : BB_EUNKNOWNRESULT;
+        finish(outbox, &outbox->first, NULL, &(struct answer){.error = error, .matches = BB_UNKNOWN});
+    }
+    outbox->in_flight = 0;
+}
+
+static void forget_in(struct bb_tracked *tracked, const struct bb_ack *waiter)
+{
+    for (; tracked != NULL; tracked = tracked->next) {
+        if (tracked->waiter == waiter) {
+            tracked->waiter = NULL;
+        }
+    }
+}
+
+void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_ack *waiter)
+{
+    for (struct bb_batch *batch = outbox->first; batch != NULL; batch = batch->next) {
+        forget_in(batch->tracked, waiter);
+    }
+    if (outbox->open != NULL) {
+        forget_in(outbox->open->tracked, waiter);
+    }
+}
+
+struct bb_tracked *bb_outbox_take_done(struct bb_outbox *outbox)
+{
+    struct bb_tracked *done = outbox->done;
+    outbox->done = NULL;
+    outbox->done_end = &outbox->done;
+    return done;
+}
+
+int bb_outbox_take_refusal(struct bb_outbox *outbox)
+{
+    int refusal = outbox->refusal;
+    outbox->refusal = 0;
+    return refusal;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is published and not acknowledged: the open batch that events are written into, batches that wait to
+ * be sent, and batches that were sent and are kept until the broker answers, since they are sent again after
+ * a reconnection. Bounded by bytes. Decides when a batch leaves: at once while fewer than two are
+ * unacknowledged, else when it is full; acknowledgements are the clock, there are no timers.
+ *
+ * Sends nothing itself and takes no lock: the caller holds the lock of the bus.
+ */
+#pragma once
+
+#include "proto/base/buf.h"
+
+#include "bus/batch.h"
+#include "bus/busbar.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* While fewer are unacknowledged, what is there leaves at once. */
+#define BB_EAGER_BATCHES 2
+
+/* An event whose publisher wants to know. */
+struct bb_tracked {
+    struct bb_tracked *next;
+    uint32_t index; /* in its batch */
+    bb_ack_fn *on_ack;
+    void *arg;
+    struct bb_ack *waiter; /* instead of on_ack: filled in, and *waiter_done set, under the lock */
+    bool *waiter_done;
+    struct bb_ack ack;
+};
+
+struct bb_outbox {
+    struct bb_pool pool;
+    struct bb_batch *first; /* the oldest unacknowledged or unsent batch */
+    struct bb_batch *last;
+    struct bb_batch *unsent; /* from here on in the list */
+    struct bb_batch *open;
+    size_t batch_bytes;
+    size_t queue_bytes;
+    size_t bytes; /* charged against queue_bytes */
+    uint32_t in_flight;
+    uint32_t max_in_flight;
+    bool unbatched;
+    uint64_t next_number;
+    uint64_t last_ticket;
+    struct bb_tracked *done; /* answered; their callbacks are to be called */
+    struct bb_tracked **done_end;
+    int refusal;          /* the first since bb_outbox_take_refusal() */
+    uint64_t n_published; /* events */
+    uint64_t n_answered;
+    uint64_t repeated;
+    uint64_t refused;
+    uint64_t dropped;
+};
+
+int bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_bytes, bool unbatched);
+
+/** bb_outbox_fini() - free all; bb_outbox_fail() and the callbacks come first. */
+void bb_outbox_fini(struct bb_outbox *outbox);
+
+/**
+ * bb_outbox_room() - where to write the next event of at most @need bytes
+ * @ret_to: room of @need bytes; bb_outbox_commit() says how many were written
+ *
+ * Return: 0, BB_EFULL, BB_ENOMEM.
+ */
+int bb_outbox_room(struct bb_outbox *outbox, size_t need, uint8_t **ret_to);
+
+/**
+ * bb_outbox_commit() - the event was written
+ * @tracked: taken over; NULL if nobody waits
+ */
+static inline void
+bb_outbox_commit(struct bb_outbox *outbox, size_t len, uint32_t level, struct bb_tracked *tracked)
+{
+    struct bb_batch *batch = outbox->open;
+    batch->len += len;
+    outbox->bytes += len;
+    if (tracked != NULL) {
+        tracked->index = batch->count;
+        tracked->next = batch->tracked;
+        batch->tracked = tracked;
+    }
+    batch->count++;
+    outbox->n_published++;
+    batch->level = level > batch->level ? level : batch->level;
+}
+
+/** bb_outbox_wants_out() - may bb_outbox_next() have something? Cheap enough for each event. */
+static inline bool bb_outbox_wants_out(const struct bb_outbox *outbox)
+{
+    return outbox->unsent != NULL || outbox->in_flight < BB_EAGER_BATCHES || outbox->unbatched;
+}
+
+/** bb_outbox_next() - the batch to be sent now, numbered; NULL for none. bb_outbox_sent() follows. */
+struct bb_batch *bb_outbox_next(struct bb_outbox *outbox);
+
+/** bb_outbox_sent() - what bb_outbox_next() gave was sent. */
+void bb_outbox_sent(struct bb_outbox *outbox);
+
+/** bb_outbox_has_unacked() - is anything published and not answered? */
+static inline bool bb_outbox_has_unacked(const struct bb_outbox *outbox)
+{
+    return outbox->first != NULL || (outbox->open != NULL && outbox->open->count > 0);
+}
+
+/** bb_outbox_ack() - one entry of an ack (PROTOCOL 6.2), distrusted. Return: 0 or BB_EMALFORMED. */
+int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry);
+
+/** bb_outbox_refuse() - the broker refused the whole batch @number. */
+void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error);
+
+/**
+ * bb_outbox_resume() - a new connection: everything unacknowledged is to be sent again
+ * @last:        highest number that the broker took; those batches are done
+ * @max_message: what the broker takes; larger batches are refused here
+ *
+ * The rest is numbered anew from @last + 1: a broker that lost its memory counts from the beginning.
+ */
+void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_message);
+
+/** bb_outbox_drop_oldest() - drop the oldest batch that was never sent; false if there is none. */
+bool bb_outbox_drop_oldest(struct bb_outbox *outbox);
+
+/** bb_outbox_fail() - the bus ends: @unsent_error for what was never sent, BB_EUNKNOWNRESULT for the rest. */
+void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error);
+
+/** bb_outbox_forget() - nobody waits with @waiter any more. */
+void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_ack *waiter);
+
+/** bb_outbox_take_done() - answered events whose callbacks are due, oldest first; caller frees each. */
+struct bb_tracked *bb_outbox_take_done(struct bb_outbox *outbox);
+
+/** bb_outbox_take_refusal() - the first refusal since the last call, 0 if there was none. */
+int bb_outbox_take_refusal(struct bb_outbox *outbox);

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Publishing: events are checked, then written straight into the open batch. */
+#include "proto/base/error.h"
+#include "proto/base/utf8.h"
+#include "proto/json/json_value.h"
+#include "proto/wire/event.h"
+#include "proto/wire/mp.h"
+#include "proto/wire/path.h"
+#include "proto/wire/scan.h"
+
+#include "bus/internal.h"
+
+#include <stdlib.h>
+
+/* Array, head of the path, head of the payload. */
+#define EVENT_HEADS_MAX (1 + 5 + 5)
+
+/* An event that is checked and about to be written. */
+struct piece {
+    struct bb_slice path;
+    enum bb_payload_kind kind; /* BB_PAYLOAD_MSGPACK for JSON as well */
+    struct bb_slice data;
+    struct bb_slice attributes; /* MessagePack map, empty for none */
+    uint32_t level;
+};
+
+/* @scratch takes what JSON becomes. */
+static int check_payload(struct piece *piece, struct bb_buf *scratch)
+{
+    int r = 0;
+    switch (piece->kind) {
+    case BB_PAYLOAD_NIL:
+        piece->data.len = 0;
+        return 0;
+    case BB_PAYLOAD_TEXT:
+        return bb_utf8_is_valid(piece->data.data, piece->data.len) ? 0 : BB_EUTF8;
+    case BB_PAYLOAD_BINARY:
+        return 0;
+    case BB_PAYLOAD_MSGPACK:
+        return bb_scan_whole(piece->data.data, piece->data.len, NULL);
+    case BB_PAYLOAD_JSON:
+        r = bb_json_value_to_mp((const char *)piece->data.data, piece->data.len, scratch, NULL);
+        piece->data = bb_buf_slice(scratch);
+        piece->kind = BB_PAYLOAD_MSGPACK;
+        return r;
+    }
+    return BB_EINVAL;
+}
+
+static uint8_t *put_bytes(uint8_t *p, struct bb_slice bytes)
+{
+    if (bytes.len > 0) {
+        memcpy(p, bytes.data, bytes.len);
+    }
+    return p + bytes.len;
+}
+
+static size_t put_event(uint8_t *to, const struct piece *piece)
+{
+    uint8_t *p = bb_mp_put_array_head(to, piece->attributes.len > 0 ? 3 : 2);
+    p = bb_mp_put_str_head(p, (uint32_t)piece->path.len);
+    p = put_bytes(p, piece->path);
+    switch (piece->kind) {
+    case BB_PAYLOAD_NIL:
+        p = bb_mp_put_nil(p);
+        break;
+    case BB_PAYLOAD_TEXT:
+        p = bb_mp_put_str_head(p, (uint32_t)piece->data.len);
+        break;
+    case BB_PAYLOAD_BINARY:
+        p = bb_mp_put_bin_head(p, (uint32_t)piece->data.len);
+        break;
+    case BB_PAYLOAD_JSON:
+    case BB_PAYLOAD_MSGPACK:
+        break;
+    }
+    p = put_bytes(p, piece->data);
+    p = put_bytes(p, piece->attributes);
+    return (size_t)(p - to);
+}
+
+/* --- into the outbox ---------------------------------------------------------------------------- */
+
+/* Room at any price that the options allow. @ret_dropped: it is this event that is dropped. */
+static int make_room(struct bb_bus *bus, size_t need, uint8_t **ret_to, bool *ret_dropped)
+{
+    for (;;) {
+        if (bus->error != 0) {
+            return BB_ECLOSED;
+        }
+        int r = bb_outbox_room(&bus->outbox, need, ret_to);
+        if (r != BB_EFULL) {
+            return r;
+        }
+        switch (bus->options.when_full) {
+        case BB_FULL_REFUSE:
+            return BB_EFULL;
+        case BB_FULL_DROP_OLD:
+            if (bb_outbox_drop_oldest(&bus->outbox)) {
+                bb_bus_wake(bus); /* somebody may wait for what was dropped */
+                continue;
+            }
+            *ret_dropped = true;
+            return BB_EFULL;
+        case BB_FULL_DROP_NEW:
+            *ret_dropped = true;
+            return BB_EFULL;
+        case BB_FULL_BLOCK:
+            break;
+        }
+        r = bb_bus_check_wait(bus);
+        if (r < 0) {
+            return r;
+        }
+        (void)bb_bus_wait(bus, BB_NEVER);
+    }
+}
+
+/* @tracked is taken over when 0 is returned. The lock is held. */
+static int append(struct bb_bus *bus, const struct piece *piece, struct bb_tracked *tracked)
+{
+    uint8_t *to;
+    bool is_dropped = false;
+    size_t need = EVENT_HEADS_MAX + piece->path.len + piece->data.len + piece->attributes.len;
+    if (BB_UNLIKELY(need > bus->max_message - BB_BATCH_HEAD_MAX)) {
+        return BB_ETOOBIG;
+    }
+    int r = bb_outbox_room(&bus->outbox, need, &to);
+    if (BB_UNLIKELY(r < 0 || bus->error != 0)) {
+        r = make_room(bus, need, &to, &is_dropped);
+    }
+    if (BB_UNLIKELY(r < 0)) {
+        bus->outbox.dropped += is_dropped;
+        return is_dropped && tracked == NULL ? 0 : r;
+    }
+    bb_outbox_commit(&bus->outbox, put_event(to, piece), piece->level, tracked);
+    if (bb_bus_is_ready(bus) && bb_outbox_wants_out(&bus->outbox)) {
+        bb_conn_send_batches(bus);
+    }
+    return 0;
+}
+
+int bb_publish(bb_bus *bus, const char *path, enum bb_payload_kind kind, const void *data, size_t len)
+{
+    struct bb_buf scratch = BB_BUF_INIT;
+    struct piece piece = {.path = bb_slice_str(path), .kind = kind, .data = bb_slice(data, len)};
+    int r = bb_path_check(piece.path);
+    r = r < 0 ? r : check_payload(&piece, &scratch);
+    if (BB_LIKELY(r == 0)) {
+        (void)pthread_mutex_lock(&bus->lock);
+        r = append(bus, &piece, NULL);
+        (void)pthread_mutex_unlock(&bus->lock);
+    }
+    if (kind == BB_PAYLOAD_JSON) {
+        bb_buf_fini(&scratch);
+    }
+    return r;
+}
+
+/* --- drafts ------------------------------------------------------------------------------------- */
+
+static void write_id(struct bb_buf *out, const struct bb_id *id)
+{
+    switch (id->kind) {
+    case BB_ID_NONE:
+        break;
+    case BB_ID_INT:
+        bb_mp_write_int(out, id->integer);
+        break;
+    case BB_ID_UINT:
+        bb_mp_write_uint(out, (uint64_t)id->integer);
+        break;
+    case BB_ID_TEXT:
+        bb_mp_write_str(out, bb_slice(id->text, id->len));
+        break;
+    }
+}
+
+static void write_headers(struct bb_buf *out, const struct bb_draft *draft)
+{
+    bb_mp_write_map(out, (uint32_t)draft->n_headers);
+    for (size_t i = 0; i < draft->n_headers; i++) {
+        const struct bb_header *header = &draft->headers[i];
+        bb_mp_write_str(out, bb_slice(header->name, header->name_len));
+        bb_mp_write_str(out, bb_slice(header->value, header->value_len));
+    }
+}
+
+/* The whole event is written and read again, so that what is accepted here is what the broker accepts. */
+static int
+write_attributes(const struct bb_draft *draft, struct bb_slice path, struct bb_buf *out, size_t *ret_at)
+{
+    struct bb_buf id = BB_BUF_INIT;
+    struct bb_buf headers = BB_BUF_INIT;
+    static const uint8_t nil[] = {0xc0};
+    if (draft->n_headers > BB_HEADERS_MAX) {
+        return BB_EEVENT;
+    }
+    write_id(&id, &draft->id);
+    if (draft->n_headers > 0) {
+        write_headers(&headers, draft);
+    }
+    struct bb_attributes attributes = {
+        .id = bb_buf_slice(&id),
+        .headers = bb_buf_slice(&headers),
+        .source_time = draft->source_time_us,
+        .priority = draft->priority,
+        .has_source_time = draft->has_source_time,
+    };
+    if (draft->payload_type != NULL) {
+        attributes.payload_type = bb_slice_str(draft->payload_type);
+    }
+    bb_event_write(out, path, bb_slice(nil, sizeof(nil)), &attributes);
+    int r = out->error < 0 ? out->error : id.error < 0 ? id.error : headers.error;
+    bb_buf_fini(&id);
+    bb_buf_fini(&headers);
+    if (r == 0) {
+        struct bb_event_view view;
+        struct bb_slice rest = bb_buf_slice(out);
+        r = bb_event_read(&rest, &view);
+        r = r < 0 ? r : view.error;
+        *ret_at = r < 0 || view.attributes.len == 0 ? out->len : (size_t)(view.attributes.data - out->data);
+    }
+    return r;
+}
+
+struct prepared {
+    struct piece piece;
+    struct bb_buf payload;
+    struct bb_buf attributes;
+};
+
+static void prepared_fini(struct prepared *prepared)
+{
+    bb_buf_fini(&prepared->payload);
+    bb_buf_fini(&prepared->attributes);
+}
+
+static int prepare(const struct bb_draft *given, struct bb_draft *draft, struct prepared *prepared)
+{
+    *draft = (struct bb_draft)BB_DRAFT_INIT;
+    *prepared = (struct prepared){0};
+    if (given == NULL || given->size == 0 || given->path == NULL) {
+        return BB_EINVAL;
+    }
+    memcpy(draft, given, given->size < sizeof(*draft) ? given->size : sizeof(*draft));
+    struct piece *piece = &prepared->piece;
+    *piece = (struct piece){
+        .path = bb_slice_str(draft->path),
+        .kind = draft->kind,
+        .data = bb_slice(draft->data, draft->len),
+        .level = (uint32_t)draft->level,
+    };
+    if ((unsigned)draft->level > BB_LEVEL_CONSUMED) {
+        return BB_EINVAL;
+    }
+    size_t at = 0;
+    int r = bb_path_check(piece->path);
+    r = r < 0 ? r : check_payload(piece, &prepared->payload);
+    r = r < 0 ? r : write_attributes(draft, piece->path, &prepared->attributes, &at);
+    if (r == 0) {
+        piece->attributes = bb_slice(prepared->attributes.data + at, prepared->attributes.len - at);
+    }
+    return r;
+}
+
+static int append_tracked(struct bb_bus *bus, const struct piece *piece, struct bb_tracked **tracked)
+{
+    (*tracked)->ack.ticket = ++bus->outbox.last_ticket;
+    int r = append(bus, piece, *tracked);
+    if (r == 0) {
+        *tracked = NULL;
+    }
+    return r;
+}
+
+int bb_publish_event(bb_bus *bus, const struct bb_draft *given, uint64_t *ret_ticket)
+{
+    struct bb_draft draft;
+    struct prepared prepared;
+    struct bb_tracked *tracked = NULL;
+    int r = prepare(given, &draft, &prepared);
+    if (r == 0 && draft.on_ack != NULL) {
+        tracked = calloc(1, sizeof(*tracked));
+        r = tracked == NULL ? BB_ENOMEM : 0;
+    }
+    if (r == 0) {
+        (void)pthread_mutex_lock(&bus->lock);
+        uint64_t ticket = bus->outbox.last_ticket + 1;
+        if (tracked != NULL) {
+            tracked->on_ack = draft.on_ack;
+            tracked->arg = draft.arg;
+            r = append_tracked(bus, &prepared.piece, &tracked);
+        } else {
+            bus->outbox.last_ticket = ticket;
+            r = append(bus, &prepared.piece, NULL);
+        }
+        (void)pthread_mutex_unlock(&bus->lock);
+        if (r == 0 && ret_ticket != NULL) {
+            *ret_ticket = ticket;
+        }
+    }
+    free(tracked);
+    prepared_fini(&prepared);
+    return r;
+}
+
+static int wait_ack(struct bb_bus *bus, struct bb_ack *ack, const bool *is_done, uint64_t deadline)
+{
+    int r = 0;
+    while (!*is_done) {
+        if (r < 0) {
+            bb_outbox_forget(&bus->outbox, ack);
+            return r;
+        }
+        r = bb_bus_wait(bus, deadline);
+    }
+    return ack->error;
+}
+
+int bb_publish_wait(bb_bus *bus, const struct bb_draft *given, int timeout_ms, struct bb_ack *ret_ack)
+{
+    struct bb_draft draft;
+    struct prepared prepared;
+    struct bb_ack ack = {0};
+    bool is_done = false;
+    uint64_t deadline = bb_deadline(timeout_ms);
+    int r = prepare(given, &draft, &prepared);
+    struct bb_tracked *tracked = r == 0 ? calloc(1, sizeof(*tracked)) : NULL;
+    r = r == 0 && tracked == NULL ? BB_ENOMEM : r;
+    if (r == 0) {
+        tracked->waiter = &ack;
+        tracked->waiter_done = &is_done;
+        (void)pthread_mutex_lock(&bus->lock);
+        r = bb_bus_check_wait(bus);
+        r = r < 0 ? r : append_tracked(bus, &prepared.piece, &tracked);
+        r = r < 0 ? r : wait_ack(bus, &ack, &is_done, deadline);
+        (void)pthread_mutex_unlock(&bus->lock);
+    }
+    if (is_done && ret_ack != NULL) {
+        *ret_ack = ack;
+    }
+    free(tracked);
+    prepared_fini(&prepared);
+    return r;
+}

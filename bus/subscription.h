@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A subscription inside. Guarded by the lock of its bus, but for what bb_receive() took and reads. */
+#pragma once
+
+#include "proto/base/map.h"
+
+#include "bus/busbar.h"
+#include "bus/delivery.h"
+#include "bus/internal.h"
+
+enum bb_sub_state {
+    BB_SUB_NEW,   /* to be asked for when the bus is ready */
+    BB_SUB_ASKED, /* on this connection */
+    BB_SUB_LIVE,
+    BB_SUB_ENDED,
+};
+
+/* Where a subscription is in a channel. */
+struct bb_place {
+    uint64_t sequence;
+    uint64_t start;
+    bool has_start;
+    size_t len;
+    char channel[]; /* zero-terminated */
+};
+
+struct bb_subscription {
+    struct bb_bus *bus;
+    uint64_t number;
+    uint64_t corr;
+    enum bb_sub_state state;
+    int error; /* why it ended */
+    char error_text[128];
+    bool is_told;           /* its end, or there is nobody to tell */
+    bool has_started;       /* it was live once, so it resumes */
+    atomic_bool is_closing; /* no further callback */
+    bool is_abandoned;      /* freed when its callback returns */
+    uint64_t run;           /* of the broker that the places are of */
+
+    struct bb_subscribe_options options; /* without the patterns */
+    struct bb_buf patterns;              /* MessagePack array */
+    struct bb_map places;                /* by channel */
+
+    uint64_t connection; /* that the next four are of */
+    uint64_t received_bytes;
+    uint64_t consumed_events;
+    uint64_t granted_bytes;
+    uint64_t granted_events;
+    uint64_t unread_bytes; /* received and not consumed, by whichever connection */
+
+    struct bb_delivery *queue; /* for bb_receive() */
+    struct bb_delivery **queue_end;
+    struct bb_delivery *reading; /* taken by bb_receive(), which alone touches these two */
+    struct bb_delivery *read;    /* what its last call gave events of */
+
+    struct bb_subscription_counts counts;
+};
+
+/** bb_subscription_find() - by its number; NULL if there is none. */
+struct bb_subscription *bb_subscription_find(struct bb_bus *bus, uint64_t number);
+
+/** bb_subscription_ask() - send the subscribe that its state asks for. */
+void bb_subscription_ask(struct bb_subscription *sub);
+
+/** bb_subscription_end() - the broker ended it, or it was drained. */
+void bb_subscription_end(struct bb_subscription *sub, int error, const char *text, size_t text_len);
+
+/** bb_subscription_consumed() - a delivery was worked off: count it and grant more when it is time. */
+void bb_subscription_consumed(struct bb_subscription *sub, const struct bb_delivery *delivery);
+
+/** bb_subscription_free() - it is in no map any more. */
+void bb_subscription_free(struct bb_subscription *sub);
+
+/* All subscriptions of a bus. */
+void bb_subscriptions_ready(struct bb_bus *bus); /* ask for all */
+void bb_subscriptions_lost(struct bb_bus *bus);  /* the connection broke */
+void bb_subscriptions_end(struct bb_bus *bus, int error, const char *text);
+void bb_subscriptions_tell(struct bb_bus *bus); /* call on_ended where due */
+int bb_subscriptions_drain(struct bb_bus *bus, uint64_t deadline);
+void bb_subscriptions_free(struct bb_bus *bus);
+
+/** bb_subscriptions_refused() - the subscribe with @corr was refused. */
+void bb_subscriptions_refused(struct bb_bus *bus, uint64_t corr, int error, struct bb_slice text);
+
+/* --- places.c ----------------------------------------------------------------------------------- */
+
+/** bb_places_begin() - `subscribed` came: set the places. Return: 0, BB_EMALFORMED, BB_ENOMEM. */
+int bb_places_begin(struct bb_subscription *sub, struct bb_slice positions, uint64_t run);
+
+/** bb_places_advance() - apply ranges; a hole before one is a gap in @delivery. Errors as above. */
+int bb_places_advance(struct bb_subscription *sub, struct bb_slice ranges, struct bb_delivery *delivery);
+
+/** bb_places_skip() - apply gaps, which all go to @delivery. Errors as above. */
+int bb_places_skip(struct bb_subscription *sub, struct bb_slice gaps, struct bb_delivery *delivery);
+
+/** bb_places_write() - the value of `from` that resumes after these places. */
+void bb_places_write(const struct bb_subscription *sub, struct bb_buf *out);
+
+/** bb_places_fini() - free them. */
+void bb_places_fini(struct bb_subscription *sub);
