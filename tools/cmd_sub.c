@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* busbar sub: print the events that match. */
+#include "proto/base/time.h"
+#include "proto/wire/path.h"
+
+#include "tools/connection.h"
+#include "tools/print.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RECEIVE_MAX 256
+#define GRACE_MS    2000
+
+struct sub_options {
+    uint64_t count;
+    int64_t timeout_us;
+    int64_t idle_us;
+    const char *from;
+    bool json;
+    bool raw;
+    bool strict;
+    int overflow;
+    uint64_t budget;
+    const char *ready_file;
+};
+
+static const struct sub_options defaults = {
+    .timeout_us = -1,
+    .idle_us = -1,
+    .overflow = BB_OVERFLOW_SLIDE,
+};
+
+static const struct option_choice overflows[] = {
+    {"slide", BB_OVERFLOW_SLIDE},
+    {"drop_oldest", BB_OVERFLOW_DROP_OLDEST},
+    {"drop_newest", BB_OVERFLOW_DROP_NEWEST},
+    {"conflate", BB_OVERFLOW_CONFLATE},
+    {"refuse", BB_OVERFLOW_REFUSE},
+    {"disconnect", BB_OVERFLOW_DISCONNECT},
+    {NULL, 0},
+};
+
+#define AT(member) offsetof(struct sub_options, member)
+
+static const struct option_row options[] = {
+    {'n', OPTION_COUNT, "count", "N", "end after N events", AT(count), NULL},
+    {'t', OPTION_DURATION, "timeout", "TIME", "end after this time in all", AT(timeout_us), NULL},
+    {'i', OPTION_DURATION, "idle", "TIME", "end when nothing came for this time", AT(idle_us), NULL},
+    {'f', OPTION_TEXT, "from", "WHERE", "new, last, a sequence, a time ago (10m), an RFC 3339 time (new)",
+     AT(from), NULL},
+    {'j', OPTION_FLAG, "json", NULL, "one object a line, gaps too", AT(json), NULL},
+    {0, OPTION_FLAG, "raw", NULL, "only the payload: text and binary as they are, else JSON", AT(raw), NULL},
+    {0, OPTION_FLAG, "strict", NULL, "end with status 6 at the first gap", AT(strict), NULL},
+    {0, OPTION_CHOICE, "overflow", "POLICY", "when too much waits (slide)", AT(overflow), overflows},
+    {0, OPTION_SIZE, "budget", "BYTES", "how much may wait in the broker", AT(budget), NULL},
+    {0, OPTION_TEXT, "ready-file", "FILE", "write a line to FILE (or fifo) when subscribed", AT(ready_file),
+     NULL},
+    {0},
+};
+
+struct sub {
+    const struct sub_options *options;
+    bool quiet;
+    struct connection connection;
+    struct bb_subscribe_options subscribe;
+    bb_subscription *subscription;
+    uint64_t received;
+    int64_t start_us;
+    int64_t last_us; /* of the last event */
+};
+
+/* --- what to subscribe to ------------------------------------------------------------------------- */
+
+static bool from_parse(const char *text, struct bb_subscribe_options *to)
+{
+    int64_t us;
+    if (text == NULL || strcmp(text, "new") == 0) {
+        to->from = BB_FROM_NEW;
+    } else if (strcmp(text, "last") == 0) {
+        to->from = BB_FROM_LAST;
+    } else if (option_parse_count(text, &to->from_value)) {
+        to->from = BB_FROM_SEQUENCE;
+    } else if (bb_duration_parse(bb_slice_str(text), &us) == 0) {
+        int64_t now = bb_clock_wall_us();
+        to->from = BB_FROM_TIME;
+        to->from_value = us < now ? (uint64_t)(now - us) : 0;
+    } else if (bb_time_parse(bb_slice_str(text), &us) == 0) {
+        to->from = BB_FROM_TIME;
+        to->from_value = us > 0 ? (uint64_t)us : 0;
+    } else {
+        say("--from cannot be '%s': it is new, last, a sequence such as 1, a time ago such as 10m, or an instant such "
+            "as 2026-01-31T12:00:00Z",
+            text);
+        return false;
+    }
+    return true;
+}
+
+/* The patterns as the broker knows them, as an array of texts in one block for the caller to free; or NULL. */
+static const char **patterns_parse(char **operands, size_t *ret_n)
+{
+    size_t n = 0;
+    while (operands[n] != NULL) {
+        n++;
+    }
+    const size_t stride = BB_PATH_MAX + 1;
+    const char **patterns = calloc(n + 1, sizeof(*patterns) + stride);
+    if (patterns == NULL) {
+        say("out of memory");
+        return NULL;
+    }
+    char *text = (char *)(patterns + n);
+    for (size_t i = 0; i < n; i++, text += stride) {
+        if (bb_pattern_translate(bb_slice_str(operands[i]), text) != 0) {
+            say("'%s' is no pattern: '?' stands for one segment, a last '*' for zero or more, both only as a whole "
+                "segment; at most 200 bytes",
+                operands[i]);
+            free(patterns);
+            return NULL;
+        }
+        patterns[i] = text;
+    }
+    *ret_n = n;
+    return patterns;
+}
+
+/* --- events --------------------------------------------------------------------------------------- */
+
+/* Milliseconds until something ends the wait, -1 for never. */
+static int wait_ms(const struct sub *sub)
+{
+    const struct sub_options *o = sub->options;
+    int64_t now = bb_clock_monotonic_us();
+    int64_t left = INT64_MAX;
+    if (o->timeout_us >= 0) {
+        left = BB_MAX(sub->start_us + o->timeout_us - now, 0);
+    }
+    if (o->idle_us >= 0) {
+        left = BB_MIN(left, BB_MAX(sub->last_us + o->idle_us - now, 0));
+    }
+    return left == INT64_MAX ? -1 : timeout_ms(left);
+}
+
+static bool is_over(const struct sub *sub)
+{
+    return sub->options->timeout_us >= 0 &&
+           bb_clock_monotonic_us() >= sub->start_us + sub->options->timeout_us;
+}
+
+static int timed_out(const struct sub *sub)
+{
+    if (sub->options->count == 0) {
+        return STATUS_OK;
+    }
+    say("%" PRIu64 " of %" PRIu64 " events came in time", sub->received, sub->options->count);
+    return STATUS_TIMEOUT;
+}
+
+/* Prints what came: an exit status, or -1 to go on. */
+static int events_print(struct sub *sub, const struct bb_event *events, size_t n)
+{
+    enum print_form form = sub->options->json ? PRINT_JSON : sub->options->raw ? PRINT_RAW : PRINT_HUMAN;
+    for (size_t i = 0; i < n; i++) {
+        int r = print_event(form, &events[i]);
+        if (r != 0) {
+            return r == BB_ECLOSED ? STATUS_OK : fail(NULL, r, "cannot print");
+        }
+        if (events[i].gap != NULL) {
+            if (sub->options->strict) {
+                return STATUS_GAP;
+            }
+            continue;
+        }
+        sub->received++;
+        if (sub->received == sub->options->count) {
+            return STATUS_OK;
+        }
+    }
+    return -1;
+}
+
+static int receive(struct sub *sub)
+{
+    struct bb_event events[RECEIVE_MAX];
+    int status;
+    for (;;) {
+        int r = bb_receive(sub->subscription, events, RECEIVE_MAX, 0);
+        if (r == BB_ETIMEOUT) {
+            if (print_flush() != 0) {
+                return STATUS_OK;
+            }
+            r = bb_receive(sub->subscription, events, RECEIVE_MAX, wait_ms(sub));
+        }
+        if (connection_ended(&sub->connection, &status)) {
+            return status;
+        }
+        if (r == BB_ETIMEOUT) {
+            return timed_out(sub);
+        }
+        if (r < 0) {
+            return fail(sub->connection.bus, r, "the subscription ended");
+        }
+        status = events_print(sub, events, (size_t)r);
+        if (status >= 0) {
+            return status;
+        }
+        if (is_over(sub)) {
+            return timed_out(sub);
+        }
+        if (sub->options->idle_us >= 0) {
+            sub->last_us = bb_clock_monotonic_us();
+        }
+    }
+}
+
+/* --- the command ---------------------------------------------------------------------------------- */
+
+static int ready_tell(const struct sub *sub)
+{
+    if (!sub->quiet) {
+        for (size_t i = 0; i < sub->subscribe.n_patterns; i++) {
+            say("subscribed to '%s'", sub->subscribe.patterns[i]);
+        }
+    }
+    const char *name = sub->options->ready_file;
+    if (name == NULL) {
+        return STATUS_OK;
+    }
+    FILE *file = fopen(name, "we");
+    if (file == NULL) {
+        say("cannot write %s: %m", name);
+        return STATUS_FAILURE;
+    }
+    bool written = fputs("subscribed\n", file) >= 0;
+    if (fclose(file) != 0 || !written) {
+        say("cannot write %s: %m", name);
+        return STATUS_FAILURE;
+    }
+    return STATUS_OK;
+}
+
+static int subscribe(struct sub *sub, const struct common *common)
+{
+    int wait = timeout_ms(common->connect_timeout_us);
+    int r = bb_subscribe(sub->connection.bus, &sub->subscribe, wait, &sub->subscription);
+    if (r != 0) {
+        return fail(sub->connection.bus, r, "cannot subscribe");
+    }
+    sub->start_us = bb_clock_monotonic_us();
+    sub->last_us = sub->start_us;
+    return ready_tell(sub);
+}
+
+static int sub_run(const struct common *common, const void *values, char **operands)
+{
+    const struct sub_options *o = values;
+    struct sub sub = {.options = o, .quiet = common->quiet, .subscribe = BB_SUBSCRIBE_OPTIONS_INIT};
+    if (o->json && o->raw) {
+        say("only one of --json and --raw can be true");
+        return STATUS_USAGE;
+    }
+    if (!from_parse(o->from, &sub.subscribe)) {
+        return STATUS_USAGE;
+    }
+    const char **patterns = patterns_parse(operands, &sub.subscribe.n_patterns);
+    if (patterns == NULL) {
+        return STATUS_USAGE;
+    }
+    sub.subscribe.patterns = patterns;
+    sub.subscribe.overflow = (enum bb_overflow)o->overflow;
+    sub.subscribe.budget = o->budget;
+    struct bb_options bus = BB_OPTIONS_INIT;
+    bus.name = "busbar sub";
+    int status = connection_open(&sub.connection, common, &bus, GRACE_MS, true);
+    if (status == STATUS_OK) {
+        status = subscribe(&sub, common);
+    }
+    if (status == STATUS_OK) {
+        status = receive(&sub);
+    }
+    (void)print_flush();
+    connection_close(&sub.connection);
+    free(patterns);
+    return status;
+}
+
+const struct command command_sub = {
+    .name = "sub",
+    .operands = "PATTERN...",
+    .summary = "print the events that match",
+    .notes =
+        "In a pattern '?' stands for one segment and a last '*' for zero or more; '+' and '#' are understood as\n"
+        "well. When --timeout or --idle ends it before --count events came, the status is 5.\n"
+        "\n"
+        "  busbar sub 'plant/*'\n"
+        "  busbar sub 'plant/?/temp' --from 10m --json\n"
+        "  busbar sub 'jobs/*' -n 1 --timeout 5s --raw\n",
+    .min_operands = 1,
+    .max_operands = SIZE_MAX,
+    .options = options,
+    .defaults = &defaults,
+    .values_size = sizeof(defaults),
+    .run = sub_run,
+};
