@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "broker/host.h"
 
-#include "broker/plug/plug_zmq.h"
-#include "broker/plug/windows.h"
-#include "broker/ports_file.h"
 #include "proto/base/error.h"
 #include "proto/base/time.h"
+
+#include "broker/plug/plug_zmq.h"
+#include "broker/plug/plug_zmtp.h"
+#include "broker/plug/windows.h"
+#include "broker/ports_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -28,13 +30,17 @@
 
 #define LINGER_MS 1000
 
+#define HOST_PLUGS 2
+
 struct host {
     const struct bk_host_options *options;
     struct bk_log *log;
     struct bk_plug_context context;
+    struct bk_crowd crowd;
     struct bk_core *core;
-    struct bk_plug *zmq;
+    struct bk_door *door;
     struct bk_plug *windows;
+    struct bk_plug *plugs[HOST_PLUGS]; /* both of them */
     struct bk_out out;
     int signals;
     uint64_t next_tick;
@@ -52,13 +58,13 @@ static void log_error(const struct host *host, const char *id, const char *text)
 static int out_send(void *context, void *peer, const struct bk_part *parts, size_t n_parts)
 {
     const struct host *host = context;
-    return bk_plug_zmq_send(host->zmq, peer, parts, n_parts);
+    return host->door->ops->send(host->door, peer, parts, n_parts);
 }
 
 static void out_close(void *context, void *peer, bool shut_out)
 {
     const struct host *host = context;
-    bk_plug_zmq_close(host->zmq, peer, shut_out);
+    host->door->ops->close_peer(host->door, peer, shut_out);
 }
 
 static void out_window(void *context, const struct bk_window_event *event)
@@ -102,15 +108,13 @@ static int raise_descriptors(struct host *host)
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
     if (limit.rlim_cur < 2 * DESCRIPTORS_RESERVED) {
-        (void)snprintf(text,
-                       sizeof(text),
-                       "only %llu files may be open; the broker needs %d (ulimit -n)",
-                       (unsigned long long)limit.rlim_cur,
-                       2 * DESCRIPTORS_RESERVED);
+        (void)snprintf(text, sizeof(text), "only %llu files may be open; the broker needs %d (ulimit -n)",
+                       (unsigned long long)limit.rlim_cur, 2 * DESCRIPTORS_RESERVED);
         log_error(host, "BB-DESCRIPTORS", text);
         return BB_ELIMIT;
     }
-    host->context.max_connections = (size_t)limit.rlim_cur - DESCRIPTORS_RESERVED;
+    host->crowd.max = (size_t)limit.rlim_cur - DESCRIPTORS_RESERVED;
+    host->context.crowd = &host->crowd;
     return 0;
 }
 
@@ -121,8 +125,14 @@ static int open_zmq(struct host *host)
         return BB_ESYSTEM;
     }
     (void)zmq_ctx_set(host->context.zmq, ZMQ_IO_THREADS, host->options->io_threads);
-    int r = bk_plug_zmq_new(&host->context, &host->zmq);
-    return r < 0 ? r : bk_windows_new(&host->context, &host->windows);
+    int r = host->options->libzmq ? bk_plug_zmq_new(&host->context, &host->door)
+                                  : bk_plug_zmtp_new(&host->context, &host->door);
+    if (r == 0) {
+        host->plugs[0] = &host->door->plug;
+        r = bk_windows_new(&host->context, &host->windows);
+    }
+    host->plugs[1] = host->windows;
+    return r;
 }
 
 static int open_core(struct host *host)
@@ -140,7 +150,7 @@ static int open_core(struct host *host)
     return r;
 }
 
-static int bind_door(struct host *host, enum bk_door door, const char *endpoint, struct bb_buf *err)
+static int bind_door(struct host *host, enum bk_door_kind door, const char *endpoint, struct bb_buf *err)
 {
     static const enum bk_window_kind kinds[BK_DOORS] = {
         [BK_DOOR_PUBLISH] = BK_WINDOW_PUBLISH,
@@ -149,7 +159,7 @@ static int bind_door(struct host *host, enum bk_door door, const char *endpoint,
         [BK_DOOR_INGEST_SUB] = BK_WINDOW_INGEST_SUB,
     };
     bool insecure = host->options->insecure;
-    return door == BK_DOOR_LISTEN ? bk_plug_zmq_bind(host->zmq, endpoint, insecure, err)
+    return door == BK_DOOR_LISTEN ? host->door->ops->bind(host->door, endpoint, insecure, err)
                                   : bk_windows_bind(host->windows, kinds[door], endpoint, insecure, err);
 }
 
@@ -157,7 +167,7 @@ static int bind_doors(struct host *host)
 {
     struct bb_buf err = BB_BUF_INIT;
     int r = 0;
-    for (enum bk_door door = 0; door < BK_DOORS && r == 0; door++) {
+    for (enum bk_door_kind door = 0; door < BK_DOORS && r == 0; door++) {
         for (size_t i = 0; i < host->options->n_endpoints[door] && r == 0; i++) {
             r = bind_door(host, door, host->options->endpoints[door][i], &err);
         }
@@ -172,7 +182,7 @@ static int bind_doors(struct host *host)
 static int tell_ports(struct host *host)
 {
     const struct bk_endpoints *doors[BK_DOORS] = {
-        [BK_DOOR_LISTEN] = bk_plug_zmq_endpoints(host->zmq),
+        [BK_DOOR_LISTEN] = &host->door->endpoints,
         [BK_DOOR_PUBLISH] = bk_windows_endpoints(host->windows, BK_WINDOW_PUBLISH),
         [BK_DOOR_PUBLISH_JSON] = bk_windows_endpoints(host->windows, BK_WINDOW_PUBLISH_JSON),
         [BK_DOOR_INGEST] = bk_windows_endpoints(host->windows, BK_WINDOW_INGEST),
@@ -222,7 +232,7 @@ static uint64_t set_time(struct host *host)
 static void begin_end(struct host *host, uint64_t now)
 {
     bk_log_write(host->log, BK_LOG_NOTICE, "BB-ENDING", "ending: no new clients, delivering what waits");
-    bk_plug_zmq_stop_accepting(host->zmq);
+    host->door->ops->stop_accepting(host->door);
     bk_core_shut_down(host->core);
     host->drain_end = now + host->options->drain_us;
 }
@@ -230,8 +240,7 @@ static void begin_end(struct host *host, uint64_t now)
 static void log_counters(const struct host *host)
 {
     char text[256];
-    (void)snprintf(text,
-                   sizeof(text),
+    (void)snprintf(text, sizeof(text),
                    "events in %" PRIu64 ", out %" PRIu64 ", refused %" PRIu64 ", bad messages %" PRIu64,
                    bk_core_counter(host->core, BK_COUNTER_events_in),
                    bk_core_counter(host->core, BK_COUNTER_events_out),
@@ -261,20 +270,43 @@ static bool is_drained(const struct host *host, uint64_t now)
     return host->drain_end != 0 && (now >= host->drain_end || bk_core_is_drained(host->core));
 }
 
+static void flush_plugs(struct host *host)
+{
+    for (size_t i = 0; i < HOST_PLUGS; i++) {
+        if (host->plugs[i]->ops->flush != NULL) {
+            host->plugs[i]->ops->flush(host->plugs[i]);
+        }
+    }
+}
+
+/* Returns when to be called again. */
+static uint64_t tick(struct host *host, uint64_t now)
+{
+    uint64_t next = bk_core_tick(host->core);
+    for (size_t i = 0; i < HOST_PLUGS; i++) {
+        if (host->plugs[i]->ops->tick != NULL) {
+            host->plugs[i]->ops->tick(host->plugs[i], now);
+        }
+    }
+    flush_plugs(host);
+    return now + BB_MIN(next, TICK_MAX_US);
+}
+
 static void turn(struct host *host)
 {
     zmq_pollitem_t items[2 * BK_PLUG_ITEMS + 1] = {{.fd = host->signals, .events = ZMQ_POLLIN}};
     size_t n = 1;
-    n += host->zmq->ops->items(host->zmq, items + n);
-    n += host->windows->ops->items(host->windows, items + n);
+    for (size_t i = 0; i < HOST_PLUGS; i++) {
+        n += host->plugs[i]->ops->items(host->plugs[i], items + n);
+    }
     bool more = false;
     while (!host->ended) {
         uint64_t now = set_time(host);
         if (now >= host->next_tick) {
-            uint64_t next = bk_core_tick(host->core);
-            host->next_tick = now + BB_MIN(next, TICK_MAX_US);
+            host->next_tick = tick(host, now);
         }
-        long timeout = more || bk_core_wants_flush(host->core) ? 0 : (long)((host->next_tick - now + 999) / 1000);
+        long timeout =
+            more || bk_core_wants_flush(host->core) ? 0 : (long)((host->next_tick - now + 999) / 1000);
         if (zmq_poll(items, (int)n, timeout) < 0 && zmq_errno() != EINTR) {
             log_error(host, "BB-POLL", zmq_strerror(zmq_errno()));
             return;
@@ -283,9 +315,12 @@ static void turn(struct host *host)
         if ((items[0].revents & ZMQ_POLLIN) != 0) {
             take_signals(host, now);
         }
-        more = host->zmq->ops->step(host->zmq, STEP_BUDGET);
-        more = host->windows->ops->step(host->windows, STEP_BUDGET) || more;
+        more = false;
+        for (size_t i = 0; i < HOST_PLUGS; i++) {
+            more = host->plugs[i]->ops->step(host->plugs[i], now, STEP_BUDGET) || more;
+        }
         bk_core_flush(host->core);
+        flush_plugs(host);
         host->ended = is_drained(host, now);
     }
 }
@@ -298,22 +333,20 @@ static void close_host(struct host *host)
         set_time(host);
         bk_core_say_goodbye(host->core);
     }
-    if (host->zmq != NULL) {
-        host->zmq->ops->close(host->zmq);
-    }
-    if (host->windows != NULL) {
-        host->windows->ops->close(host->windows);
+    for (size_t i = 0; i < HOST_PLUGS; i++) {
+        if (host->plugs[i] != NULL) {
+            host->plugs[i]->ops->close(host->plugs[i]);
+        }
     }
     if (host->context.zmq != NULL) {
         (void)zmq_ctx_term(host->context.zmq);
     }
+    for (size_t i = 0; i < HOST_PLUGS; i++) {
+        if (host->plugs[i] != NULL) {
+            host->plugs[i]->ops->free(host->plugs[i]); /* before the core: what they hold is metered there */
+        }
+    }
     bk_core_free(host->core);
-    if (host->zmq != NULL) {
-        host->zmq->ops->free(host->zmq);
-    }
-    if (host->windows != NULL) {
-        host->windows->ops->free(host->windows);
-    }
     if (host->signals >= 0) {
         (void)close(host->signals);
     }

@@ -5,7 +5,7 @@
 #include "broker/core/core.h"
 #include "broker/log.h"
 
-enum bk_door {
+enum bk_door_kind {
     BK_DOOR_LISTEN,
     BK_DOOR_PUBLISH,
     BK_DOOR_PUBLISH_JSON,
@@ -23,6 +23,7 @@ struct bk_host_options {
     size_t n_endpoints[BK_DOORS];
     const char *ports_file; /* NULL: none */
     bool insecure;
+    bool libzmq; /* the main door on libzmq instead of our own engine */
     int io_threads;
     uint64_t drain_us; /* most time between SIGTERM and goodbye */
     enum bk_log_format log_format;

@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 /* Entries of one id that are written in a second; the others are summed up. */
-#define RATE 20
-#define IDS_MAX 64
+#define RATE      20
+#define IDS_MAX   64
 #define SECOND_US INT64_C(1000000)
 
 static const char *const level_names[] = {
@@ -63,14 +63,16 @@ int bk_log_level_find(const char *name, enum bk_log_level *ret_level)
     return BB_EINVAL;
 }
 
-static void write_line(struct bk_log *log, enum bk_log_level level, const char *id, const char *text, unsigned dropped)
+static void
+write_line(struct bk_log *log, enum bk_log_level level, const char *id, const char *text, unsigned dropped)
 {
     char time[BB_TIME_TEXT_MAX] = "";
     struct bb_buf *line = &log->line;
     (void)bb_time_format(bb_clock_wall_us(), time);
     bb_buf_reset(line);
     if (log->format == BK_LOG_JSON) {
-        bb_buf_printf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"id\":\"%s\",\"text\":", time, level_names[level], id);
+        bb_buf_printf(line, "{\"time\":\"%s\",\"level\":\"%s\",\"id\":\"%s\",\"text\":", time,
+                      level_names[level], id);
         bb_json_write_str(line, bb_slice_str(text));
         if (dropped > 0) {
             bb_buf_printf(line, ",\"not_written\":%u", dropped);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* busbard: the command line of the broker, from one table. */
-#include "broker/host.h"
 #include "proto/base/endpoint.h"
 #include "proto/base/error.h"
 #include "proto/base/time.h"
+
+#include "broker/host.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -40,7 +41,7 @@ struct option_row {
 };
 
 #define AT(field) offsetof(struct bk_host_options, field)
-#define MIB ((uint64_t)1 << 20)
+#define MIB       ((uint64_t)1 << 20)
 
 /* clang-format off */
 static const struct option_row rows[] = {
@@ -51,6 +52,7 @@ static const struct option_row rows[] = {
     {"ingest-sub", KIND_ENDPOINT, BK_DOOR_INGEST_SUB, 0, 0, "ENDPOINT", "window for plain PUB peers (SUB)"},
     {"ports-file", KIND_TEXT, AT(ports_file), 0, 0, "FILE", "write the bound endpoints there, as JSON, once ready"},
     {"insecure", KIND_FLAG, AT(insecure), 0, 0, NULL, "allow tcp beyond loopback, without encryption"},
+    {"libzmq", KIND_FLAG, AT(libzmq), 0, 0, NULL, "serve the main door with libzmq instead of our own engine"},
     {"ring", KIND_SIZE, AT(core.ring_bytes), 64 << 10, (uint64_t)1 << 40, "BYTES", "memory of one channel's ring (16M)"},
     {"memory", KIND_SIZE, AT(core.memory_bytes), MIB, (uint64_t)1 << 40, "BYTES", "memory of all rings (256M)"},
     {"inflight", KIND_SIZE, AT(core.inflight_bytes), 256 << 10, (uint64_t)1 << 32, "BYTES", "most on its way to one client (4M)"},
@@ -71,16 +73,13 @@ static const struct option_row rows[] = {
 
 static void print_help(void)
 {
-    (void)printf("usage: busbard [OPTION]...\n\nThe broker of busbar. Without an endpoint it takes its defaults:\n"
-                 "  ipc:///run/busbar/bus (root) or ipc://$XDG_RUNTIME_DIR/busbar/bus,\n"
-                 "  tcp://127.0.0.1 ports 7770 (listen), 7771 (publish), 7772 (ingest), 7773 (ingest-sub).\n\n");
+    (void)printf(
+        "usage: busbard [OPTION]...\n\nThe broker of busbar. Without an endpoint it takes its defaults:\n"
+        "  ipc:///run/busbar/bus (root) or ipc://$XDG_RUNTIME_DIR/busbar/bus,\n"
+        "  tcp://127.0.0.1 ports 7770 (listen), 7771 (publish), 7772 (ingest), 7773 (ingest-sub).\n\n");
     for (size_t i = 0; i < BB_COUNT(rows); i++) {
         char left[64];
-        (void)snprintf(left,
-                       sizeof(left),
-                       "--%s%s%s",
-                       rows[i].name,
-                       rows[i].argument != NULL ? " " : "",
+        (void)snprintf(left, sizeof(left), "--%s%s%s", rows[i].name, rows[i].argument != NULL ? " " : "",
                        rows[i].argument != NULL ? rows[i].argument : "");
         (void)printf("  %-26s %s\n", left, rows[i].help);
     }
@@ -184,7 +183,8 @@ static int parse_argument(struct bk_host_options *options, char **argv, int *at)
     const char *name = argv[*at];
     const char *equals = strchr(name, '=');
     size_t len = equals != NULL ? (size_t)(equals - name) : strlen(name);
-    const struct option_row *row = len > 2 && strncmp(name, "--", 2) == 0 ? find_row(name + 2, len - 2) : NULL;
+    const struct option_row *row =
+        len > 2 && strncmp(name, "--", 2) == 0 ? find_row(name + 2, len - 2) : NULL;
     if (row == NULL) {
         (void)fprintf(stderr, "busbard: unknown option %s (busbard --help)\n", name);
         return EXIT_USAGE;

@@ -9,11 +9,8 @@
 #include <unistd.h>
 
 static const char *const door_names[BK_DOORS] = {
-    [BK_DOOR_LISTEN] = "listen",
-    [BK_DOOR_PUBLISH] = "publish",
-    [BK_DOOR_PUBLISH_JSON] = "publish_json",
-    [BK_DOOR_INGEST] = "ingest",
-    [BK_DOOR_INGEST_SUB] = "ingest_sub",
+    [BK_DOOR_LISTEN] = "listen", [BK_DOOR_PUBLISH] = "publish",       [BK_DOOR_PUBLISH_JSON] = "publish_json",
+    [BK_DOOR_INGEST] = "ingest", [BK_DOOR_INGEST_SUB] = "ingest_sub",
 };
 
 static void write_json(struct bb_buf *out, const struct bk_endpoints *const doors[BK_DOORS])

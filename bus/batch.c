@@ -52,6 +52,7 @@ struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap)
     batch->next = NULL;
     batch->tracked = NULL;
     batch->number = 0;
+    batch->begin = 0;
     batch->count = 0;
     batch->level = 0;
     batch->cap = cap;

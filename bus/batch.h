@@ -29,6 +29,7 @@ struct bb_batch {
     struct bb_batch *next;
     struct bb_tracked *tracked; /* events that someone waits for, newest first */
     uint64_t number;            /* 0 until it is sent */
+    uint64_t begin;             /* events published before it */
     uint32_t count;             /* of events */
     uint32_t level;             /* the highest asked for */
     size_t cap;

@@ -46,34 +46,43 @@ static int timeout_until(uint64_t deadline, uint64_t now)
     return left > 3600000 ? 3600000 : (int)left;
 }
 
-/* Nobody else steps an embedded bus while its only thread waits in a call. */
-static int wait_embedded(struct bb_bus *bus, uint64_t deadline)
+/* Nobody else may step an embedded bus while a call waits. */
+static int wait_by_step(struct bb_bus *bus, uint64_t deadline)
 {
     struct pollfd pollfd = {.fd = bus->epoll_fd, .events = POLLIN, .revents = 0};
     int timeout = timeout_until(deadline, bb_now_ms());
+    bus->is_polling = true;
     (void)pthread_mutex_unlock(&bus->lock);
     int n = poll(&pollfd, 1, timeout);
     (void)pthread_mutex_lock(&bus->lock);
-    if (n > 0 && !bus->is_stepping) {
+    bus->is_polling = false;
+    if (n > 0 && !bus->is_stepping && !bus->is_closing) {
         step_locked(bus);
     }
     return bb_now_ms() >= deadline ? BB_ETIMEOUT : 0;
 }
 
-int bb_bus_wait(struct bb_bus *bus, uint64_t deadline)
+static int wait_for_change(struct bb_bus *bus, uint64_t deadline)
 {
-    if (bus->options.embedded && !bus->is_stepping) {
-        return wait_embedded(bus, deadline);
-    }
     int r = 0;
-    bus->n_waiting++;
     if (deadline == BB_NEVER) {
         (void)pthread_cond_wait(&bus->changed, &bus->lock);
     } else {
         struct timespec until = {(time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000};
         r = pthread_cond_timedwait(&bus->changed, &bus->lock, &until) == ETIMEDOUT ? BB_ETIMEOUT : 0;
     }
+    return r;
+}
+
+int bb_bus_wait(struct bb_bus *bus, uint64_t deadline)
+{
+    bool steps = bus->options.embedded && !bus->is_stepping && !bus->is_polling;
+    bus->n_waiting++;
+    int r = steps ? wait_by_step(bus, deadline) : wait_for_change(bus, deadline);
     bus->n_waiting--;
+    if (steps || bus->is_closing) {
+        (void)pthread_cond_broadcast(&bus->changed); /* who steps next, or waits for this call to end */
+    }
     return r;
 }
 
@@ -114,10 +123,12 @@ void bb_bus_callback_end(struct bb_bus *bus)
 
 void bb_bus_call_done(struct bb_bus *bus)
 {
+    uint64_t n_answered = bb_outbox_answered(&bus->outbox);
     struct bb_tracked *done = bb_outbox_take_done(&bus->outbox);
     if (done == NULL) {
         return;
     }
+    bus->is_telling = true;
     bb_bus_callback_begin(bus, NULL);
     while (done != NULL) {
         struct bb_tracked *next = done->next;
@@ -128,6 +139,8 @@ void bb_bus_call_done(struct bb_bus *bus)
         done = next;
     }
     bb_bus_callback_end(bus);
+    bus->is_telling = false;
+    bus->n_told = n_answered;
 }
 
 static enum bb_bus_state public_state(const struct bb_bus *bus)
@@ -256,12 +269,16 @@ int bb_bus_timeout(bb_bus *bus)
 
 /* --- waiting calls ------------------------------------------------------------------------------ */
 
-/* Answers come in the order of the batches, so counting tells. */
-int bb_bus_wait_answered(struct bb_bus *bus, uint64_t deadline)
+static bool is_told(const struct bb_bus *bus, uint64_t n)
 {
-    uint64_t target = bus->outbox.n_published;
+    bool nobody_waits = bus->outbox.done == NULL && !bus->is_telling;
+    return bus->n_told >= n || (nobody_waits && bb_outbox_answered(&bus->outbox) >= n);
+}
+
+int bb_bus_wait_told(struct bb_bus *bus, uint64_t n, uint64_t deadline)
+{
     int r = 0;
-    while (bus->outbox.n_answered < target) {
+    while (!is_told(bus, n)) {
         if (bus->error != 0) {
             return BB_ECLOSED;
         }
@@ -278,7 +295,7 @@ int bb_bus_flush(bb_bus *bus, int timeout_ms)
     uint64_t deadline = bb_deadline(timeout_ms);
     (void)pthread_mutex_lock(&bus->lock);
     int r = bb_bus_check_wait(bus);
-    r = r < 0 ? r : bb_bus_wait_answered(bus, deadline);
+    r = r < 0 ? r : bb_bus_wait_told(bus, bus->outbox.n_published, deadline);
     r = r < 0 ? r : bb_outbox_take_refusal(&bus->outbox);
     (void)pthread_mutex_unlock(&bus->lock);
     return r;
@@ -315,7 +332,7 @@ int bb_bus_drain(bb_bus *bus, int timeout_ms)
     (void)pthread_mutex_lock(&bus->lock);
     int r = bb_bus_check_wait(bus);
     if (r == 0) {
-        int flushed = bb_bus_wait_answered(bus, deadline);
+        int flushed = bb_bus_wait_told(bus, bus->outbox.n_published, deadline);
         flushed = flushed < 0 ? flushed : bb_outbox_take_refusal(&bus->outbox);
         r = bb_subscriptions_drain(bus, deadline);
         r = flushed < 0 ? flushed : r;

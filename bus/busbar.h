@@ -11,7 +11,13 @@
  * held; or it is *embedded* and lives in the caller's loop (bb_bus_fd(), bb_bus_timeout(), bb_bus_step()),
  * where callbacks run inside bb_bus_step() and inside calls that wait. Every call may be made from any
  * thread, also from callbacks, unless it says otherwise. A call that would have to wait inside a callback
- * returns BB_EDEADLOCK. A handle must not be used while or after another thread closes it.
+ * returns BB_EDEADLOCK.
+ *
+ * Callbacks must not block. While one runs nothing else of the bus does: no event, no acknowledgement, no life
+ * sign. One that takes longer than three heartbeats makes the broker take the client for dead. Then, when it
+ * returns, the bus reconnects, repeats and resumes as after any interruption: what the broker no longer has
+ * comes as a gap. Two things are worse than otherwise: subscriptions did not count as live meanwhile, and those
+ * that the broker had not answered yet begin where it answers them.
  *
  * Fork. A child must not touch a bus of its parent, except for bb_bus_close(), which then frees nothing.
  *
@@ -84,13 +90,15 @@ struct bb_options {
     bool embedded;  /* no I/O thread; the caller's loop runs the bus */
     bool unbatched; /* every event its own message, for measuring */
     bb_state_fn *on_state;
-    void *arg; /* of on_state */
+    void *arg;         /* of on_state */
+    char *error_text;  /* bb_bus_open() writes here in a sentence why it failed; NULL for not wanted */
+    size_t error_size; /* bytes there */
 };
 
 #define BB_OPTIONS_INIT                                                                                 \
     {                                                                                                   \
         sizeof(struct bb_options), NULL, NULL, 10000, 100, 5000, 65536, 16777216, BB_FULL_BLOCK, false, \
-            false, NULL, NULL                                                                           \
+            false, NULL, NULL, NULL, 0                                                                  \
     }
 
 /**
@@ -98,9 +106,10 @@ struct bb_options {
  * @options: copied; NULL for the defaults
  * @ret_bus: to be closed with bb_bus_close()
  *
- * Events may be published at once; they leave when the broker is there.
+ * A url is tcp://HOST:PORT or ipc://PATH. Events may be published at once; they leave when the broker is there.
  *
- * Return: 0, BB_EINVAL (options or url), BB_ENOMEM, BB_ESYSTEM.
+ * Return: 0; BB_EINVAL for options that cannot be, such as a malformed url; BB_ENOMEM, BB_ESYSTEM. There is no
+ * bus to ask for the particulars then: they are in @options->error_text.
  */
 BB_API int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus);
 
@@ -108,8 +117,12 @@ BB_API int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus);
  * bb_bus_close() - say goodbye and free the bus and its subscriptions; NULL is ignored
  *
  * Sends what was published if that takes less than a second; bb_bus_flush() first to be sure. When it
- * returns, no callback runs any more. Not from a callback, and not while another call on the bus is under
- * way: there it does nothing and returns BB_EDEADLOCK.
+ * returns, every on_ack was called and no callback runs any more.
+ *
+ * Calls of other threads that wait return BB_ECLOSED first. No other call may be under way, and none may begin:
+ * a thread has to stop at BB_ECLOSED, and one that was not waiting has to be told by the application.
+ *
+ * Return: 0; BB_EDEADLOCK from a callback, where it does nothing.
  */
 BB_API int bb_bus_close(bb_bus *bus);
 
@@ -122,7 +135,10 @@ BB_API int bb_bus_close(bb_bus *bus);
 BB_API int bb_bus_wait_ready(bb_bus *bus, int timeout_ms);
 
 /**
- * bb_bus_flush() - wait until everything published before is acknowledged
+ * bb_bus_flush() - wait until everything published before is acknowledged and its on_ack have returned
+ *
+ * So what they counted can be judged afterwards; all they wrote is visible. A flush under way does not wait for
+ * what is published after it began.
  *
  * Return: 0; the first refusal since the last flush, if any event was refused; BB_ETIMEOUT; BB_ECLOSED;
  * BB_EDEADLOCK.
@@ -132,8 +148,11 @@ BB_API int bb_bus_flush(bb_bus *bus, int timeout_ms);
 /**
  * bb_bus_drain() - flush, end all subscriptions, and have what came for them delivered
  *
- * Subscriptions stay readable with bb_receive() until what came is read, then it returns BB_ECLOSED.
- * Return: as bb_bus_flush().
+ * When it returns 0, all callbacks have returned that it caused. Subscriptions stay readable with bb_receive()
+ * until what came is read, then it returns BB_ECLOSED. They are still to be freed by bb_unsubscribe() or
+ * bb_bus_close().
+ *
+ * Return: as bb_bus_flush(); a subscription that the broker did not answer in time is ended all the same.
  */
 BB_API int bb_bus_drain(bb_bus *bus, int timeout_ms);
 
@@ -288,6 +307,8 @@ BB_API int bb_publish_event(bb_bus *bus, const struct bb_draft *draft, uint64_t 
  * @draft:   its on_ack and arg are not used
  * @ret_ack: what became of it; may be NULL
  *
+ * The on_ack of events published before have returned as well, unless the time is over first.
+ *
  * Return: 0 when it was taken, the reason of the refusal, BB_ETIMEOUT (it may still be taken), BB_EDEADLOCK,
  * or as bb_publish_event().
  */
@@ -419,7 +440,7 @@ struct bb_subscribe_options {
  * @ret_sub:    to be given to bb_unsubscribe(); bb_bus_close() ends it as well
  *
  * Reconnections are hidden: the subscription resumes where it was, and what the broker no longer has is a
- * gap. Callbacks may come before this returns.
+ * gap. Callbacks may come before this returns; if one of them ends the subscription, this returns 0 and NULL.
  *
  * Return: 0, BB_EPATTERN, BB_EINVAL, BB_ELIMIT and other refusals, BB_ETIMEOUT, BB_ENOMEM, BB_ECLOSED,
  * BB_EDEADLOCK.
@@ -433,8 +454,9 @@ BB_API int bb_subscribe(bb_bus *bus,
  * bb_unsubscribe() - end and free the subscription
  * @timeout_ms: how long to wait for the broker's answer; the subscription is freed whatever comes
  *
- * Waits for a callback of it that is running. In its own callback it waits for nothing: the subscription
- * is freed when the callback has returned, no further one comes, and @sub must not be used again.
+ * Not while another thread is in bb_receive() with it. Waits for a callback of it that is running. In its own
+ * callback it waits for nothing: the subscription is freed when the callback has returned, no further one
+ * comes, and @sub must not be used again.
  *
  * Return: 0, or why the answer did not come (BB_ETIMEOUT, BB_EUNKNOWNRESULT).
  */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sockets of a bus: what the connection machine says is done here. */
 #include "proto/base/error.h"
+#include "proto/base/handover.h"
 #include "proto/wire/mp.h"
 
 #include "bus/internal.h"
@@ -296,6 +297,7 @@ int bb_conn_send(struct bb_bus *bus, const struct bb_msg *msg)
 static void unref_batch(void *data, void *hint)
 {
     (void)data;
+    BB_HANDOVER_TAKE(hint);
     bb_batch_unref(hint);
 }
 
@@ -304,6 +306,7 @@ static bool send_batch(struct bb_bus *bus, struct bb_batch *batch)
     zmq_msg_t msg;
     size_t len = BB_BATCH_HEAD_MAX - batch->start + batch->len;
     bb_batch_ref(batch);
+    BB_HANDOVER_GIVE(batch);
     if (zmq_msg_init_data(&msg, batch->bytes + batch->start, len, unref_batch, batch) < 0) {
         bb_batch_unref(batch);
         return false;

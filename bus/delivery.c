@@ -92,26 +92,6 @@ static bool has_bytes(struct bb_delivery *delivery)
     return delivery->rest.len > 0;
 }
 
-/* Like bb_block_read(), but the events may be in the next frame. */
-static int read_block_head(struct bb_slice *rest, struct bb_block *block)
-{
-    struct bb_mp_reader reader = bb_mp_reader(*rest);
-    uint64_t *fields[] = {&block->session,  &block->time,  &block->source, &block->sequence,
-                          &block->instance, &block->count, &block->length};
-    uint32_t n = bb_mp_read_array(&reader);
-    for (size_t i = 0; i < BB_COUNT(fields); i++) {
-        *fields[i] = bb_mp_read_uint(&reader);
-    }
-    for (size_t i = BB_COUNT(fields); i < n; i++) {
-        bb_mp_skip(&reader);
-    }
-    if (n < BB_COUNT(fields) || reader.error != 0) {
-        return BB_EMALFORMED;
-    }
-    *rest = bb_slice(reader.p, (size_t)(reader.end - reader.p));
-    return 0;
-}
-
 /* On to the next block that has events; false at the end. */
 static bool next_block(struct bb_delivery *delivery)
 {
@@ -119,9 +99,10 @@ static bool next_block(struct bb_delivery *delivery)
         if (!has_bytes(delivery)) {
             return false;
         }
-        int r = read_block_head(&delivery->rest, &delivery->block);
+        /* The events may be in the next frame. */
+        int r = bb_block_read_head(&delivery->rest, &delivery->block);
         if (r < 0 && join_rest(delivery)) {
-            r = read_block_head(&delivery->rest, &delivery->block);
+            r = bb_block_read_head(&delivery->rest, &delivery->block);
         }
         if (r < 0) {
             give_up(delivery);
@@ -216,4 +197,14 @@ void bb_delivery_fini(struct bb_delivery *delivery)
         delivery->gaps = next;
     }
     bb_buf_fini(&delivery->flat);
+}
+
+void bb_deliveries_free(struct bb_delivery *delivery)
+{
+    while (delivery != NULL) {
+        struct bb_delivery *next = delivery->next;
+        bb_delivery_fini(delivery);
+        free(delivery);
+        delivery = next;
+    }
 }

@@ -54,5 +54,8 @@ size_t bb_delivery_read(struct bb_delivery *delivery, struct bb_event *events, s
 /** bb_delivery_fini() - close the frames and free what hangs on it; not the struct. */
 void bb_delivery_fini(struct bb_delivery *delivery);
 
+/** bb_deliveries_free() - fini and free a list of them. */
+void bb_deliveries_free(struct bb_delivery *delivery);
+
 /** bb_frames_join() - append all bytes of frames @from to @n - 1. */
 void bb_frames_join(zmq_msg_t *frames, size_t from, size_t n, struct bb_buf *out);

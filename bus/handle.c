@@ -132,76 +132,6 @@ static void handle_goodbye(struct bb_bus *bus, const struct bb_msg *msg)
 
 /* --- what comes to subscriptions ------------------------------------------------------------------ */
 
-/* Calls on_events until all is read; the lock is given up meanwhile. */
-static void call_events(struct bb_subscription *sub, struct bb_delivery *delivery)
-{
-    struct bb_bus *bus = sub->bus;
-    struct bb_event events[BB_EVENTS_PER_CALL];
-    size_t n;
-    bb_bus_callback_begin(bus, sub);
-    while ((n = bb_delivery_read(delivery, events, BB_COUNT(events))) > 0) {
-        sub->options.on_events(sub, events, n, sub->options.arg);
-        if (atomic_load_explicit(&sub->is_closing, memory_order_acquire)) {
-            break;
-        }
-    }
-    bb_bus_callback_end(bus);
-    if (sub->is_abandoned) {
-        bb_subscription_free(sub);
-    } else {
-        bb_subscription_consumed(sub, delivery);
-    }
-}
-
-/* Small frames hold their bytes themselves, so what points into a frame moves with it. */
-static struct bb_slice rebase(struct bb_slice slice, const uint8_t *from, const uint8_t *to)
-{
-    return slice.len > 0 ? bb_slice(to + (slice.data - from), slice.len) : slice;
-}
-
-/* Keeps it for bb_receive(): a copy with frames of its own behind it. */
-static int queue_delivery(struct bb_subscription *sub, struct bb_delivery *delivery)
-{
-    struct bb_delivery *kept = malloc(sizeof(*kept) + delivery->n_frames * sizeof(zmq_msg_t));
-    if (kept == NULL) {
-        return BB_ENOMEM;
-    }
-    *kept = *delivery;
-    kept->frames = (zmq_msg_t *)(void *)(kept + 1);
-    const uint8_t *old_base = zmq_msg_data(&delivery->frames[0]);
-    for (size_t i = 0; i < kept->n_frames; i++) {
-        (void)zmq_msg_init(&kept->frames[i]);
-        (void)zmq_msg_move(&kept->frames[i], &delivery->frames[i]);
-        (void)zmq_msg_close(&delivery->frames[i]);
-    }
-    if (kept->flat.data == NULL) {
-        const uint8_t *base = zmq_msg_data(&kept->frames[0]);
-        kept->rest = rebase(kept->rest, old_base, base);
-        kept->ranges = rebase(kept->ranges, old_base, base);
-    }
-    kept->next = NULL;
-    *sub->queue_end = kept;
-    sub->queue_end = &kept->next;
-    bb_bus_changed(sub->bus);
-    return 0;
-}
-
-static void deliver(struct bb_subscription *sub, struct bb_delivery *delivery)
-{
-    delivery->server = sub->bus->server;
-    delivery->connection = sub->bus->n_sockets;
-    sub->received_bytes += delivery->bytes;
-    sub->unread_bytes += delivery->bytes;
-    if (sub->options.on_events != NULL) {
-        call_events(sub, delivery);
-    } else if (queue_delivery(sub, delivery) == 0) {
-        return;
-    } else {
-        bb_conn_drop(sub->bus, BB_ENOMEM, "no memory for what came");
-    }
-    bb_delivery_fini(delivery);
-}
-
 static void handle_delivery(struct bb_bus *bus, const struct bb_msg *msg, struct bb_delivery *delivery)
 {
     struct bb_subscription *sub = bb_subscription_find(bus, msg->sub);
@@ -220,7 +150,7 @@ static void handle_delivery(struct bb_bus *bus, const struct bb_msg *msg, struct
         bb_delivery_fini(delivery);
         return;
     }
-    deliver(sub, delivery);
+    bb_subscription_deliver(sub, delivery);
 }
 
 /* --- the table ---------------------------------------------------------------------------------- */

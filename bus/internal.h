@@ -39,10 +39,11 @@ struct bb_bus {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* anything that a waiting call may wait for */
     unsigned n_waiting;
+    bool is_polling; /* a waiting call of an embedded bus, which will step it */
     pid_t pid;
 
     struct bb_options options; /* its pointers are not used: see urls and name */
-    char *urls;                /* each zero-terminated, then an empty one */
+    char *urls;                /* see bb_urls_copy() */
     const char *url;           /* the next to try */
     char name[65];
 
@@ -68,6 +69,8 @@ struct bb_bus {
     uint64_t n_connects;
 
     struct bb_outbox outbox;
+    uint64_t n_told;    /* events up to which every on_ack has returned */
+    bool is_telling;    /* on_ack are being called */
     struct bb_map subs; /* by number; the key is in the subscription */
     uint64_t last_sub;
     unsigned n_untold; /* subscriptions whose on_ended may be due */
@@ -81,6 +84,7 @@ struct bb_bus {
     pthread_t thread;
     bool has_thread;
     bool is_stopping;
+    bool is_closing; /* waiting calls are leaving */
     bool is_stepping;
     bool in_callback;
     pthread_t callback_thread;
@@ -105,19 +109,22 @@ int bb_bus_wait(struct bb_bus *bus, uint64_t deadline);
 /** bb_bus_wait_ready_locked() - wait for the connection; see bb_bus_wait_ready(). */
 int bb_bus_wait_ready_locked(struct bb_bus *bus, uint64_t deadline);
 
+/** bb_bus_wake() - have the bus stepped soon. */
+void bb_bus_wake(struct bb_bus *bus);
+
 /** bb_bus_changed() - wake the waiting calls. */
 static inline void bb_bus_changed(struct bb_bus *bus)
 {
     if (bus->n_waiting > 0) {
         (void)pthread_cond_broadcast(&bus->changed);
     }
+    if (bus->is_polling) {
+        bb_bus_wake(bus);
+    }
 }
 
-/** bb_bus_wake() - have the bus stepped soon. */
-void bb_bus_wake(struct bb_bus *bus);
-
-/** bb_bus_wait_answered() - wait until what was published up to now is answered; see bb_bus_flush(). */
-int bb_bus_wait_answered(struct bb_bus *bus, uint64_t deadline);
+/** bb_bus_wait_told() - wait until the first @n events are answered and their on_ack have returned. */
+int bb_bus_wait_told(struct bb_bus *bus, uint64_t n, uint64_t deadline);
 
 /** bb_bus_run() - the I/O thread; takes the lock itself. */
 void *bb_bus_run(void *bus);

@@ -5,6 +5,7 @@
 
 #include "bus/internal.h"
 #include "bus/subscription.h"
+#include "bus/urls.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -22,66 +23,34 @@
 #define BATCH_BYTES_MIN   1024
 #define SUBSCRIPTIONS_MAX 100000
 
-static const char *default_url(char *to, size_t size)
-{
-    const char *url = getenv("BUSBAR_URL");
-    const char *dir = getenv("XDG_RUNTIME_DIR");
-    if (url != NULL && url[0] != 0) {
-        return url;
-    }
-    if (geteuid() == 0 || dir == NULL || dir[0] == 0) {
-        return "ipc:///run/busbar/bus";
-    }
-    int len = snprintf(to, size, "ipc://%s/busbar/bus", dir);
-    return len < 0 || (size_t)len >= size ? "" : to;
-}
-
-/* "a,b" becomes "a\0b\0\0". */
-static int copy_urls(struct bb_bus *bus, const char *url)
-{
-    char local[256];
-    url = url != NULL ? url : default_url(local, sizeof(local));
-    size_t len = strlen(url);
-    bus->urls = calloc(1, len + 2);
-    if (bus->urls == NULL) {
-        return BB_ENOMEM;
-    }
-    char *to = bus->urls;
-    for (const char *part = url; *part != 0;) {
-        size_t n = strcspn(part, ",");
-        if (n > 0) {
-            memcpy(to, part, n);
-            to += n + 1;
-        }
-        part += n + (part[n] == ',');
-    }
-    bus->url = bus->urls;
-    return to == bus->urls ? BB_EINVAL : 0;
-}
-
 static int copy_options(struct bb_bus *bus, const struct bb_options *given)
 {
     struct bb_options *options = &bus->options;
     *options = (struct bb_options)BB_OPTIONS_INIT;
     if (given != NULL) {
         if (given->size == 0) {
+            bb_bus_note(bus, BB_EINVAL, "the options were not initialised with BB_OPTIONS_INIT");
             return BB_EINVAL;
         }
         memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
     }
     size_t name_len = options->name != NULL ? strlen(options->name) : 0;
     if (name_len >= sizeof(bus->name) || !bb_utf8_is_valid(options->name, name_len)) {
+        bb_bus_note(bus, BB_EINVAL, "the name is longer than %zu bytes or not UTF-8", sizeof(bus->name) - 1);
         return BB_EINVAL;
     }
     if (name_len > 0) {
         memcpy(bus->name, options->name, name_len);
     }
     if (options->reconnect_min_ms == 0 || options->reconnect_max_ms < options->reconnect_min_ms) {
+        bb_bus_note(bus, BB_EINVAL, "reconnect_min_ms must be above 0 and not above reconnect_max_ms");
         return BB_EINVAL;
     }
     size_t batch_max = BB_MESSAGE_DEFAULT - BB_BATCH_HEAD_MAX;
     options->batch_bytes = BB_MIN(BB_MAX(options->batch_bytes, BATCH_BYTES_MIN), batch_max);
-    return copy_urls(bus, options->url);
+    int r = bb_urls_copy(options->url, bus->last_text, sizeof(bus->last_text), &bus->urls);
+    bus->url = bus->urls;
+    return r;
 }
 
 static int add_fd(struct bb_bus *bus, int fd)
@@ -179,6 +148,15 @@ static void free_bus(struct bb_bus *bus)
     free(bus);
 }
 
+/* There is no bus to ask for its last error. */
+static void tell_error(const struct bb_options *options, const struct bb_bus *bus, int error)
+{
+    if (options->error_text != NULL && options->error_size > 0) {
+        const char *text = bus->last_text[0] != 0 ? bus->last_text : bb_strerror(error);
+        (void)snprintf(options->error_text, options->error_size, "%s", text);
+    }
+}
+
 int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus)
 {
     struct bb_bus *bus = calloc(1, sizeof(*bus));
@@ -190,6 +168,7 @@ int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus)
     int r = copy_options(bus, options);
     r = r < 0 ? r : init_sync(bus);
     if (r < 0) {
+        tell_error(&bus->options, bus, r);
         free(bus->urls);
         free(bus);
         return r;
@@ -203,6 +182,7 @@ int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus)
         r = bus->options.embedded ? 0 : start_thread(bus);
     }
     if (r < 0) {
+        tell_error(&bus->options, bus, r);
         free_bus(bus);
         return r;
     }
@@ -220,6 +200,21 @@ static void say_goodbye(struct bb_bus *bus)
     }
 }
 
+/* Calls of other threads that wait return; nothing steps the bus any more. */
+static void end_calls(struct bb_bus *bus)
+{
+    bus->is_closing = true;
+    bus->error = bus->error != 0 ? bus->error : BB_ECLOSED;
+    bb_requests_fail(bus, BB_ECLOSED);
+    bb_outbox_fail(&bus->outbox, BB_ECLOSED);
+    bb_bus_call_done(bus);
+    bb_subscriptions_end(bus, BB_ECLOSED, "closed");
+    bb_bus_changed(bus);
+    while (bus->n_waiting > 0) {
+        (void)pthread_cond_wait(&bus->changed, &bus->lock);
+    }
+}
+
 int bb_bus_close(bb_bus *bus)
 {
     if (bus == NULL || bus->pid != getpid()) {
@@ -232,7 +227,7 @@ int bb_bus_close(bb_bus *bus)
         return r;
     }
     if (bb_bus_is_ready(bus)) {
-        (void)bb_bus_wait_answered(bus, bb_deadline(CLOSE_FLUSH_MS));
+        (void)bb_bus_wait_told(bus, bus->outbox.n_published, bb_deadline(CLOSE_FLUSH_MS));
     }
     bus->is_stopping = true;
     bb_bus_wake(bus);
@@ -242,9 +237,7 @@ int bb_bus_close(bb_bus *bus)
     }
     (void)pthread_mutex_lock(&bus->lock);
     say_goodbye(bus);
-    bb_requests_fail(bus, BB_ECLOSED);
-    bb_outbox_fail(&bus->outbox, BB_ECLOSED);
-    bb_bus_call_done(bus);
+    end_calls(bus);
     bb_subscriptions_free(bus);
     (void)pthread_mutex_unlock(&bus->lock);
     free_bus(bus);

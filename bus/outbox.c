@@ -3,7 +3,8 @@
 
 #include "proto/base/error.h"
 #include "proto/wire/message.h"
-#include "proto/wire/mp.h"
+
+#include "bus/answer.h"
 
 #include <stdlib.h>
 
@@ -67,6 +68,7 @@ static int open_batch(struct bb_outbox *outbox, size_t need)
     if (outbox->open == NULL) {
         return BB_ENOMEM;
     }
+    outbox->open->begin = outbox->n_published;
     outbox->bytes += BATCH_CHARGE;
     return 0;
 }
@@ -109,6 +111,7 @@ static int own_bytes(struct bb_outbox *outbox, struct bb_batch **at)
     }
     copy->next = batch->next;
     copy->tracked = batch->tracked;
+    copy->begin = batch->begin;
     copy->count = batch->count;
     copy->level = batch->level;
     copy->len = batch->len;
@@ -137,8 +140,7 @@ struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
         return NULL;
     }
     if (outbox->unsent == NULL) {
-        bool leaves = outbox->in_flight < BB_EAGER_BATCHES || outbox->unbatched;
-        if (!leaves || outbox->open == NULL || outbox->open->count == 0) {
+        if (!bb_outbox_is_eager(outbox) || outbox->open == NULL || outbox->open->count == 0) {
             return NULL;
         }
         seal(outbox);
@@ -166,78 +168,12 @@ void bb_outbox_sent(struct bb_outbox *outbox)
 
 /* --- answers ------------------------------------------------------------------------------------ */
 
-/* What an ack says of a batch. */
-struct answer {
-    int error; /* of the whole batch */
-    uint64_t level;
-    uint64_t matches;
-    struct bb_slice positions; /* empty: none */
-    struct bb_slice refused;   /* empty: none */
-    bool repeated;
-};
-
-/* Why event @index was refused, 0 if it was not; @ret_before gets how many were refused before it. */
-static int find_refusal(struct bb_slice refused, uint32_t index, uint32_t *ret_before)
+static void
+answer_tracked(struct bb_outbox *outbox, struct bb_tracked *tracked, const struct bb_answer *answer)
 {
-    struct bb_mp_reader reader = bb_mp_reader(refused);
-    uint32_t before = 0;
-    uint32_t n = refused.len > 0 ? bb_mp_read_array(&reader) : 0;
-    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
-        uint32_t fields = bb_mp_read_array(&reader);
-        uint64_t at = fields >= 2 ? bb_mp_read_uint(&reader) : UINT64_MAX;
-        struct bb_slice code = fields >= 2 ? bb_mp_read_str(&reader) : (struct bb_slice){0};
-        for (uint32_t k = 2; k < fields; k++) {
-            bb_mp_skip(&reader);
-        }
-        if (reader.error == 0 && at == index) {
-            return bb_error_from_code((const char *)code.data, code.len);
-        }
-        before += at < index;
-    }
-    *ret_before = before;
-    return 0;
-}
-
-static uint64_t find_sequence(struct bb_slice positions, uint64_t taken_before)
-{
-    struct bb_mp_reader reader = bb_mp_reader(positions);
-    uint32_t n = positions.len > 0 ? bb_mp_read_array(&reader) : 0;
-    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
-        uint32_t fields = bb_mp_read_array(&reader);
-        if (fields < 3) {
-            break;
-        }
-        (void)bb_mp_read_str(&reader);
-        uint64_t first = bb_mp_read_uint(&reader);
-        uint64_t count = bb_mp_read_uint(&reader);
-        for (uint32_t k = 3; k < fields; k++) {
-            bb_mp_skip(&reader);
-        }
-        if (reader.error == 0 && taken_before < count) {
-            return first + taken_before;
-        }
-        taken_before -= count;
-    }
-    return BB_UNKNOWN;
-}
-
-static void answer_tracked(struct bb_outbox *outbox, struct bb_tracked *tracked, const struct answer *answer)
-{
-    uint32_t refused_before = 0;
-    struct bb_ack *ack = &tracked->ack;
-    ack->error = answer->error;
-    if (ack->error == 0) {
-        ack->error = find_refusal(answer->refused, tracked->index, &refused_before);
-    }
-    ack->level = (enum bb_level)answer->level;
-    ack->matches = answer->matches;
-    ack->repeated = answer->repeated;
-    ack->sequence = BB_UNKNOWN;
-    if (ack->error == 0) {
-        ack->sequence = find_sequence(answer->positions, tracked->index - refused_before);
-    }
+    bb_answer_event(answer, tracked->index, &tracked->ack);
     if (tracked->waiter != NULL) {
-        *tracked->waiter = *ack;
+        *tracked->waiter = tracked->ack;
         *tracked->waiter_done = true;
     }
     tracked->next = NULL;
@@ -258,28 +194,21 @@ static struct bb_tracked *reverse(struct bb_tracked *tracked)
     return turned;
 }
 
-static void note_refusals(struct bb_outbox *outbox, const struct bb_batch *batch, const struct answer *answer)
+static void
+note_refusals(struct bb_outbox *outbox, const struct bb_batch *batch, const struct bb_answer *answer)
 {
-    int error = answer->error;
-    uint64_t n = error != 0 ? batch->count : 0;
-    if (error == 0 && answer->refused.len > 0) {
-        struct bb_mp_reader reader = bb_mp_reader(answer->refused);
-        n = bb_mp_read_array(&reader);
-        if (n > 0 && bb_mp_read_array(&reader) >= 2) {
-            (void)bb_mp_read_uint(&reader);
-            struct bb_slice code = bb_mp_read_str(&reader);
-            error = reader.error == 0 ? bb_error_from_code((const char *)code.data, code.len) : BB_EREFUSED;
-        }
-    }
-    outbox->refused += n;
+    int error = 0;
+    outbox->refused += bb_answer_refusals(answer, batch->count, &error);
     if (outbox->refusal == 0) {
         outbox->refusal = error;
     }
 }
 
 /* Takes the batch at @at out of the list and answers its events. */
-static void
-finish(struct bb_outbox *outbox, struct bb_batch **at, struct bb_batch *before, const struct answer *answer)
+static void finish(struct bb_outbox *outbox,
+                   struct bb_batch **at,
+                   struct bb_batch *before,
+                   const struct bb_answer *answer)
 {
     struct bb_batch *batch = *at;
     *at = batch->next;
@@ -290,7 +219,6 @@ finish(struct bb_outbox *outbox, struct bb_batch **at, struct bb_batch *before, 
         outbox->unsent = batch->next;
     }
     outbox->bytes -= batch->len + BATCH_CHARGE;
-    outbox->n_answered += batch->count;
     note_refusals(outbox, batch, answer);
     struct bb_tracked *tracked = reverse(batch->tracked);
     batch->tracked = NULL;
@@ -303,7 +231,7 @@ finish(struct bb_outbox *outbox, struct bb_batch **at, struct bb_batch *before, 
 }
 
 /* Answers come in the order of the numbers, so this looks at the first batch nearly always. */
-static void answer_number(struct bb_outbox *outbox, uint64_t number, const struct answer *answer)
+static void answer_number(struct bb_outbox *outbox, uint64_t number, const struct bb_answer *answer)
 {
     struct bb_batch *before = NULL;
     for (struct bb_batch **at = &outbox->first; *at != outbox->unsent; at = &(*at)->next) {
@@ -316,53 +244,26 @@ static void answer_number(struct bb_outbox *outbox, uint64_t number, const struc
     }
 }
 
-static uint64_t read_uint_or_nil(struct bb_mp_reader *reader, bool *ret_is_nil)
-{
-    *ret_is_nil = bb_mp_peek_type(reader) == BB_MP_NIL;
-    if (*ret_is_nil) {
-        bb_mp_read_nil(reader);
-        return BB_UNKNOWN;
-    }
-    return bb_mp_read_uint(reader);
-}
-
 int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry)
 {
-    struct bb_mp_reader reader = bb_mp_reader(entry);
-    struct answer answer = {0};
-    bool has_no_matches = false;
-    uint32_t fields = bb_mp_read_array(&reader);
-    if (fields < 4) {
-        return BB_EMALFORMED;
+    struct bb_answer answer;
+    uint64_t number;
+    int r = bb_answer_read(entry, &number, &answer);
+    if (r == 0) {
+        answer_number(outbox, number, &answer);
     }
-    uint64_t number = bb_mp_read_uint(&reader);
-    answer.level = bb_mp_read_uint(&reader);
-    answer.matches = read_uint_or_nil(&reader, &has_no_matches);
-    if (bb_mp_peek_type(&reader) == BB_MP_NIL) {
-        bb_mp_read_nil(&reader);
-        answer.repeated = true;
-    } else {
-        answer.positions = bb_mp_read_raw(&reader);
-    }
-    if (fields > 4 && bb_mp_peek_type(&reader) != BB_MP_NIL) {
-        answer.refused = bb_mp_read_raw(&reader);
-    }
-    if (reader.error != 0) {
-        return BB_EMALFORMED;
-    }
-    answer_number(outbox, number, &answer);
-    return 0;
+    return r;
 }
 
 void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error)
 {
-    answer_number(outbox, number, &(struct answer){.error = error, .matches = BB_UNKNOWN});
+    answer_number(outbox, number, &(struct bb_answer){.error = error, .matches = BB_UNKNOWN});
 }
 
 void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_message)
 {
-    const struct answer taken = {.level = BB_LEVEL_ACCEPTED, .matches = BB_UNKNOWN, .repeated = true};
-    const struct answer too_big = {.error = BB_ETOOBIG, .matches = BB_UNKNOWN};
+    const struct bb_answer taken = {.level = BB_LEVEL_ACCEPTED, .matches = BB_UNKNOWN, .repeated = true};
+    const struct bb_answer too_big = {.error = BB_ETOOBIG, .matches = BB_UNKNOWN};
     struct bb_batch *before = NULL;
     struct bb_batch **at = &outbox->first;
     outbox->unsent = outbox->first;
@@ -387,7 +288,7 @@ void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_messag
 
 bool bb_outbox_drop_oldest(struct bb_outbox *outbox)
 {
-    const struct answer dropped = {.error = BB_EFULL, .matches = BB_UNKNOWN};
+    const struct bb_answer dropped = {.error = BB_EFULL, .matches = BB_UNKNOWN};
     struct bb_batch *before = NULL;
     for (struct bb_batch **at = &outbox->first; *at != NULL; at = &(*at)->next) {
         if ((*at)->number == 0) {
@@ -410,7 +311,7 @@ void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error)
     }
     while (outbox->first != NULL) {
         int error = outbox->first->number == 0 ? unsent_error : BB_EUNKNOWNRESULT;
-        finish(outbox, &outbox->first, NULL, &(struct answer){.error = error, .matches = BB_UNKNOWN});
+        finish(outbox, &outbox->first, NULL, &(struct bb_answer){.error = error, .matches = BB_UNKNOWN});
     }
     outbox->in_flight = 0;
 }
@@ -432,6 +333,14 @@ void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_ack *waiter)
     if (outbox->open != NULL) {
         forget_in(outbox->open->tracked, waiter);
     }
+}
+
+uint64_t bb_outbox_answered(const struct bb_outbox *outbox)
+{
+    if (outbox->first != NULL) {
+        return outbox->first->begin;
+    }
+    return outbox->open != NULL ? outbox->open->begin : outbox->n_published;
 }
 
 struct bb_tracked *bb_outbox_take_done(struct bb_outbox *outbox)

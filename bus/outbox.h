@@ -2,8 +2,8 @@
 /*
  * What is published and not acknowledged: the open batch that events are written into, batches that wait to
  * be sent, and batches that were sent and are kept until the broker answers, since they are sent again after
- * a reconnection. Bounded by bytes. Decides when a batch leaves: at once while fewer than two are
- * unacknowledged, else when it is full; acknowledgements are the clock, there are no timers.
+ * a reconnection. Bounded by bytes. Decides when a batch leaves: at once while nothing is unacknowledged,
+ * half full while one batch is, else when it is full; acknowledgements are the clock, there are no timers.
  *
  * Sends nothing itself and takes no lock: the caller holds the lock of the bus.
  */
@@ -16,9 +16,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-
-/* While fewer are unacknowledged, what is there leaves at once. */
-#define BB_EAGER_BATCHES 2
 
 /* An event whose publisher wants to know. */
 struct bb_tracked {
@@ -49,7 +46,6 @@ struct bb_outbox {
     struct bb_tracked **done_end;
     int refusal;          /* the first since bb_outbox_take_refusal() */
     uint64_t n_published; /* events */
-    uint64_t n_answered;
     uint64_t repeated;
     uint64_t refused;
     uint64_t dropped;
@@ -88,10 +84,17 @@ bb_outbox_commit(struct bb_outbox *outbox, size_t len, uint32_t level, struct bb
     batch->level = level > batch->level ? level : batch->level;
 }
 
+/* Whether the open batch leaves before it is full. */
+static inline bool bb_outbox_is_eager(const struct bb_outbox *outbox)
+{
+    return outbox->in_flight == 0 || outbox->unbatched ||
+           (outbox->in_flight == 1 && outbox->open != NULL && outbox->open->len >= outbox->batch_bytes / 2);
+}
+
 /** bb_outbox_wants_out() - may bb_outbox_next() have something? Cheap enough for each event. */
 static inline bool bb_outbox_wants_out(const struct bb_outbox *outbox)
 {
-    return outbox->unsent != NULL || outbox->in_flight < BB_EAGER_BATCHES || outbox->unbatched;
+    return outbox->unsent != NULL || bb_outbox_is_eager(outbox);
 }
 
 /** bb_outbox_next() - the batch to be sent now, numbered; NULL for none. bb_outbox_sent() follows. */
@@ -129,6 +132,9 @@ void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error);
 
 /** bb_outbox_forget() - nobody waits with @waiter any more. */
 void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_ack *waiter);
+
+/** bb_outbox_answered() - so many events, counted from the first that was published, are all answered. */
+uint64_t bb_outbox_answered(const struct bb_outbox *outbox);
 
 /** bb_outbox_take_done() - answered events whose callbacks are due, oldest first; caller frees each. */
 struct bb_tracked *bb_outbox_take_done(struct bb_outbox *outbox);

@@ -307,6 +307,7 @@ int bb_publish_event(bb_bus *bus, const struct bb_draft *given, uint64_t *ret_ti
 
 static int wait_ack(struct bb_bus *bus, struct bb_ack *ack, const bool *is_done, uint64_t deadline)
 {
+    uint64_t n_published = bus->outbox.n_published;
     int r = 0;
     while (!*is_done) {
         if (r < 0) {
@@ -315,6 +316,7 @@ static int wait_ack(struct bb_bus *bus, struct bb_ack *ack, const bool *is_done,
         }
         r = bb_bus_wait(bus, deadline);
     }
+    (void)bb_bus_wait_told(bus, n_published, deadline);
     return ack->error;
 }
 

@@ -68,6 +68,9 @@ void bb_subscription_end(struct bb_subscription *sub, int error, const char *tex
 /** bb_subscription_consumed() - a delivery was worked off: count it and grant more when it is time. */
 void bb_subscription_consumed(struct bb_subscription *sub, const struct bb_delivery *delivery);
 
+/** bb_subscription_deliver() - give @delivery to the callback or keep it for bb_receive(); taken over. */
+void bb_subscription_deliver(struct bb_subscription *sub, struct bb_delivery *delivery);
+
 /** bb_subscription_free() - it is in no map any more. */
 void bb_subscription_free(struct bb_subscription *sub);
 

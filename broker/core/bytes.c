@@ -34,10 +34,9 @@ struct bk_bytes *bk_bytes_new(struct bk_meter *meter, size_t size)
 
 void bk_bytes_unref(struct bk_bytes *bytes)
 {
-    if (bytes == NULL || atomic_fetch_sub_explicit(&bytes->refs, 1, memory_order_release) != 1) {
+    if (bytes == NULL || atomic_fetch_sub_explicit(&bytes->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
-    atomic_thread_fence(memory_order_acquire);
     atomic_fetch_sub_explicit(&bytes->meter->bytes, bytes->size, memory_order_relaxed);
     bytes->free_fn(bytes);
 }

@@ -91,6 +91,10 @@ void bk_send_gap(struct bk_core *core, struct bk_sub *sub, const struct bk_gap *
     write_number(out, gap->to);
     write_number(out, gap->count);
     bb_mp_write_str(out, bb_slice_str(gap_reason(gap->reason)));
+    if (out->error != 0) {
+        bk_client_send_away(core, sub->client, out->error, NULL);
+        return;
+    }
     if (gap->reason < BK_COUNTERS) {
         bk_count(core, gap->reason, known);
     }
@@ -99,10 +103,8 @@ void bk_send_gap(struct bk_core *core, struct bk_sub *sub, const struct bk_gap *
     if (gap->channel != NULL) {
         gap->channel->n_gaps += known;
     }
-    bk_client_send_msg(
-        core,
-        sub->client,
-        &(struct bb_msg){.type = BB_MSG_GAP, .sub = sub->id, .gaps = bb_buf_slice(out)});
+    bk_client_send_msg(core, sub->client,
+                       &(struct bb_msg){.type = BB_MSG_GAP, .sub = sub->id, .gaps = bb_buf_slice(out)});
 }
 
 /* Tell what was lost in each channel so far, for one reason. */
@@ -113,8 +115,7 @@ static void tell_lost(struct bk_core *core, struct bk_sub *sub, enum bk_counter 
         if (position->lost == 0) {
             continue;
         }
-        bk_send_gap(core,
-                    sub,
+        bk_send_gap(core, sub,
                     &(struct bk_gap){
                         .channel = position->channel,
                         .from = position->covered + 1,
@@ -141,10 +142,10 @@ static int wanted_after(struct bk_sub *sub, struct bk_channel *channel, uint64_t
 }
 
 int bk_for_each_wanted(struct bk_core *core,
-                           struct bk_sub *sub,
-                           const struct bk_block *block,
-                           bk_item_fn *on_item,
-                           void *context)
+                       struct bk_sub *sub,
+                       const struct bk_block *block,
+                       bk_item_fn *on_item,
+                       void *context)
 {
     struct bb_slice rest = bb_slice(block->body, block->body_len);
     struct bb_event_view event;
@@ -237,7 +238,7 @@ static int lose_for_set(struct bk_core *core, const struct bk_block *block, cons
 {
     for (uint32_t i = 0; i < set->n_subs; i++) {
         struct bk_sub *sub = set->subs[i];
-        if (sub->live || sub->cursor > block->pos || sub->evicted_pos > block->pos) {
+        if (sub->live || sub->cursor > block->pos || sub->evicted_pos == block->pos + 1) {
             continue;
         }
         sub->evicted_pos = block->pos + 1; /* met again through another path of the block: counted once */
@@ -247,6 +248,19 @@ static int lose_for_set(struct bk_core *core, const struct bk_block *block, cons
         }
     }
     return 0;
+}
+
+/* Without memory to find out whom @block's loss costs something, all that may have waited for it are told to
+ * come again. */
+static void lose_for_all(struct bk_core *core, const struct bk_block *block)
+{
+    for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
+        for (const struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
+            if (!sub->live && sub->cursor <= block->pos) {
+                bk_client_send_away(core, client, BB_ENOMEM, NULL);
+            }
+        }
+    }
 }
 
 void bk_block_evicted(void *context, const struct bk_block *block)
@@ -264,6 +278,7 @@ void bk_block_evicted(void *context, const struct bk_block *block)
     while (rest.len > 0 && bb_event_read(&rest, &event) == 0) {
         const struct bk_set *set = path != NULL ? path->set : NULL;
         if (bk_route_find(&core->route, event.path, &path) < 0) {
+            lose_for_all(core, block);
             break;
         }
         if (path->set != set) {
@@ -300,7 +315,8 @@ static int drop_oldest(struct bk_core *core, struct bk_sub *sub)
 {
     const struct bk_block *block = NULL;
     uint64_t pos = sub->cursor;
-    while (sub->lag_bytes > sub->budget && pos < core->fanned_pos && (block = bk_ring_at(&core->ring, &pos)) != NULL) {
+    while (sub->lag_bytes > sub->budget && pos < core->fanned_pos &&
+           (block = bk_ring_at(&core->ring, &pos)) != NULL) {
         bk_route_trim(&core->route);
         int r = lose_block(core, sub, block);
         if (r < 0) {
@@ -331,7 +347,8 @@ static int gather_item(void *context, const struct bk_item *item)
 }
 
 /* Fill the core's parcel from the ring; where it got to. */
-static int gather(struct bk_core *core, struct bk_sub *sub, struct bk_conflation *conflation, uint64_t *ret_pos)
+static int
+gather(struct bk_core *core, struct bk_sub *sub, struct bk_conflation *conflation, uint64_t *ret_pos)
 {
     struct gathering gathering = {core, sub, conflation};
     uint64_t end = sub->dropping ? BB_MIN(sub->skip_pos, core->fanned_pos) : core->fanned_pos;

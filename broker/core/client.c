@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "broker/core/state.h"
-
 #include "proto/wire/path.h"
+
+#include "broker/core/state.h"
 
 #include <stdlib.h>
 
@@ -106,10 +106,9 @@ void bk_client_remove(struct bk_core *core, struct bk_client *client, bool tell_
         core->doomed = client;
         return;
     }
-    bk_fan_out(core); /* nobody's subscription changes while blocks wait for fan-out */
-    if (client->state == BK_CLIENT_GONE) {
-        return; /* sending found out first */
-    }
+    client->doomed = true; /* nothing is sent to it any more */
+    bk_fan_out(core);      /* nobody's subscription changes while blocks wait for fan-out */
+    client->doomed = false;
     if (client->state == BK_CLIENT_READY) {
         bk_count(core, BK_COUNTER_clients_went, 1);
         bk_log(core, BK_LOG_DEBUG, "BB-CLIENT-WENT", "client %llu went", (unsigned long long)client->number);
@@ -180,7 +179,8 @@ static void probe(struct bk_core *core, struct bk_client *client)
 {
     struct bb_msg ping = {.type = BB_MSG_PING, .token = client->sent_bytes};
     uint8_t bytes[16];
-    uint8_t *end = bb_mp_put_uint(bb_mp_put_uint(bb_mp_put_array_head(bytes, 2), (uint64_t)ping.type), ping.token);
+    uint8_t *end =
+        bb_mp_put_uint(bb_mp_put_uint(bb_mp_put_array_head(bytes, 2), (uint64_t)ping.type), ping.token);
     struct bk_part part = {NULL, bytes, (size_t)(end - bytes)};
     if (core->out->send(core->out->context, client->peer, &part, 1) == 0) {
         client->probed_bytes = ping.token;
@@ -188,7 +188,10 @@ static void probe(struct bk_core *core, struct bk_client *client)
     }
 }
 
-int bk_client_send(struct bk_core *core, struct bk_client *client, const struct bk_part *parts, size_t n_parts)
+int bk_client_send(struct bk_core *core,
+                   struct bk_client *client,
+                   const struct bk_part *parts,
+                   size_t n_parts)
 {
     if (client->state == BK_CLIENT_GONE || client->doomed) {
         return BB_ECLOSED;
@@ -221,18 +224,15 @@ void bk_client_send_msg(struct bk_core *core, struct bk_client *client, const st
     bb_msg_encode(&core->scratch, msg);
     if (core->scratch.error != 0) {
         bk_log(core, BK_LOG_ERROR, "BB-MEMORY", "no memory for an answer");
-        bk_client_remove(core, client, true);
+        bk_client_send_away(core, client, BB_ENOMEM, NULL); /* for which there always is memory */
         return;
     }
     struct bk_part part = {NULL, core->scratch.data, core->scratch.len};
     bool unread = client->sent_bytes - client->read_bytes > UNREAD_FACTOR * inflight_max(core);
     if (unread || bk_client_send(core, client, &part, 1) == BB_EAGAIN) {
         bk_count(core, BK_COUNTER_clients_unread, 1);
-        bk_log(core,
-               BK_LOG_NOTICE,
-               "BB-CLIENT-UNREAD",
-               "client %llu does not read its answers and is sent away",
-               (unsigned long long)client->number);
+        bk_log(core, BK_LOG_NOTICE, "BB-CLIENT-UNREAD",
+               "client %llu does not read its answers and is sent away", (unsigned long long)client->number);
         bk_client_remove(core, client, true);
     }
 }
@@ -246,8 +246,7 @@ void bk_client_send_error(struct bk_core *core,
                           struct bb_slice detail)
 {
     bk_count(core, BK_COUNTER_errors_out, 1);
-    bk_client_send_msg(core,
-                       client,
+    bk_client_send_msg(core, client,
                        &(struct bb_msg){
                            .type = BB_MSG_ERROR,
                            .about = (uint64_t)about,
@@ -260,8 +259,7 @@ void bk_client_send_error(struct bk_core *core,
 
 void bk_client_send_away(struct bk_core *core, struct bk_client *client, int error, const char *text)
 {
-    bk_client_send_msg(core,
-                       client,
+    bk_client_send_msg(core, client,
                        &(struct bb_msg){
                            .type = BB_MSG_GOODBYE,
                            .code = bb_slice_str(bb_errcode(error)),
@@ -277,12 +275,8 @@ void bk_client_strike(struct bk_core *core, struct bk_client *client)
         return;
     }
     bk_count(core, BK_COUNTER_clients_struck, 1);
-    bk_log(core,
-           BK_LOG_WARNING,
-           "BB-CLIENT-STRUCK",
-           "client %llu sent %d bad messages and is shut out",
-           (unsigned long long)client->number,
-           BK_STRIKES_MAX);
+    bk_log(core, BK_LOG_WARNING, "BB-CLIENT-STRUCK", "client %llu sent %d bad messages and is shut out",
+           (unsigned long long)client->number, BK_STRIKES_MAX);
     client->shut_out = true;
     bk_client_send_away(core, client, BB_EMALFORMED, "too many bad messages");
 }
@@ -379,8 +373,7 @@ void bk_client_hello(struct bk_core *core, struct bk_client *client, const struc
     bb_buf_reset(&core->nested);
     write_limits(&core->nested, core, client);
     static const uint8_t no_features[] = {0x90};
-    bk_client_send_msg(core,
-                       client,
+    bk_client_send_msg(core, client,
                        &(struct bb_msg){
                            .type = BB_MSG_WELCOME,
                            .corr = msg->corr,
@@ -392,11 +385,7 @@ void bk_client_hello(struct bk_core *core, struct bk_client *client, const struc
                            .limits = bb_buf_slice(&core->nested),
                            .features = bb_slice(no_features, sizeof(no_features)),
                        });
-    bk_log(core,
-           BK_LOG_DEBUG,
-           "BB-CLIENT-CAME",
-           "client %llu (%s) came",
-           (unsigned long long)client->number,
+    bk_log(core, BK_LOG_DEBUG, "BB-CLIENT-CAME", "client %llu (%s) came", (unsigned long long)client->number,
            client->name);
 }
 
@@ -410,6 +399,9 @@ static uint64_t client_tick(struct bk_core *core, struct bk_client *client)
         for (struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
             bk_sub_set_ready(core, sub);
         }
+    }
+    if (client->sent_bytes - client->probed_bytes >= inflight_max(core) / 4) {
+        probe(core, client); /* there was no room for it, or what a client may have on its way shrank */
     }
     uint64_t interval = client->heartbeat_us;
     uint64_t silent = core->monotonic - client->heard_at;
@@ -433,13 +425,13 @@ static uint64_t client_tick(struct bk_core *core, struct bk_client *client)
 uint64_t bk_core_tick(struct bk_core *core)
 {
     uint64_t next = core->config.heartbeat_us;
-    struct bk_client *client = core->clients;
-    while (client != NULL) {
-        struct bk_client *after = client->next;
+    bk_fan_out(core);
+    core->fanning = true; /* a client that goes now must not take others from under this loop */
+    for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
         uint64_t wanted = client_tick(core, client);
         next = BB_MIN(next, wanted);
-        client = after;
     }
+    bk_fanning_end(core);
     bk_waiters_check(core);
     bk_core_flush(core);
     for (const struct bk_waiter *waiter = core->waiters; waiter != NULL; waiter = waiter->next) {

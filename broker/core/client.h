@@ -7,8 +7,9 @@
  */
 #pragma once
 
-#include "broker/core/sub.h"
 #include "proto/wire/message.h"
+
+#include "broker/core/sub.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,12 +25,16 @@ enum bk_client_state {
     BK_CLIENT_GONE, /* out of every list; freed at the end of the call */
 };
 
+/* So many numbers back it is known which publishes were refused whole. */
+#define BK_OUTCOMES 256
+
 /* (client, epoch): what publishes it made, kept when the connection ends. */
 struct bk_producer {
     uint8_t key[BB_CLIENT_ID_LEN + 8];
-    uint64_t last;            /* highest number taken */
-    struct bk_client *client; /* NULL: not connected */
-    struct bk_producer *next; /* the unconnected ones, oldest first */
+    uint64_t last;                /* highest number taken */
+    int8_t outcomes[BK_OUTCOMES]; /* of the last numbers, by number: 0 or the error */
+    struct bk_client *client;     /* NULL: not connected */
+    struct bk_producer *next;     /* the unconnected ones, oldest first */
     struct bk_producer *prev;
 };
 
@@ -49,8 +54,8 @@ struct bk_client {
     bool stuck; /* the transport has no room; retried on the next tick */
     uint32_t n_acks;
     uint32_t strikes;
-    uint64_t number; /* what others see as source */
-    uint64_t last_number; /* of publishes, without a producer */
+    uint64_t number;       /* what others see as source */
+    uint64_t last_number;  /* of publishes, without a producer */
     uint64_t heartbeat_us; /* 0: never expires */
     uint64_t heard_at;
     uint64_t pinged_at;

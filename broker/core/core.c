@@ -8,6 +8,9 @@
 /* Producers without a connection that are remembered; the oldest are forgotten first. */
 #define PRODUCERS_MAX ((size_t)65536)
 
+/* Kept from the beginning, so that errors, gaps and goodbyes can be said when there is no memory. */
+#define ANSWER_BYTES ((size_t)4096)
+
 int bk_core_new(const struct bk_config *config, const struct bk_out *out, struct bk_core **ret_core)
 {
     struct bk_core *core = calloc(1, sizeof(*core));
@@ -22,7 +25,9 @@ int bk_core_new(const struct bk_config *config, const struct bk_out *out, struct
     bb_map_init(&core->producers, config->seed, PRODUCERS_MAX + config->max_clients);
     core->fan = bk_fan_new();
     int r = bk_route_init(&core->route, config->seed, &core->channels);
-    if (r < 0 || core->fan == NULL) {
+    bool can_answer = bb_buf_reserve(&core->scratch, ANSWER_BYTES) != NULL &&
+                      bb_buf_reserve(&core->nested, ANSWER_BYTES) != NULL;
+    if (r < 0 || core->fan == NULL || !can_answer) {
         bk_core_free(core);
         return BB_ENOMEM;
     }
@@ -43,6 +48,7 @@ static void producers_free(struct bk_core *core)
 /* Clients are freed only when no function of the core holds them any more. */
 static void gone_free(struct bk_core *core)
 {
+    bk_fanning_end(core); /* eviction may have found some that must go */
     while (core->gone != NULL) {
         struct bk_client *client = core->gone;
         core->gone = client->next;
@@ -140,7 +146,8 @@ static const struct {
     [BB_MSG_SUBSCRIBE] = {bk_handle_subscribe, false, true},
     [BB_MSG_UNSUBSCRIBE] = {bk_handle_unsubscribe, false, true},
     [BB_MSG_CREDIT] = {bk_handle_credit, false, true},
-    [BB_MSG_PING] = {handle_ping, true, true},
+    /* Not before hello: who was forgotten while it was silent must not take a pong for a sign of life. */
+    [BB_MSG_PING] = {handle_ping, false, true},
     [BB_MSG_PONG] = {handle_pong, true, true},
     [BB_MSG_STATUS] = {bk_handle_status, false, true},
     [BB_MSG_MATCHES] = {bk_handle_matches, false, true},
@@ -159,10 +166,8 @@ static void handle_publish(struct bk_core *core,
     (void)bk_publish(core, client, msg, msg->body, owner);
 }
 
-static void dispatch(struct bk_core *core,
-                     struct bk_client *client,
-                     const struct bb_msg *msg,
-                     struct bk_bytes *owner)
+static void
+dispatch(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bk_bytes *owner)
 {
     int error = 0;
     if (msg->type == BB_MSG_PUBLISH) {
@@ -183,7 +188,10 @@ static void dispatch(struct bk_core *core,
     handlers[msg->type].handle(core, client, msg);
 }
 
-void bk_core_message(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner)
+void bk_core_message(struct bk_core *core,
+                     struct bk_client *client,
+                     struct bb_slice bytes,
+                     struct bk_bytes *owner)
 {
     struct bb_msg msg = {0};
     bk_count(core, BK_COUNTER_messages_in, 1);
@@ -250,8 +258,7 @@ static void acks_send(struct bk_core *core)
             bk_client_send_away(core, client, error, "no memory for acknowledgements");
             continue;
         }
-        bk_client_send_msg(core,
-                           client,
+        bk_client_send_msg(core, client,
                            &(struct bb_msg){.type = BB_MSG_ACK, .entries = bb_buf_slice(&core->nested)});
     }
 }

@@ -7,8 +7,9 @@
  */
 #pragma once
 
-#include "broker/core/bytes.h"
 #include "proto/base/buf.h"
+
+#include "broker/core/bytes.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -69,33 +70,33 @@ struct bk_out {
 };
 
 struct bk_config {
-    uint64_t server;          /* number in event ids */
-    uint64_t run;             /* differs for each start */
-    uint64_t seed;            /* of the hash tables */
-    size_t ring_bytes;        /* memory of one channel's ring */
-    size_t memory_bytes;      /* memory of all rings */
-    size_t inflight_bytes;    /* most on the way to one client */
-    size_t inflight_all;      /* what all clients share, as far as each has its minimum */
+    uint64_t server;       /* number in event ids */
+    uint64_t run;          /* differs for each start */
+    uint64_t seed;         /* of the hash tables */
+    size_t ring_bytes;     /* memory of one channel's ring */
+    size_t memory_bytes;   /* memory of all rings */
+    size_t inflight_bytes; /* most on the way to one client */
+    size_t inflight_all;   /* what all clients share, as far as each has its minimum */
     size_t max_message;
     size_t max_channels;
     size_t max_clients;
-    size_t max_patterns;      /* of one client */
+    size_t max_patterns; /* of one client */
     size_t max_patterns_all;
-    uint64_t heartbeat_us;    /* where the client does not ask */
+    uint64_t heartbeat_us; /* where the client does not ask */
 };
 
-#define BK_CONFIG_INIT \
-    ((struct bk_config){.server = 1, \
-                        .run = 1, \
-                        .ring_bytes = (size_t)16 << 20, \
+#define BK_CONFIG_INIT                                     \
+    ((struct bk_config){.server = 1,                       \
+                        .run = 1,                          \
+                        .ring_bytes = (size_t)16 << 20,    \
                         .memory_bytes = (size_t)256 << 20, \
                         .inflight_bytes = (size_t)4 << 20, \
                         .inflight_all = (size_t)256 << 20, \
-                        .max_message = (size_t)1 << 20, \
-                        .max_channels = 16384, \
-                        .max_clients = 20000, \
-                        .max_patterns = 100000, \
-                        .max_patterns_all = 1000000, \
+                        .max_message = (size_t)1 << 20,    \
+                        .max_channels = 16384,             \
+                        .max_clients = 20000,              \
+                        .max_patterns = 100000,            \
+                        .max_patterns_all = 1000000,       \
                         .heartbeat_us = 10000000})
 
 /** bk_core_new() - @out is borrowed for the core's life. Return: 0 or BB_ENOMEM. */
@@ -120,7 +121,10 @@ struct bk_client *bk_core_client_add(struct bk_core *core, void *peer);
  *
  * The client may be gone (out->close() was called) when this returns.
  */
-void bk_core_message(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner);
+void bk_core_message(struct bk_core *core,
+                     struct bk_client *client,
+                     struct bb_slice bytes,
+                     struct bk_bytes *owner);
 
 /** bk_core_bad_message() - the plug could not turn what @client sent into a message: answer, count, strike. */
 void bk_core_bad_message(struct bk_core *core, struct bk_client *client, int error, const char *text);

@@ -52,7 +52,8 @@ static void range_add(struct bk_parcel *parcel, const struct bk_item *item)
         i--;
     }
     if (i == 0) {
-        void *ranges = grown(parcel->ranges, parcel->n_ranges, &parcel->n_range_slots, sizeof(struct bk_range));
+        void *ranges =
+            grown(parcel->ranges, parcel->n_ranges, &parcel->n_range_slots, sizeof(struct bk_range));
         if (ranges == NULL) {
             parcel->error = BB_ENOMEM;
             return;
@@ -116,7 +117,8 @@ void bk_parcel_add(struct bk_parcel *parcel, const struct bk_item *item)
     size_t head_len = 0;
     if (item->count == block->count) {
         head_len = block->head_len;
-        piece_add(parcel, &(struct bk_piece){.owner = block->head_bytes, .data = block->head, .len = head_len});
+        piece_add(parcel,
+                  &(struct bk_piece){.owner = block->head_bytes, .data = block->head, .len = head_len});
     } else {
         head_len = head_add(parcel, item);
     }

@@ -181,7 +181,8 @@ static int keep_runs(struct batch *batch, const struct bk_client *client, struct
             .count = run->count,
             .length = run->len,
         };
-        int r = bk_ring_append(&core->ring, run->channel, &block, bb_slice(run->data, run->len), owner, run->uniform);
+        int r = bk_ring_append(&core->ring, run->channel, &block, bb_slice(run->data, run->len), owner,
+                               run->uniform);
         if (r < 0) {
             return refuse_runs(batch, i);
         }
@@ -199,7 +200,8 @@ static int keep_runs(struct batch *batch, const struct bk_client *client, struct
 
 /* --- acknowledging -------------------------------------------------------------------------------- */
 
-static void ack_begin(struct bk_core *core, struct bk_client *client, uint64_t number, uint64_t level, uint32_t n)
+static void
+ack_begin(struct bk_core *core, struct bk_client *client, uint64_t number, uint64_t level, uint32_t n)
 {
     if (client->n_acks++ == 0) {
         client->next_acked = core->acked;
@@ -239,6 +241,7 @@ static void ack_batch(struct bk_client *client, const struct bb_msg *msg, const 
     if (batch->n_refused > 0) {
         bb_mp_write_array(acks, batch->n_refused);
         bb_buf_append(acks, batch->refused->data, batch->refused->len);
+        acks->error = acks->error != 0 ? acks->error : batch->refused->error;
     }
 }
 
@@ -254,19 +257,19 @@ static void refuse_batch(struct bk_core *core,
         return;
     }
     bb_buf_reset(&core->nested);
-    if (error == BB_EOVERFLOW && batch->behind != NULL) {
+    if (batch != NULL && error == BB_EOVERFLOW && batch->behind != NULL) {
         bb_mp_write_map(&core->nested, 1);
         bb_mp_write_str(&core->nested, bb_slice_str("client"));
         bb_mp_write_uint(&core->nested, batch->behind->client->number);
         detail = bb_buf_slice(&core->nested);
-    } else if (error == BB_EMALFORMED || error == BB_ETOODEEP) {
+    } else if (batch != NULL && (error == BB_EMALFORMED || error == BB_ETOODEEP)) {
         bb_mp_write_map(&core->nested, 1);
         bb_mp_write_str(&core->nested, bb_slice_str("index"));
         bb_mp_write_uint(&core->nested, batch->n_events);
         detail = bb_buf_slice(&core->nested);
     }
     bk_client_send_error(core, client, BB_MSG_PUBLISH, msg->number, error, NULL, detail);
-    if (error == BB_EMALFORMED || error == BB_ETOODEEP) {
+    if (batch != NULL && (error == BB_EMALFORMED || error == BB_ETOODEEP)) {
         bk_client_strike(core, client);
     }
 }
@@ -292,11 +295,31 @@ static int admit(struct bk_core *core, const struct bb_msg *msg)
     return memory_is_used_up(core) ? BB_ENOMEM : 0;
 }
 
+/* What was refused whole is refused again when it is repeated: the first answer may have been lost. */
+static void note_outcome(const struct bk_client *client, uint64_t number, int outcome)
+{
+    if (client != NULL && client->producer != NULL && number != 0) {
+        client->producer->outcomes[number % BK_OUTCOMES] = (int8_t)outcome;
+    }
+}
+
+static int find_outcome(const struct bk_client *client, uint64_t number)
+{
+    const struct bk_producer *producer = client->producer;
+    bool is_known = producer != NULL && number != 0 && producer->last - number < BK_OUTCOMES;
+    return is_known ? producer->outcomes[number % BK_OUTCOMES] : 0;
+}
+
 static int take_number(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
 {
     uint64_t *last = client->producer != NULL ? &client->producer->last : &client->last_number;
     if (msg->number <= *last) {
-        ack_repeated(core, client, msg);
+        int outcome = find_outcome(client, msg->number);
+        if (outcome < 0) {
+            refuse_batch(core, client, msg, NULL, outcome);
+        } else {
+            ack_repeated(core, client, msg);
+        }
         return BB_EEXISTS;
     }
     if (msg->number > *last + 1) {
@@ -304,6 +327,7 @@ static int take_number(struct bk_core *core, struct bk_client *client, const str
         return BB_ESEQUENCE;
     }
     *last = msg->number;
+    note_outcome(client, msg->number, 0);
     return 0;
 }
 
@@ -321,7 +345,8 @@ static void count_batch(struct bk_core *core, struct bk_client *client, const st
 }
 
 /* Fire and forget has no ack that could carry refusals: they are errors. */
-static void answer(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, const struct batch *batch)
+static void
+answer(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, const struct batch *batch)
 {
     if (client == NULL) {
         return;
@@ -334,6 +359,10 @@ static void answer(struct bk_core *core, struct bk_client *client, const struct 
         bb_mp_write_str(&core->nested, bb_slice_str("refused"));
         bb_mp_write_array(&core->nested, batch->n_refused);
         bb_buf_append(&core->nested, batch->refused->data, batch->refused->len);
+        if (core->nested.error != 0 || batch->refused->error != 0) {
+            bk_client_send_away(core, client, BB_ENOMEM, NULL);
+            return;
+        }
         bk_client_send_error(core, client, BB_MSG_PUBLISH, 0, BB_EEVENT, NULL, bb_buf_slice(&core->nested));
     }
 }
@@ -346,13 +375,16 @@ int bk_publish(struct bk_core *core,
 {
     struct batch batch = {.core = core, .matches = UINT64_MAX, .refused = &core->refused};
     int r = 0;
+    bk_fan_out_if_due(core);
+    if (client != NULL && client->state == BK_CLIENT_GONE) {
+        return BB_ECLOSED; /* the fan-out found out; the number is not used up */
+    }
     if (client != NULL && msg->number != 0) {
         r = take_number(core, client, msg);
         if (r < 0) {
             return r;
         }
     }
-    bk_fan_out_if_due(core);
     bb_buf_reset(&core->runs);
     bb_buf_reset(&core->refused);
     r = admit(core, msg);
@@ -366,6 +398,7 @@ int bk_publish(struct bk_core *core,
         r = keep_runs(&batch, client, owner);
     }
     if (r < 0) {
+        note_outcome(client, msg->number, r);
         refuse_batch(core, client, msg, &batch, r);
         return r;
     }

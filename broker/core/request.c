@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Requests about the broker itself: status and matches (PROTOCOL 5.2). */
-#include "broker/core/state.h"
-
 #include "proto/wire/path.h"
+
+#include "broker/core/state.h"
 
 #include <stdlib.h>
 
@@ -150,8 +150,7 @@ void bk_handle_status(struct bk_core *core, struct bk_client *client, const stru
         return;
     }
     bk_client_send_msg(
-        core,
-        client,
+        core, client,
         &(struct bb_msg){.type = BB_MSG_RESULT, .corr = msg->corr, .value = bb_buf_slice(&core->nested)});
 }
 
@@ -173,9 +172,9 @@ static void answer(struct bk_core *core, struct bk_client *client, uint64_t corr
     bb_buf_reset(&core->nested);
     bb_mp_write_map(&core->nested, 1);
     write_entry(&core->nested, "matches", n);
-    bk_client_send_msg(core,
-                       client,
-                       &(struct bb_msg){.type = BB_MSG_RESULT, .corr = corr, .value = bb_buf_slice(&core->nested)});
+    bk_client_send_msg(
+        core, client,
+        &(struct bb_msg){.type = BB_MSG_RESULT, .corr = corr, .value = bb_buf_slice(&core->nested)});
 }
 
 static int wait_for_matches(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
@@ -207,6 +206,9 @@ void bk_handle_matches(struct bk_core *core, struct bk_client *client, const str
     int r = bb_path_check(msg->path);
     if (r == 0) {
         bk_fan_out(core);
+        if (client->state == BK_CLIENT_GONE) {
+            return; /* the fan-out found out */
+        }
         r = count_matches(core, msg->path, &n);
     }
     if (r == 0 && n >= msg->min) {
@@ -230,7 +232,8 @@ static void waiter_free(struct bk_core *core, struct bk_waiter **at)
 }
 
 /* Whether it has been answered; its client may be gone then. */
-static bool waiter_answer(struct bk_core *core, const struct bk_waiter *waiter, uint64_t *ret_n, int *ret_error)
+static bool
+waiter_answer(struct bk_core *core, const struct bk_waiter *waiter, uint64_t *ret_n, int *ret_error)
 {
     *ret_n = 0;
     *ret_error = count_matches(core, bb_slice(waiter->path, waiter->path_len), ret_n);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "broker/core/ring.h"
 
-#include "broker/core/channel.h"
 #include "proto/base/error.h"
+
+#include "broker/core/channel.h"
 
 #include <stdlib.h>
 
@@ -10,13 +11,51 @@
  * memory that a reference may pin. */
 #define REFERENCE_MIN ((size_t)8 << 10)
 
+/* Chunks may exceed the limit by the one being filled and one of old blocks. */
+#define CHUNKS_SLACK (2 * BK_CHUNK_SIZE)
+
+/* What blocks are written into, one after the other. */
+struct bk_chunk {
+    struct bk_bytes bytes;
+    size_t n_blocks; /* that lie in it and are there */
+    uint8_t data[];
+};
+
+static void chunk_free(struct bk_bytes *bytes)
+{
+    free(BB_CONTAINER(bytes, struct bk_chunk, bytes));
+}
+
+static struct bk_chunk *chunk_new(struct bk_ring *ring, size_t size)
+{
+    struct bk_chunk *chunk = malloc(sizeof(*chunk) + size);
+    if (chunk != NULL) {
+        chunk->n_blocks = 0;
+        bk_bytes_init(&chunk->bytes, ring->meter, chunk->data, size, chunk_free);
+        ring->chunk_bytes += size;
+    }
+    return chunk;
+}
+
+/* Let go of the chunk that was being filled. */
+static void chunk_close(struct bk_ring *ring)
+{
+    struct bk_chunk *chunk = ring->chunk;
+    if (chunk != NULL) {
+        ring->chunk = NULL;
+        ring->chunk_bytes -= chunk->n_blocks == 0 ? chunk->bytes.size : 0;
+        bk_bytes_unref(&chunk->bytes);
+    }
+}
+
 void bk_ring_init(struct bk_ring *ring,
                   struct bk_meter *meter,
                   size_t max_bytes,
                   bk_ring_evict_fn *on_evict,
                   void *context)
 {
-    *ring = (struct bk_ring){.meter = meter, .max_bytes = max_bytes, .on_evict = on_evict, .context = context};
+    *ring =
+        (struct bk_ring){.meter = meter, .max_bytes = max_bytes, .on_evict = on_evict, .context = context};
 }
 
 static struct bk_block *ring_slot(const struct bk_ring *ring, size_t i)
@@ -36,6 +75,10 @@ static void block_drop(struct bk_ring *ring, struct bk_block *block)
     block->channel->first = block->sequence + block->count;
     block->channel->first_pos = block->pos + 1;
     block->channel = NULL;
+    struct bk_chunk *chunk = BB_CONTAINER(block->head_bytes, struct bk_chunk, bytes);
+    if (--chunk->n_blocks == 0 && chunk != ring->chunk) {
+        ring->chunk_bytes -= chunk->bytes.size;
+    }
     bk_bytes_unref(block->head_bytes);
     bk_bytes_unref(block->body_bytes);
     ring->n_holes++;
@@ -48,7 +91,7 @@ void bk_ring_fini(struct bk_ring *ring)
             block_drop(ring, ring_slot(ring, i));
         }
     }
-    bk_bytes_unref(ring->chunk);
+    chunk_close(ring);
     free(ring->blocks);
     *ring = (struct bk_ring){0};
 }
@@ -187,19 +230,21 @@ static void evict(struct bk_ring *ring, const struct bk_channel *channel)
 {
     while (channel->ring_bytes > channel->ring_max && evict_oldest(ring, channel)) {
     }
-    while (ring->bytes > ring->max_bytes && evict_oldest(ring, NULL)) {
+    while ((ring->bytes > ring->max_bytes || ring->chunk_bytes > ring->max_bytes + CHUNKS_SLACK) &&
+           evict_oldest(ring, NULL)) {
     }
 }
 
 /* A chunk with room for @len bytes. */
-static struct bk_bytes *chunk_with_room(struct bk_ring *ring, size_t len)
+static struct bk_chunk *chunk_with_room(struct bk_ring *ring, size_t len)
 {
-    if (ring->chunk == NULL || ring->chunk->size - ring->chunk->len < len) {
-        struct bk_bytes *chunk = bk_bytes_new(ring->meter, BB_MAX(BK_CHUNK_SIZE, len));
+    const struct bk_chunk *now = ring->chunk;
+    if (now == NULL || now->bytes.size - now->bytes.len < len) {
+        struct bk_chunk *chunk = chunk_new(ring, BB_MAX(BK_CHUNK_SIZE, len));
         if (chunk == NULL) {
             return NULL;
         }
-        bk_bytes_unref(ring->chunk);
+        chunk_close(ring);
         ring->chunk = chunk;
     }
     return ring->chunk;
@@ -213,12 +258,12 @@ int bk_ring_append(struct bk_ring *ring,
                    bool uniform)
 {
     bool by_reference = owner != NULL && events.len >= REFERENCE_MIN;
-    struct bk_bytes *chunk = chunk_with_room(ring, BB_BLOCK_HEAD_MAX + (by_reference ? 0 : events.len));
+    struct bk_chunk *chunk = chunk_with_room(ring, BB_BLOCK_HEAD_MAX + (by_reference ? 0 : events.len));
     if (chunk == NULL || ring_grow(ring) < 0) {
         return BB_ENOMEM;
     }
     struct bk_block *block = ring_slot(ring, ring->n_blocks);
-    uint8_t *at = chunk->data + chunk->len;
+    uint8_t *at = chunk->data + chunk->bytes.len;
     *block = (struct bk_block){
         .pos = ring->next_pos,
         .session = head->session,
@@ -227,21 +272,22 @@ int bk_ring_append(struct bk_ring *ring,
         .instance = (uint32_t)head->instance,
         .sequence = head->sequence,
         .channel = channel,
-        .head_bytes = bk_bytes_ref(chunk),
+        .head_bytes = bk_bytes_ref(&chunk->bytes),
         .head = at,
         .head_len = (uint32_t)bb_block_write(at, head),
         .body_len = (uint32_t)events.len,
         .count = (uint32_t)head->count,
         .uniform = uniform,
     };
-    chunk->len += block->head_len;
+    chunk->bytes.len += block->head_len;
+    chunk->n_blocks++;
     if (by_reference) {
         block->body_bytes = bk_bytes_ref(owner);
         block->body = events.data;
     } else {
         block->body = at + block->head_len;
         memcpy(at + block->head_len, events.data, events.len);
-        chunk->len += events.len;
+        chunk->bytes.len += events.len;
     }
     if (channel->first > channel->last) {
         channel->first_pos = block->pos; /* its only block */

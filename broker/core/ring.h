@@ -11,22 +11,24 @@
  */
 #pragma once
 
-#include "broker/core/bytes.h"
 #include "proto/wire/event.h"
+
+#include "broker/core/bytes.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct bk_channel;
+struct bk_chunk;
 
 struct bk_block {
     uint64_t pos;
     uint64_t session;
     uint64_t time;
     uint64_t source;
-    uint64_t sequence; /* of the first event */
-    struct bk_channel *channel; /* NULL: the block went */
+    uint64_t sequence;           /* of the first event */
+    struct bk_channel *channel;  /* NULL: the block went */
     struct bk_bytes *head_bytes; /* holds the head, and the events unless body_bytes does */
     struct bk_bytes *body_bytes; /* NULL: the events follow the head */
     const uint8_t *head;
@@ -35,7 +37,7 @@ struct bk_block {
     uint32_t body_len;
     uint32_t count;
     uint32_t instance; /* of the first event */
-    bool uniform; /* all events have the path of the first */
+    bool uniform;      /* all events have the path of the first */
 };
 
 /* Told of a block before it goes. */
@@ -53,8 +55,9 @@ struct bk_ring {
     uint64_t next_pos;
     size_t bytes; /* of the blocks that are there */
     size_t max_bytes;
-    uint64_t keep_pos; /* from here on nothing is evicted: it has not been fanned out */
-    struct bk_bytes *chunk; /* being filled */
+    uint64_t keep_pos;  /* from here on nothing is evicted: it has not been fanned out */
+    size_t chunk_bytes; /* of the chunks that a block lies in; bounded as bytes is: one block pins a chunk */
+    struct bk_chunk *chunk; /* being filled */
 };
 
 void bk_ring_init(struct bk_ring *ring,

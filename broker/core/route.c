@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "broker/core/route.h"
 
-#include "broker/core/sub.h"
 #include "proto/base/error.h"
 #include "proto/wire/message.h"
 #include "proto/wire/path.h"
+
+#include "broker/core/sub.h"
 
 #include <stdlib.h>
 
 /* Paths are forgotten together when there are this many; beyond it there is room for one whole batch. */
 #define PATHS_KEPT ((size_t)32 << 10)
-#define SETS_MAX ((size_t)1 << 20)
+#define SETS_MAX   ((size_t)1 << 20)
 
 int bk_route_init(struct bk_route *route, uint64_t seed, struct bk_channels *channels)
 {
@@ -130,7 +131,6 @@ static int set_of_found(struct bk_route *route, struct bk_set **ret_set)
         set->n_subs = (uint32_t)route->n_found;
         for (size_t i = 0; i < route->n_found; i++) {
             set->subs[i] = route->found[i];
-            set->n_refusers += route->found[i]->overflow == BK_OVERFLOW_REFUSE;
         }
         int r = bb_map_add(&route->sets, bb_slice(set->subs, size), set);
         if (r < 0) {
@@ -139,6 +139,10 @@ static int set_of_found(struct bk_route *route, struct bk_set **ret_set)
         }
     }
     set->refs++;
+    set->n_refusers = 0; /* a set that was found may stem from earlier subscriptions at the same addresses */
+    for (size_t i = 0; i < route->n_found; i++) {
+        set->n_refusers += route->found[i]->overflow == BK_OVERFLOW_REFUSE;
+    }
     *ret_set = set;
     return 0;
 }
@@ -207,7 +211,9 @@ int bk_route_find(struct bk_route *route, struct bb_slice text, struct bk_path *
 
 int bk_route_channel(struct bk_route *route, struct bk_path *path)
 {
-    return path->channel != NULL ? 0 : bk_channels_get(route->channels, bb_path_channel(path->path), &path->channel);
+    return path->channel != NULL
+               ? 0
+               : bk_channels_get(route->channels, bb_path_channel(path->path), &path->channel);
 }
 
 bool bk_set_has(const struct bk_set *set, const struct bk_sub *sub)

@@ -6,9 +6,10 @@
  */
 #pragma once
 
-#include "broker/core/channel.h"
 #include "proto/base/map.h"
 #include "proto/wire/trie.h"
+
+#include "broker/core/channel.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,16 +27,16 @@ struct bk_set {
     uint32_t refs;
     uint32_t n_subs;
     uint32_t n_refusers; /* subscriptions whose policy refuses publishers */
-    uint64_t round;       /* the fan-out round it was last met in, */
-    uint64_t round_key;   /* its key there, */
-    size_t round_first;   /* and its first and last item */
+    uint64_t round;      /* the fan-out round it was last met in, */
+    uint64_t round_key;  /* its key there, */
+    size_t round_first;  /* and its first and last item */
     size_t round_last;
     struct bk_sub *subs[];
 };
 
 /* A path that was looked up. Valid until bk_route_clear(). */
 struct bk_path {
-    struct bb_slice path; /* points behind the struct */
+    struct bb_slice path;       /* points behind the struct */
     struct bk_channel *channel; /* NULL until bk_route_channel() */
     struct bk_set *set;
     uint64_t generation;

@@ -2,16 +2,17 @@
 /* The state of the core and what its files call in each other. Nobody outside broker/core includes this. */
 #pragma once
 
+#include "proto/base/error.h"
+#include "proto/wire/event.h"
+#include "proto/wire/message.h"
+#include "proto/wire/mp.h"
+
 #include "broker/core/client.h"
 #include "broker/core/conflation.h"
 #include "broker/core/core.h"
 #include "broker/core/parcel.h"
 #include "broker/core/ring.h"
 #include "broker/core/route.h"
-#include "proto/base/error.h"
-#include "proto/wire/event.h"
-#include "proto/wire/message.h"
-#include "proto/wire/mp.h"
 
 /* What is fanned out in one go; a larger message only if it came so. */
 #define BK_ROUND_BYTES ((size_t)256 << 10)
@@ -52,7 +53,7 @@ struct bk_core {
     struct bb_map producers;
     struct bk_producer *idle_first; /* producers without connection, oldest first */
     struct bk_producer *idle_last;
-    struct bk_client *gone; /* to be freed at the end of the call */
+    struct bk_client *gone;  /* to be freed at the end of the call */
     struct bk_client *acked; /* clients with acks to send */
     struct bk_sub *ready_first;
     struct bk_sub *ready_last;
@@ -81,7 +82,8 @@ static inline void bk_count(struct bk_core *core, enum bk_counter counter, uint6
 }
 
 /** bk_log() - a log entry with formatted text. */
-void bk_log(struct bk_core *core, enum bk_log_level level, const char *id, const char *format, ...) BB_PRINTF(4, 5);
+void bk_log(struct bk_core *core, enum bk_log_level level, const char *id, const char *format, ...)
+    BB_PRINTF(4, 5);
 
 /* --- client.c --- */
 
@@ -93,7 +95,10 @@ void bk_client_hello(struct bk_core *core, struct bk_client *client, const struc
 void bk_client_remove(struct bk_core *core, struct bk_client *client, bool tell_plug);
 
 /** bk_client_send() - send parts of @len bytes in all; a peer that is gone ends the client. Return: 0, BB_EAGAIN, BB_ECLOSED. */
-int bk_client_send(struct bk_core *core, struct bk_client *client, const struct bk_part *parts, size_t n_parts);
+int bk_client_send(struct bk_core *core,
+                   struct bk_client *client,
+                   const struct bk_part *parts,
+                   size_t n_parts);
 
 /** bk_client_send_msg() - send a message that is a head. A client that takes no answers is sent away. */
 void bk_client_send_msg(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);

@@ -45,21 +45,21 @@ struct bk_sub {
     bool live;
     bool dropping; /* drop_newest: everything from skip_pos on is dropped */
     enum bk_overflow overflow;
-    uint64_t id; /* the client's; also the key in its map */
+    uint64_t id;     /* the client's; also the key in its map */
     uint64_t serial; /* the broker's, in the order of subscribing */
     uint64_t cursor; /* lagging: position in the ring up to which all is sent */
     uint64_t skip_pos;
-    uint64_t evicted_pos; /* blocks before it that were evicted unsent have been counted */
-    uint64_t lag_bytes; /* waiting, of matching events */
+    uint64_t evicted_pos; /* the evicted block that was counted last, + 1 */
+    uint64_t lag_bytes;   /* waiting, of matching events */
     uint64_t budget;
     uint64_t sent_bytes;
     uint64_t sent_events;
     uint64_t credit_bytes;
     uint64_t credit_events;
-    uint64_t round;     /* the fan-out round it was last met in, */
-    uint64_t round_key; /* the sum of the keys of the round's sets that it is in, */
-    uint32_t round_sets; /* how many they are, */
-    struct bk_set *round_set; /* and the last of them */
+    uint64_t round;                /* the fan-out round it was last met in, */
+    uint64_t round_key;            /* the sum of the keys of the round's sets that it is in, */
+    uint32_t round_sets;           /* how many they are, */
+    struct bk_set *round_set;      /* and the last of them */
     struct bk_position *positions; /* by channel index */
     size_t n_positions;
     size_t n_position_slots;

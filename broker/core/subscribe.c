@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Subscribing (PROTOCOL 7): reading the request, finding where it begins, and ending it. */
-#include "broker/core/state.h"
-
 #include "proto/wire/path.h"
+
+#include "broker/core/state.h"
 
 #include <stdlib.h>
 
-#define CREDIT_BYTES_DEFAULT ((uint64_t)1 << 20)
+#define CREDIT_BYTES_DEFAULT  ((uint64_t)1 << 20)
 #define CREDIT_EVENTS_DEFAULT ((uint64_t)65536)
-#define BUDGET_DEFAULT ((uint64_t)16 << 20)
+#define BUDGET_DEFAULT        ((uint64_t)16 << 20)
 
 enum from_kind {
     FROM_NEW,
@@ -111,7 +111,8 @@ static bool covers(const struct bb_slice patterns, struct bb_slice channel)
     for (uint64_t i = 0; i < n; i++) {
         struct bb_slice pattern = bb_mp_read_str(&reader);
         bool all = bb_slice_equal(pattern, bb_slice_str("*"));
-        bool channel_all = pattern.len == channel.len + 2 && pattern.data[pattern.len - 1] == '*' &&
+        bool channel_all = channel.len > 0 && pattern.len == channel.len + 2 &&
+                           pattern.data[pattern.len - 1] == '*' &&
                            bb_slice_equal(bb_path_channel(pattern), channel);
         if (all || channel_all) {
             return true;
@@ -131,7 +132,8 @@ static int note_sequence(void *context, const struct bk_item *item)
 }
 
 /* The newest matching event of a channel, its last sequence + 1 if the ring has none. */
-static int find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, uint64_t *ret_sequence)
+static int
+find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, uint64_t *ret_sequence)
 {
     struct newest newest = {channel->last + 1};
     uint64_t pos = bk_ring_end(&core->ring);
@@ -189,7 +191,8 @@ static int begin_after(struct bk_core *core,
     return r;
 }
 
-static int begin_channel(struct bk_core *core, struct bk_sub *sub, const struct from *from, struct bk_channel *channel)
+static int
+begin_channel(struct bk_core *core, struct bk_sub *sub, const struct from *from, struct bk_channel *channel)
 {
     uint64_t covered = 0;
     if (bk_sub_find_position(sub, channel) != NULL) {
@@ -205,7 +208,8 @@ static int begin_channel(struct bk_core *core, struct bk_sub *sub, const struct 
 }
 
 /* Positions in the channels that @pattern can match: the named one, or all behind a wildcard. */
-static int begin_pattern(struct bk_core *core, struct bk_sub *sub, const struct from *from, struct bb_slice pattern)
+static int
+begin_pattern(struct bk_core *core, struct bk_sub *sub, const struct from *from, struct bb_slice pattern)
 {
     struct bb_slice name = bb_path_channel(pattern);
     if (name.len != 1 || (name.data[0] != '?' && name.data[0] != '*')) {
@@ -266,36 +270,37 @@ static int begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *
 /* What was asked for and is not in the ring any more. */
 static void tell_trimmed(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *msg)
 {
-    for (size_t i = 0; i < sub->n_positions; i++) {
+    const struct bk_client *client = sub->client;
+    for (size_t i = 0; client->state != BK_CLIENT_GONE && i < sub->n_positions; i++) {
         struct bk_position *position = &sub->positions[i];
         struct bk_channel *channel = position->channel;
         if (position->covered + 1 >= channel->first) {
             continue;
         }
-        uint64_t n = channel->first - 1 - position->covered;
-        bk_send_gap(core,
-                    sub,
+        uint64_t covered = position->covered;
+        position->covered = channel->first - 1; /* the subscription may be gone with its client afterwards */
+        uint64_t n = channel->first - 1 - covered;
+        bk_send_gap(core, sub,
                     &(struct bk_gap){
                         .channel = channel,
-                        .from = position->covered + 1,
+                        .from = covered + 1,
                         .to = channel->first - 1,
                         .count = covers(msg->patterns, channel->name) ? n : BK_GAP_NO_NUMBER,
                         .reason = BK_COUNTER_gap_trimmed,
                     });
-        position->covered = channel->first - 1;
     }
 }
 
 static void tell_restart(struct bk_core *core, struct bk_sub *sub, const struct from *from)
 {
     struct bb_mp_reader reader = bb_mp_reader(from->after);
+    const struct bk_client *client = sub->client;
     uint64_t n = bb_mp_read_map(&reader);
-    for (uint64_t i = 0; i < n && reader.error == 0; i++) {
+    for (uint64_t i = 0; i < n && reader.error == 0 && client->state != BK_CLIENT_GONE; i++) {
         struct bb_slice name = bb_mp_read_str(&reader);
         uint64_t sequence = bb_mp_read_uint(&reader);
         if (reader.error == 0) {
-            bk_send_gap(core,
-                        sub,
+            bk_send_gap(core, sub,
                         &(struct bk_gap){
                             .channel_name = name,
                             .from = sequence + 1,
@@ -325,7 +330,8 @@ static int count_patterns(const struct bk_core *core,
             return BB_EPATTERN;
         }
     }
-    if (client->n_patterns + n > core->config.max_patterns || core->n_patterns + n > core->config.max_patterns_all) {
+    if (client->n_patterns + n > core->config.max_patterns ||
+        core->n_patterns + n > core->config.max_patterns_all) {
         return BB_ELIMIT;
     }
     *ret_n = n;
@@ -345,7 +351,8 @@ static void sub_link(struct bk_core *core, struct bk_client *client, struct bk_s
     core->n_patterns += sub->n_patterns;
 }
 
-static int sub_add(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bk_sub *sub)
+static int
+sub_add(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bk_sub *sub)
 {
     struct bb_mp_reader reader = bb_mp_reader(msg->patterns);
     (void)bb_mp_read_array(&reader);
@@ -377,8 +384,7 @@ static void send_subscribed(struct bk_core *core, struct bk_sub *sub, const stru
         bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
         return;
     }
-    bk_client_send_msg(core,
-                       sub->client,
+    bk_client_send_msg(core, sub->client,
                        &(struct bb_msg){
                            .type = BB_MSG_SUBSCRIBED,
                            .corr = msg->corr,
@@ -483,8 +489,7 @@ void bk_handle_unsubscribe(struct bk_core *core, struct bk_client *client, const
     bk_sub_remove(core, sub);
     bk_count(core, BK_COUNTER_unsubscribes, 1);
     bk_client_send_msg(
-        core,
-        client,
+        core, client,
         &(struct bb_msg){.type = BB_MSG_RESULT, .corr = msg->corr, .value = bb_slice(nil, sizeof(nil))});
 }
 

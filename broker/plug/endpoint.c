@@ -4,6 +4,9 @@
 #include "proto/base/error.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,6 +23,10 @@
 void bk_endpoints_fini(struct bk_endpoints *endpoints)
 {
     for (size_t i = 0; i < endpoints->n_names; i++) {
+        const char *path = endpoints->names[i] + strlen(IPC);
+        if (strncmp(endpoints->names[i], IPC, strlen(IPC)) == 0 && *path != '@') {
+            (void)unlink(path);
+        }
         free(endpoints->names[i]);
     }
     free(endpoints->names);
@@ -44,8 +51,8 @@ static int endpoints_add(struct bk_endpoints *endpoints, const char *name)
 static bool is_loopback(const char *endpoint)
 {
     const char *host = endpoint + strlen(TCP);
-    return strncmp(host, "127.", 4) == 0 || strncmp(host, "localhost:", 10) == 0 || strncmp(host, "[::1]:", 6) == 0 ||
-           strncmp(host, "lo:", 3) == 0;
+    return strncmp(host, "127.", 4) == 0 || strncmp(host, "localhost:", 10) == 0 ||
+           strncmp(host, "[::1]:", 6) == 0 || strncmp(host, "lo:", 3) == 0;
 }
 
 /* Whether somebody accepts connections there. */
@@ -137,4 +144,154 @@ int bk_endpoint_bind(void *socket,
         return BB_ESYSTEM;
     }
     return endpoints_add(endpoints, name);
+}
+
+/* --- listening without libzmq --------------------------------------------------------------------- */
+
+#define BACKLOG 1024
+
+static int fail(struct bb_buf *err, const char *endpoint, int error)
+{
+    bb_buf_printf(err, "cannot bind %s: %s", endpoint, strerror(error));
+    return error == EADDRINUSE ? BB_EEXISTS : BB_ESYSTEM;
+}
+
+static int bind_and_listen(int fd, const struct sockaddr *address, socklen_t len)
+{
+    return bind(fd, address, len) == 0 && listen(fd, BACKLOG) == 0 ? 0 : -1;
+}
+
+static int listen_ipc(const char *endpoint, struct bb_buf *err, int *ret_fd)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = endpoint + strlen(IPC);
+    socklen_t len = sizeof(address);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    if (*path == '@') { /* abstract: a zero instead of the @, and no zero at the end */
+        address.sun_path[0] = 0;
+        len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    } else {
+        (void)unlink(path); /* left behind: nobody answers there */
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind_and_listen(fd, (const struct sockaddr *)&address, len) < 0) {
+        int r = fail(err, endpoint, errno);
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+/* Host and port of tcp://HOST:PORT; a `*` is any. */
+static int split(const char *endpoint, char host[256], char port[16])
+{
+    const char *start = endpoint + strlen(TCP);
+    const char *colon = strrchr(start, ':');
+    if (colon == NULL || colon == start || (size_t)(colon - start) >= 256 || strlen(colon + 1) >= 16 || colon[1] == 0) {
+        return BB_EINVAL;
+    }
+    size_t len = (size_t)(colon - start);
+    if (*start == '[' && colon[-1] == ']') {
+        start++;
+        len -= 2;
+    }
+    memcpy(host, start, len);
+    host[len] = 0;
+    const char *number = strcmp(colon + 1, "*") == 0 ? "0" : colon + 1;
+    memcpy(port, number, strlen(number) + 1);
+    return 0;
+}
+
+static int listen_address(const struct addrinfo *info)
+{
+    const int one = 1;
+    int fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return -1;
+    }
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (bind_and_listen(fd, info->ai_addr, info->ai_addrlen) < 0) {
+        int error = errno;
+        (void)close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+/* tcp://ADDRESS:PORT as it was bound. */
+static int bound_name(int fd, char name[320])
+{
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    char host[256];
+    char port[16];
+    if (getsockname(fd, (struct sockaddr *)&address, &len) != 0 ||
+        getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        return BB_ESYSTEM;
+    }
+    bool is_v6 = address.ss_family == AF_INET6;
+    (void)snprintf(name, 320, "tcp://%s%s%s:%s", is_v6 ? "[" : "", host, is_v6 ? "]" : "", port);
+    return 0;
+}
+
+static int listen_tcp(const char *endpoint, struct bb_buf *err, char name[320], int *ret_fd)
+{
+    char host[256];
+    char port[16];
+    struct addrinfo *info = NULL;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    if (split(endpoint, host, port) < 0) {
+        bb_buf_printf(err, "%s: an endpoint is tcp://HOST:PORT; the port may be *", endpoint);
+        return BB_EINVAL;
+    }
+    if (strcmp(host, "*") == 0) {
+        hints.ai_family = AF_INET;
+    }
+    int error = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &info);
+    if (error != 0) {
+        bb_buf_printf(err, "%s: %s", endpoint, gai_strerror(error));
+        return BB_EINVAL;
+    }
+    int fd = listen_address(info);
+    freeaddrinfo(info);
+    if (fd < 0) {
+        return fail(err, endpoint, errno);
+    }
+    if (bound_name(fd, name) < 0) {
+        int r = fail(err, endpoint, errno);
+        (void)close(fd);
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+int bk_endpoint_listen(const char *endpoint,
+                       bool insecure,
+                       struct bk_endpoints *endpoints,
+                       struct bb_buf *err,
+                       int *ret_fd)
+{
+    char name[320];
+    int fd = -1;
+    bb_buf_reset(err);
+    int r = check(endpoint, insecure, err);
+    bool is_ipc = strncmp(endpoint, IPC, strlen(IPC)) == 0;
+    if (r == 0) {
+        r = is_ipc ? listen_ipc(endpoint, err, &fd) : listen_tcp(endpoint, err, name, &fd);
+    }
+    if (r == 0) {
+        r = endpoints_add(endpoints, is_ipc ? endpoint : name);
+    }
+    if (r < 0 && fd >= 0) {
+        (void)close(fd);
+    }
+    if (r == 0) {
+        *ret_fd = fd;
+    }
+    return r;
 }

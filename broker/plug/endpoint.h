@@ -13,6 +13,7 @@ struct bk_endpoints {
     size_t n_names;
 };
 
+/** bk_endpoints_fini() - forget them, after their socket was closed; the files of ipc endpoints go. */
 void bk_endpoints_fini(struct bk_endpoints *endpoints);
 
 /**
@@ -29,3 +30,11 @@ int bk_endpoint_bind(void *socket,
                      bool insecure,
                      struct bk_endpoints *endpoints,
                      struct bb_buf *err);
+
+/** bk_endpoint_listen() - the same for a listening socket of our own, non-blocking, which is the caller's to close. Errors as
+ * bk_endpoint_bind(). */
+int bk_endpoint_listen(const char *endpoint,
+                       bool insecure,
+                       struct bk_endpoints *endpoints,
+                       struct bb_buf *err,
+                       int *ret_fd);

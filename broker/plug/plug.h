@@ -7,21 +7,26 @@
 #pragma once
 
 #include "broker/core/core.h"
+#include "broker/plug/connections.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <zmq.h>
 
 /* Items a plug waits on at most. */
-#define BK_PLUG_ITEMS 4
+#define BK_PLUG_ITEMS 8
 
 struct bk_plug;
 
 struct bk_plug_ops {
     /* Fill @items with what to wait on; returns how many. */
     size_t (*items)(struct bk_plug *plug, zmq_pollitem_t *items);
-    /* Take what has arrived into the core, about @budget bytes at most. Returns whether there may be more. */
-    bool (*step)(struct bk_plug *plug, size_t budget);
+    /* Take what has arrived into the core, about @budget bytes at most. Returns whether there may be more. @now: us. */
+    bool (*step)(struct bk_plug *plug, uint64_t now, size_t budget);
+    /* Write what the core has sent since. NULL: sending does it. */
+    void (*flush)(struct bk_plug *plug);
+    /* Now and then, at least once a second. NULL: not needed. */
+    void (*tick)(struct bk_plug *plug, uint64_t now);
     /* Close the sockets; what was sent leaves within the linger time, on the transport's threads. */
     void (*close)(struct bk_plug *plug);
     /* After the transport's threads have ended, since they let go of bytes that are metered here. */
@@ -38,7 +43,7 @@ struct bk_plug_context {
     struct bk_core *core; /* NULL until the core exists; plugs are opened first */
     size_t max_message;
     size_t max_peers;
-    size_t max_connections; /* what the descriptors allow */
+    struct bk_crowd *crowd; /* the connections of all sockets */
     uint64_t server;
     uint64_t seed;
     int linger_ms;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "broker/plug/plug_zmq.h"
 
-#include "broker/plug/zmq_bytes.h"
 #include "proto/base/error.h"
 #include "proto/base/map.h"
-#include "proto/json/message_json.h"
 #include "proto/wire/message.h"
-#include "proto/wire/mp.h"
+
+#include "broker/plug/edge.h"
+#include "broker/plug/zmq_bytes.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -31,48 +31,43 @@
 /* From this size on a message may be kept as it came. */
 #define KEEP_MIN ((size_t)8 << 10)
 
-/* Subscriptions of one JSON client that ask for another shape of events. */
-#define SHAPED_MAX 1024
-
 struct peer {
     uint8_t id[ROUTING_ID_LEN];
-    bool json;
     struct bk_client *client; /* NULL: shut out */
+    struct bk_edge edge;
     struct peer *next_shut_out;
-    uint64_t *nexus_subs; /* subscriptions in the shape of async_nexus */
-    size_t n_nexus_subs;
 };
 
 struct plug_zmq {
-    struct bk_plug plug;
+    struct bk_door door;
     const struct bk_plug_context *context;
     void *socket;
-    void *monitor;
-    struct bk_endpoints endpoints;
+    struct bk_connections connections;
     struct bb_map peers; /* by id */
     struct peer *shut_out_first;
     struct peer *shut_out_last;
     size_t n_shut_out;
-    size_t n_connections;
-    bool accepting;
-    bool is_full; /* not accepting because the descriptors are used up */
     zmq_msg_t id;
     zmq_msg_t msg;
-    struct bb_buf joined;    /* a message of several frames */
-    struct bb_buf converted; /* from or to JSON */
-    struct bb_buf err;
+    struct bb_buf joined; /* a message of several frames */
+    struct bk_edge_scratch scratch;
 };
 
 static struct plug_zmq *of(struct bk_plug *plug)
 {
-    return BB_CONTAINER(plug, struct plug_zmq, plug);
+    return BB_CONTAINER(BB_CONTAINER(plug, struct bk_door, plug), struct plug_zmq, door);
+}
+
+static struct plug_zmq *of_door(struct bk_door *door)
+{
+    return BB_CONTAINER(door, struct plug_zmq, door);
 }
 
 /* --- peers ---------------------------------------------------------------------------------------- */
 
 static void peer_free(struct peer *peer)
 {
-    free(peer->nexus_subs);
+    bk_edge_fini(&peer->edge);
     free(peer);
 }
 
@@ -114,119 +109,33 @@ static void shut_out(struct plug_zmq *zmq, struct peer *peer)
     }
 }
 
-void bk_plug_zmq_close(struct bk_plug *plug, void *peer, bool is_shut_out)
+static void door_close_peer(struct bk_door *door, void *peer, bool is_shut_out)
 {
     if (is_shut_out) {
-        shut_out(of(plug), peer);
+        shut_out(of_door(door), peer);
     } else {
-        peer_remove(of(plug), peer);
+        peer_remove(of_door(door), peer);
     }
-}
-
-/* --- JSON clients ------------------------------------------------------------------------------------ */
-
-static enum bb_event_shape shape_of(const struct peer *peer, uint64_t sub)
-{
-    for (size_t i = 0; i < peer->n_nexus_subs; i++) {
-        if (peer->nexus_subs[i] == sub) {
-            return BB_SHAPE_NEXUS;
-        }
-    }
-    return BB_SHAPE_EVENT;
-}
-
-static bool asks_for_nexus(const struct bb_msg *msg)
-{
-    struct bb_mp_reader reader = bb_mp_reader(msg->options);
-    uint32_t n = bb_mp_peek_type(&reader) == BB_MP_MAP ? bb_mp_read_map(&reader) : 0;
-    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
-        bool is_shape = bb_slice_equal(bb_mp_read_str(&reader), bb_slice_str("shape"));
-        struct bb_slice value = bb_mp_read_raw(&reader);
-        struct bb_mp_reader inner = bb_mp_reader(value);
-        if (is_shape && bb_slice_equal(bb_mp_read_str(&inner), bb_slice_str("nexus"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The shape is a matter of this edge: note it on the way in. */
-static int note_shape(struct peer *peer, struct bb_slice message)
-{
-    struct bb_msg msg;
-    if (!bb_msg_is_head(message) || bb_msg_decode(message, &msg) < 0 || msg.type != BB_MSG_SUBSCRIBE) {
-        return 0;
-    }
-    for (size_t i = 0; i < peer->n_nexus_subs; i++) {
-        if (peer->nexus_subs[i] == msg.sub) {
-            peer->nexus_subs[i] = peer->nexus_subs[--peer->n_nexus_subs];
-            break;
-        }
-    }
-    if (!asks_for_nexus(&msg)) {
-        return 0;
-    }
-    if (peer->n_nexus_subs >= SHAPED_MAX) {
-        return BB_ELIMIT;
-    }
-    uint64_t *subs = realloc(peer->nexus_subs, (peer->n_nexus_subs + 1) * sizeof(uint64_t));
-    if (subs == NULL) {
-        return BB_ENOMEM;
-    }
-    peer->nexus_subs = subs;
-    peer->nexus_subs[peer->n_nexus_subs++] = msg.sub;
-    return 0;
-}
-
-static void take_json(struct plug_zmq *zmq, struct peer *peer, struct bb_slice text)
-{
-    struct bk_core *core = zmq->context->core;
-    bb_buf_reset(&zmq->converted);
-    bb_buf_reset(&zmq->err);
-    peer->json = true;
-    int r = text.len > zmq->context->max_message ? BB_ETOOBIG
-                                                 : bb_message_json_read(text, &zmq->converted, &zmq->err);
-    if (r == 0) {
-        r = note_shape(peer, bb_buf_slice(&zmq->converted));
-    }
-    if (r < 0) {
-        bk_core_bad_message(core, peer->client, r, zmq->err.len > 0 ? bb_buf_string(&zmq->err) : NULL);
-        return;
-    }
-    bk_core_message(core, peer->client, bb_buf_slice(&zmq->converted), NULL);
-}
-
-static int send_json(struct plug_zmq *zmq, const struct peer *peer, const struct bk_part *parts, size_t n_parts)
-{
-    struct bb_msg msg;
-    bb_buf_reset(&zmq->joined);
-    bb_buf_reset(&zmq->converted);
-    for (size_t i = 0; i < n_parts; i++) {
-        bb_buf_append(&zmq->joined, parts[i].data, parts[i].len);
-    }
-    struct bb_slice message = bb_buf_slice(&zmq->joined);
-    int r = zmq->joined.error != 0 ? BB_ENOMEM : bb_msg_decode(message, &msg);
-    if (r == 0) {
-        enum bb_event_shape shape = msg.type == BB_MSG_DELIVER ? shape_of(peer, msg.sub) : BB_SHAPE_EVENT;
-        r = bb_message_json_write(message, zmq->context->server, shape, &zmq->converted);
-    }
-    if (r < 0) {
-        return BB_ECLOSED; /* nothing can be said to it any more */
-    }
-    return zmq_send(zmq->socket, zmq->converted.data, zmq->converted.len, ZMQ_DONTWAIT) < 0 ? BB_EAGAIN : 0;
 }
 
 /* --- sending -------------------------------------------------------------------------------------- */
 
-int bk_plug_zmq_send(struct bk_plug *plug, void *to, const struct bk_part *parts, size_t n_parts)
+static int door_send(struct bk_door *door, void *to, const struct bk_part *parts, size_t n_parts)
 {
-    struct plug_zmq *zmq = of(plug);
+    struct plug_zmq *zmq = of_door(door);
     const struct peer *peer = to;
     if (zmq_send(zmq->socket, peer->id, sizeof(peer->id), ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0) {
         return zmq_errno() == EAGAIN ? BB_EAGAIN : BB_ECLOSED; /* EHOSTUNREACH: it went */
     }
-    if (peer->json) {
-        return send_json(zmq, peer, parts, n_parts);
+    struct bk_part text = {0};
+    if (peer->edge.json) {
+        struct bb_slice json = {0};
+        if (bk_edge_to_json(zmq->context, &peer->edge, &zmq->scratch, parts, n_parts, &json) < 0) {
+            return BB_ECLOSED;
+        }
+        text = (struct bk_part){NULL, json.data, json.len};
+        parts = &text;
+        n_parts = 1;
     }
     for (size_t i = 0; i < n_parts; i++) {
         if (bk_zmq_send_part(zmq->socket, &parts[i], i + 1 < n_parts) < 0) {
@@ -253,10 +162,10 @@ static void refuse_routing_id(struct plug_zmq *zmq)
         .code = bb_slice_str(bb_errcode(BB_EROUTINGID)),
         .text = bb_slice_str(bb_strerror(BB_EROUTINGID)),
     };
-    bb_buf_reset(&zmq->converted);
-    bb_msg_encode(&zmq->converted, &msg);
-    if (zmq->converted.error == 0 && zmq_msg_send(&zmq->id, zmq->socket, ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0) {
-        (void)zmq_send(zmq->socket, zmq->converted.data, zmq->converted.len, ZMQ_DONTWAIT);
+    bb_buf_reset(&zmq->joined);
+    bb_msg_encode(&zmq->joined, &msg);
+    if (zmq->joined.error == 0 && zmq_msg_send(&zmq->id, zmq->socket, ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0) {
+        (void)zmq_send(zmq->socket, zmq->joined.data, zmq->joined.len, ZMQ_DONTWAIT);
     }
 }
 
@@ -275,17 +184,13 @@ static void take_frame(struct plug_zmq *zmq, struct peer *peer)
 {
     struct bb_slice bytes = bb_slice(zmq_msg_data(&zmq->msg), zmq_msg_size(&zmq->msg));
     struct bk_bytes *owner = NULL;
-    if (bb_message_is_json(bytes)) {
-        take_json(zmq, peer, bytes);
-        return;
-    }
     if (bytes.len >= KEEP_MIN) {
         owner = bk_zmq_take(bk_core_meter(zmq->context->core), &zmq->msg);
         if (owner != NULL) {
             bytes = bb_slice(owner->data, owner->len);
         }
     }
-    bk_core_message(zmq->context->core, peer->client, bytes, owner);
+    bk_edge_take(zmq->context, &peer->edge, &zmq->scratch, peer->client, bytes, owner);
     bk_bytes_unref(owner);
 }
 
@@ -294,10 +199,9 @@ static void take_frames(struct plug_zmq *zmq, struct peer *peer)
     int r = bk_zmq_receive_rest(zmq->socket, &zmq->msg, zmq->context->max_message, &zmq->joined);
     if (r < 0) {
         bk_core_bad_message(zmq->context->core, peer->client, r, NULL);
-    } else if (bb_message_is_json(bb_buf_slice(&zmq->joined))) {
-        take_json(zmq, peer, bb_buf_slice(&zmq->joined));
     } else {
-        bk_core_message(zmq->context->core, peer->client, bb_buf_slice(&zmq->joined), NULL);
+        bk_edge_take(zmq->context, &peer->edge, &zmq->scratch, peer->client, bb_buf_slice(&zmq->joined),
+                     NULL);
     }
 }
 
@@ -316,48 +220,12 @@ static void take_message(struct plug_zmq *zmq)
     }
 }
 
-static void set_accepting(struct plug_zmq *zmq, bool accepting)
-{
-    if (accepting == zmq->accepting) {
-        return;
-    }
-    zmq->accepting = accepting;
-    for (size_t i = 0; i < zmq->endpoints.n_names; i++) {
-        (void)(accepting ? zmq_bind(zmq->socket, zmq->endpoints.names[i])
-                         : zmq_unbind(zmq->socket, zmq->endpoints.names[i]));
-    }
-}
-
-static void take_monitor(struct plug_zmq *zmq)
-{
-    uint16_t event = 0;
-    while (zmq_msg_recv(&zmq->msg, zmq->monitor, ZMQ_DONTWAIT) >= 0) {
-        if (zmq_msg_size(&zmq->msg) >= sizeof(event)) {
-            memcpy(&event, zmq_msg_data(&zmq->msg), sizeof(event));
-        }
-        bk_zmq_drop_rest(zmq->monitor, &zmq->msg); /* the endpoint */
-        if (event == ZMQ_EVENT_ACCEPTED) {
-            zmq->n_connections++;
-        } else if (event == ZMQ_EVENT_DISCONNECTED && zmq->n_connections > 0) {
-            zmq->n_connections--;
-        }
-    }
-    /* Without descriptors libzmq would spin on accept(): stop before, go on when there is room again. */
-    size_t max = zmq->context->max_connections;
-    if (zmq->accepting && zmq->n_connections >= max - max / 10) {
-        set_accepting(zmq, false);
-        zmq->is_full = true;
-    } else if (zmq->is_full && zmq->n_connections < max - max / 5) {
-        set_accepting(zmq, true);
-        zmq->is_full = false;
-    }
-}
-
-static bool step(struct bk_plug *plug, size_t budget)
+static bool step(struct bk_plug *plug, uint64_t now, size_t budget)
 {
     struct plug_zmq *zmq = of(plug);
+    (void)now;
     size_t taken = 0;
-    take_monitor(zmq);
+    bk_connections_step(&zmq->connections);
     while (taken < budget) {
         if (zmq_msg_recv(&zmq->id, zmq->socket, ZMQ_DONTWAIT) < 0) {
             return false;
@@ -375,7 +243,7 @@ static size_t items(struct bk_plug *plug, zmq_pollitem_t *to)
 {
     struct plug_zmq *zmq = of(plug);
     to[0] = (zmq_pollitem_t){.socket = zmq->socket, .events = ZMQ_POLLIN};
-    to[1] = (zmq_pollitem_t){.socket = zmq->monitor, .events = ZMQ_POLLIN};
+    to[1] = bk_connections_item(&zmq->connections);
     return 2;
 }
 
@@ -384,13 +252,11 @@ static size_t items(struct bk_plug *plug, zmq_pollitem_t *to)
 static void close_plug(struct bk_plug *plug)
 {
     struct plug_zmq *zmq = of(plug);
-    if (zmq->monitor != NULL) {
-        (void)zmq_close(zmq->monitor);
-    }
+    bk_connections_fini(&zmq->connections);
     if (zmq->socket != NULL) {
         (void)zmq_close(zmq->socket);
     }
-    zmq->monitor = zmq->socket = NULL;
+    zmq->socket = NULL;
 }
 
 static void free_plug(struct bk_plug *plug)
@@ -402,16 +268,15 @@ static void free_plug(struct bk_plug *plug)
         peer_free(peer);
     }
     bb_map_fini(&zmq->peers);
-    bk_endpoints_fini(&zmq->endpoints);
+    bk_endpoints_fini(&zmq->door.endpoints);
     bb_buf_fini(&zmq->joined);
-    bb_buf_fini(&zmq->converted);
-    bb_buf_fini(&zmq->err);
+    bk_edge_scratch_fini(&zmq->scratch);
     (void)zmq_msg_close(&zmq->id);
     (void)zmq_msg_close(&zmq->msg);
     free(zmq);
 }
 
-static const struct bk_plug_ops ops = {
+static const struct bk_plug_ops plug_ops = {
     .items = items,
     .step = step,
     .close = close_plug,
@@ -425,16 +290,11 @@ static int set_options(const struct plug_zmq *zmq)
         int value;
     } rows[] = {
         {ZMQ_ROUTER_MANDATORY, 1}, /* a send to a peer that went fails, and is noticed */
-        {ZMQ_ROUTER_HANDOVER, 0},
-        {ZMQ_SNDHWM, SEND_HWM},
-        {ZMQ_RCVHWM, RECEIVE_HWM},
-        {ZMQ_LINGER, zmq->context->linger_ms},
-        {ZMQ_BACKLOG, 1024},
-        {ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS},
-        {ZMQ_TCP_KEEPALIVE, 1},
-        {ZMQ_TCP_KEEPALIVE_IDLE, 30},
-        {ZMQ_TCP_KEEPALIVE_INTVL, 10},
-        {ZMQ_TCP_KEEPALIVE_CNT, 3},
+        {ZMQ_ROUTER_HANDOVER, 0},      {ZMQ_SNDHWM, SEND_HWM},
+        {ZMQ_RCVHWM, RECEIVE_HWM},     {ZMQ_LINGER, zmq->context->linger_ms},
+        {ZMQ_BACKLOG, 1024},           {ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS},
+        {ZMQ_TCP_KEEPALIVE, 1},        {ZMQ_TCP_KEEPALIVE_IDLE, 30},
+        {ZMQ_TCP_KEEPALIVE_INTVL, 10}, {ZMQ_TCP_KEEPALIVE_CNT, 3},
         {ZMQ_TCP_MAXRT, 60000}, /* also cuts off who keeps its window shut */
     };
     int64_t max = (int64_t)zmq->context->max_message;
@@ -446,55 +306,45 @@ static int set_options(const struct plug_zmq *zmq)
     return zmq_setsockopt(zmq->socket, ZMQ_MAXMSGSIZE, &max, sizeof(max)) == 0 ? 0 : BB_ESYSTEM;
 }
 
-static int start_monitor(struct plug_zmq *zmq)
+static int door_bind(struct bk_door *door, const char *endpoint, bool insecure, struct bb_buf *err)
 {
-    char name[64];
-    (void)snprintf(name, sizeof(name), "inproc://monitor-%p", (void *)zmq);
-    if (zmq_socket_monitor(zmq->socket, name, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) != 0) {
-        return BB_ESYSTEM;
-    }
-    zmq->monitor = zmq_socket(zmq->context->zmq, ZMQ_PAIR);
-    return zmq->monitor != NULL && zmq_connect(zmq->monitor, name) == 0 ? 0 : BB_ESYSTEM;
+    return bk_endpoint_bind(of_door(door)->socket, endpoint, insecure, &door->endpoints, err);
 }
 
-int bk_plug_zmq_new(const struct bk_plug_context *context, struct bk_plug **ret_plug)
+static void door_stop_accepting(struct bk_door *door)
+{
+    bk_connections_end(&of_door(door)->connections);
+}
+
+static const struct bk_door_ops door_ops = {
+    .bind = door_bind,
+    .stop_accepting = door_stop_accepting,
+    .send = door_send,
+    .close_peer = door_close_peer,
+};
+
+int bk_plug_zmq_new(const struct bk_plug_context *context, struct bk_door **ret_door)
 {
     struct plug_zmq *zmq = calloc(1, sizeof(*zmq));
     if (zmq == NULL) {
         return BB_ENOMEM;
     }
-    zmq->plug.ops = &ops;
+    zmq->door.plug.ops = &plug_ops;
+    zmq->door.ops = &door_ops;
     zmq->context = context;
-    zmq->accepting = true;
     (void)zmq_msg_init(&zmq->id);
     (void)zmq_msg_init(&zmq->msg);
     bb_map_init(&zmq->peers, context->seed, context->max_peers + SHUT_OUT_MAX + 1);
     zmq->socket = zmq_socket(context->zmq, ZMQ_ROUTER);
     int r = zmq->socket != NULL ? set_options(zmq) : BB_ESYSTEM;
     if (r == 0) {
-        r = start_monitor(zmq);
+        r = bk_connections_watch(&zmq->connections, context->zmq, zmq->socket, context->crowd);
     }
     if (r < 0) {
-        close_plug(&zmq->plug);
-        free_plug(&zmq->plug);
+        close_plug(&zmq->door.plug);
+        free_plug(&zmq->door.plug);
         return r;
     }
-    *ret_plug = &zmq->plug;
+    *ret_door = &zmq->door;
     return 0;
-}
-
-int bk_plug_zmq_bind(struct bk_plug *plug, const char *endpoint, bool insecure, struct bb_buf *err)
-{
-    return bk_endpoint_bind(of(plug)->socket, endpoint, insecure, &of(plug)->endpoints, err);
-}
-
-const struct bk_endpoints *bk_plug_zmq_endpoints(struct bk_plug *plug)
-{
-    return &of(plug)->endpoints;
-}
-
-void bk_plug_zmq_stop_accepting(struct bk_plug *plug)
-{
-    of(plug)->is_full = false;
-    set_accepting(of(plug), false);
 }

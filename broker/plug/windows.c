@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "broker/plug/windows.h"
 
-#include "broker/plug/zmq_bytes.h"
 #include "proto/base/error.h"
 #include "proto/base/utf8.h"
 #include "proto/json/event_json.h"
@@ -11,22 +10,27 @@
 #include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
+#include "broker/plug/zmq_bytes.h"
+
 #include <stdlib.h>
 
 /* Messages that wait for one subscriber; with the bytes of all of them below. */
-#define PUBLISH_HWM 10000
+#define PUBLISH_HWM   10000
 #define PUBLISH_BYTES ((size_t)64 << 20)
 
-#define INGEST_HWM 256
+#define INGEST_HWM   256
 #define HANDSHAKE_MS 3000
 
-/* Topics that subscribers may have in all: each costs the broker memory that it cannot charge to anyone. */
-#define TOPICS_MAX 65536
+/* Topics of one subscriber, and of all. libzmq keeps each (about 1.4 KB) whatever is said to it, so that who has
+ * too many is cut off. */
+#define TOPICS_MAX     10000
+#define TOPICS_ALL_MAX 50000
 
 struct window {
     void *socket;
     struct bk_endpoints endpoints;
-    size_t n_topics;
+    struct bk_connections connections;
+    bool has_topics; /* somebody subscribed since nobody was connected */
 };
 
 struct windows {
@@ -56,25 +60,36 @@ static bool is_output(enum bk_window_kind kind)
 static void is_open_set(struct windows *windows)
 {
     windows->is_open =
-        windows->windows[BK_WINDOW_PUBLISH].n_topics + windows->windows[BK_WINDOW_PUBLISH_JSON].n_topics > 0;
+        windows->windows[BK_WINDOW_PUBLISH].has_topics || windows->windows[BK_WINDOW_PUBLISH_JSON].has_topics;
+}
+
+static void take_topic(struct windows *windows, struct window *window, const uint8_t *bytes, size_t len)
+{
+    bool is_added = bytes[0] == 1;
+    int fd = zmq_msg_get(&windows->msg, ZMQ_SRCFD); /* -1 for the topics of who went */
+    uint32_t n = bk_connections_charge(&window->connections, fd, is_added ? 1 : -1);
+    if (is_added && (n > TOPICS_MAX || window->connections.charged > TOPICS_ALL_MAX)) {
+        bk_connections_cut(fd);
+        return;
+    }
+    if (len > 1 + BB_PATH_MAX || bytes[0] > 1) {
+        return;
+    }
+    (void)zmq_setsockopt(window->socket, is_added ? ZMQ_SUBSCRIBE : ZMQ_UNSUBSCRIBE, bytes + 1, len - 1);
+    window->has_topics = window->has_topics || is_added;
 }
 
 /* Subscriptions are ours to accept (XPUB_MANUAL): libzmq 4.3.4 matches topics of 246 to 255 bytes wrongly. */
 static void take_topics(struct windows *windows, struct window *window)
 {
     while (zmq_msg_recv(&windows->msg, window->socket, ZMQ_DONTWAIT) >= 0) {
-        const uint8_t *bytes = zmq_msg_data(&windows->msg);
         size_t len = zmq_msg_size(&windows->msg);
-        if (len == 0 || len > 1 + BB_PATH_MAX || bytes[0] > 1) {
-            continue;
+        if (len > 0) {
+            take_topic(windows, window, zmq_msg_data(&windows->msg), len);
         }
-        if (bytes[0] == 1 && window->n_topics < TOPICS_MAX) {
-            (void)zmq_setsockopt(window->socket, ZMQ_SUBSCRIBE, bytes + 1, len - 1);
-            window->n_topics++;
-        } else if (bytes[0] == 0) {
-            (void)zmq_setsockopt(window->socket, ZMQ_UNSUBSCRIBE, bytes + 1, len - 1);
-            window->n_topics -= window->n_topics > 0;
-        }
+    }
+    if (window->connections.n == 0) {
+        window->has_topics = false;
     }
     is_open_set(windows);
 }
@@ -119,11 +134,12 @@ void bk_windows_show(struct bk_plug *plug, const struct bk_window_event *shown)
     for (enum bk_window_kind kind = BK_WINDOW_PUBLISH; kind <= BK_WINDOW_PUBLISH_JSON; kind++) {
         struct window *window = &windows->windows[kind];
         bb_buf_reset(&windows->converted);
-        if (window->n_topics == 0) {
+        if (!window->has_topics) {
             continue;
         }
-        int r = kind == BK_WINDOW_PUBLISH ? bb_event_map_write(&windows->converted, &meta, &event)
-                                          : bb_event_json_write(&windows->converted, &meta, &event, BB_SHAPE_EVENT);
+        int r = kind == BK_WINDOW_PUBLISH
+                    ? bb_event_map_write(&windows->converted, &meta, &event)
+                    : bb_event_json_write(&windows->converted, &meta, &event, BB_SHAPE_EVENT);
         if (r == 0) {
             send_event(windows, window, event.path);
         }
@@ -228,13 +244,15 @@ static size_t items(struct bk_plug *plug, zmq_pollitem_t *to)
     for (size_t i = 0; i < BK_WINDOW_KINDS; i++) {
         if (windows->windows[i].socket != NULL) {
             to[n++] = (zmq_pollitem_t){.socket = windows->windows[i].socket, .events = ZMQ_POLLIN};
+            to[n++] = bk_connections_item(&windows->windows[i].connections);
         }
     }
     return n;
 }
 
-static bool step(struct bk_plug *plug, size_t budget)
+static bool step(struct bk_plug *plug, uint64_t now, size_t budget)
 {
+    (void)now;
     struct windows *windows = of(plug);
     bool more = false;
     for (enum bk_window_kind kind = 0; kind < BK_WINDOW_KINDS; kind++) {
@@ -242,6 +260,7 @@ static bool step(struct bk_plug *plug, size_t budget)
         if (window->socket == NULL) {
             continue;
         }
+        bk_connections_step(&window->connections);
         if (is_output(kind)) {
             take_topics(windows, window);
         } else if (take_events(windows, window->socket, budget)) {
@@ -256,6 +275,7 @@ static void close_plug(struct bk_plug *plug)
     struct windows *windows = of(plug);
     for (size_t i = 0; i < BK_WINDOW_KINDS; i++) {
         bk_endpoints_fini(&windows->windows[i].endpoints);
+        bk_connections_fini(&windows->windows[i].connections);
         if (windows->windows[i].socket != NULL) {
             (void)zmq_close(windows->windows[i].socket);
             windows->windows[i].socket = NULL;
@@ -309,7 +329,10 @@ static int window_open(struct windows *windows, enum bk_window_kind kind)
     const int64_t max = (int64_t)windows->context->max_message;
     window->socket = zmq_socket(windows->context->zmq, socket_types[kind]);
     void *socket = window->socket;
-    bool ok = socket != NULL && zmq_setsockopt(socket, ZMQ_SNDHWM, &hwm, sizeof(hwm)) == 0 &&
+    const struct bk_plug_context *context = windows->context;
+    bool ok = socket != NULL &&
+              bk_connections_watch(&window->connections, context->zmq, socket, context->crowd) == 0 &&
+              zmq_setsockopt(socket, ZMQ_SNDHWM, &hwm, sizeof(hwm)) == 0 &&
               zmq_setsockopt(socket, ZMQ_RCVHWM, &hwm, sizeof(hwm)) == 0 &&
               zmq_setsockopt(socket, ZMQ_HANDSHAKE_IVL, &handshake, sizeof(handshake)) == 0 &&
               zmq_setsockopt(socket, ZMQ_TCP_KEEPALIVE, &one, sizeof(one)) == 0 &&
@@ -335,7 +358,8 @@ int bk_windows_bind(struct bk_plug *plug,
         bb_buf_printf(err, "%s: %s", endpoint, zmq_strerror(zmq_errno()));
         return BB_ESYSTEM;
     }
-    return bk_endpoint_bind(windows->windows[kind].socket, endpoint, insecure, &windows->windows[kind].endpoints, err);
+    return bk_endpoint_bind(windows->windows[kind].socket, endpoint, insecure,
+                            &windows->windows[kind].endpoints, err);
 }
 
 const struct bk_endpoints *bk_windows_endpoints(struct bk_plug *plug, enum bk_window_kind kind)

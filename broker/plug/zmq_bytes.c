@@ -2,6 +2,7 @@
 #include "broker/plug/zmq_bytes.h"
 
 #include "proto/base/error.h"
+#include "proto/base/handover.h"
 #include "proto/wire/message.h"
 
 #include <errno.h>
@@ -39,6 +40,7 @@ struct bk_bytes *bk_zmq_take(struct bk_meter *meter, zmq_msg_t *msg)
 static void part_free(void *data, void *hint)
 {
     (void)data;
+    BB_HANDOVER_TAKE(hint);
     bk_bytes_unref(hint);
 }
 
@@ -50,6 +52,7 @@ int bk_zmq_send_part(void *socket, const struct bk_part *part, bool more)
         return zmq_send(socket, part->data, part->len, flags) < 0 ? -1 : 0;
     }
     struct bk_bytes *owner = bk_bytes_ref(part->owner);
+    BB_HANDOVER_GIVE(owner);
     /* libzmq takes the bytes without const and never writes to them */
     if (zmq_msg_init_data(&msg, (void *)(uintptr_t)part->data, part->len, part_free, owner) != 0) {
         bk_bytes_unref(owner);

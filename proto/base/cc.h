@@ -12,7 +12,7 @@
 #define BB_LIKELY(x)         __builtin_expect(!!(x), 1)
 #define BB_UNLIKELY(x)       __builtin_expect(!!(x), 0)
 
-#define BB_COUNT(a)  (sizeof(a) / sizeof((a)[0]))
+#define BB_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 /* Arguments are evaluated twice. */
 #define BB_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define BB_MAX(a, b) ((a) > (b) ? (a) : (b))

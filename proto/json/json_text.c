@@ -95,6 +95,9 @@ static int text_check(const char *text, size_t len, struct bb_buf *err)
 /* jansson quotes the text it stumbles over, line ends and half characters and all. */
 static int fail_jansson(struct bb_buf *err, json_error_t *error)
 {
+    if (error->text[0] == '\0' || json_error_code(error) == json_error_out_of_memory) {
+        return BB_ENOMEM; /* about which it mostly says nothing at all */
+    }
     bool is_utf8 = bb_utf8_is_valid(error->text, strlen(error->text));
     for (char *c = error->text; *c != '\0'; c++) {
         uint8_t byte = (uint8_t)*c;
@@ -103,7 +106,7 @@ static int fail_jansson(struct bb_buf *err, json_error_t *error)
     if (err != NULL) {
         bb_buf_printf(err, "line %d, column %d: %s", error->line, error->column, error->text);
     }
-    return json_error_code(error) == json_error_out_of_memory ? BB_ENOMEM : BB_EMALFORMED;
+    return BB_EMALFORMED;
 }
 
 int bb_json_parse(const char *text, size_t len, struct bb_buf *err, json_t **ret_value)

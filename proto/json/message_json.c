@@ -9,7 +9,8 @@
 
 bool bb_message_is_json(struct bb_slice bytes)
 {
-    return bytes.len > 0 && memchr("{[ \t\r\n", bytes.data[0], 6) != NULL;
+    static const char leads[] = {'{', '[', ' ', '\t', '\r', '\n'};
+    return bytes.len > 0 && memchr(leads, bytes.data[0], sizeof(leads)) != NULL;
 }
 
 static int fail(struct bb_buf *err, int error, const char *name, const char *what)
@@ -23,34 +24,59 @@ static int fail(struct bb_buf *err, int error, const char *name, const char *wha
 
 /* --- reading -------------------------------------------------------------------------------------- */
 
-static int read_field(const json_t *object, const struct bb_field *field, struct bb_buf *out, struct bb_buf *err)
+/* What a field of each kind must be in MessagePack; RAW may be anything. */
+static const struct {
+    enum bb_mp_type type;
+    const char *sentence;
+} kinds[] = {
+    [BB_FIELD_UINT] = {BB_MP_UINT, "must be an integer that is not negative"},
+    [BB_FIELD_TEXT] = {BB_MP_STR, "must be a string"},
+    [BB_FIELD_BIN] = {BB_MP_BIN, "must be binary or null"},
+    [BB_FIELD_RAW] = {BB_MP_NONE, NULL},
+};
+
+static bool is_absent(const json_t *object, const struct bb_field *field)
 {
     const json_t *value = json_object_get(object, field->name);
-    bool absent = value == NULL || json_is_null(value);
-    switch (field->kind) {
-    case BB_FIELD_UINT:
-        if (!absent && (!json_is_integer(value) || json_integer_value(value) < 0)) {
-            return fail(err, BB_EMALFORMED, field->name, "must be an integer that is not negative");
-        }
-        bb_mp_write_uint(out, absent ? 0 : (uint64_t)json_integer_value(value));
-        return 0;
-    case BB_FIELD_TEXT:
-        if (!absent && !json_is_string(value)) {
-            return fail(err, BB_EMALFORMED, field->name, "must be a string");
-        }
-        bb_mp_write_str(out,
-                        absent ? (struct bb_slice){0}
-                               : bb_slice(json_string_value(value), json_string_length(value)));
-        return 0;
-    case BB_FIELD_BIN:
-    case BB_FIELD_RAW:
-        break;
+    return value == NULL || json_is_null(value);
+}
+
+static bool is_missing(const json_t *object, const struct bb_field *field)
+{
+    if (field->kind == BB_FIELD_RAW) {
+        return json_object_get(object, field->name) == NULL;
     }
-    if (absent) {
+    return field->kind != BB_FIELD_BIN && is_absent(object, field);
+}
+
+static void write_absent(const struct bb_field *field, struct bb_buf *out)
+{
+    if (field->kind == BB_FIELD_UINT) {
+        bb_mp_write_uint(out, 0);
+    } else if (field->kind == BB_FIELD_TEXT) {
+        bb_mp_write_str(out, (struct bb_slice){0});
+    } else {
         bb_mp_write_nil(out);
+    }
+}
+
+static int
+read_field(const json_t *object, const struct bb_field *field, struct bb_buf *out, struct bb_buf *err)
+{
+    size_t start = out->len;
+    if (is_absent(object, field)) {
+        write_absent(field, out);
         return 0;
     }
-    return bb_json_to_mp(value, out, err);
+    int r = bb_json_to_mp(json_object_get(object, field->name), out, err);
+    if (r < 0 || field->kind == BB_FIELD_RAW) {
+        return r;
+    }
+    struct bb_mp_reader reader = bb_mp_reader(bb_slice(out->data + start, out->len - start));
+    if (bb_mp_peek_type(&reader) != kinds[field->kind].type) {
+        return fail(err, BB_EMALFORMED, field->name, kinds[field->kind].sentence);
+    }
+    return 0;
 }
 
 static bool is_member(const struct bb_msg_row *row, const char *name)
@@ -68,19 +94,24 @@ static int read_message(json_t *object, const struct bb_msg_row *row, struct bb_
     const char *name = NULL;
     json_t *value = NULL;
     size_t n_events = 0;
-    json_object_foreach (object, name, value) {
+    json_object_foreach(object, name, value)
+    {
         if (!is_member(row, name)) {
             return fail(err, BB_EMALFORMED, name, "is not a member of this message");
         }
     }
     for (size_t i = 0; i < row->n_required; i++) {
-        if (json_object_get(object, row->fields[i].name) == NULL && row->fields[i].kind != BB_FIELD_BIN) {
+        if (is_missing(object, &row->fields[i])) {
             return fail(err, BB_EMALFORMED, row->fields[i].name, "is missing");
         }
     }
-    bb_mp_write_array(out, (uint32_t)row->n_fields + 1);
+    size_t n = row->n_fields;
+    while (n > row->n_required && is_absent(object, &row->fields[n - 1])) {
+        n--;
+    }
+    bb_mp_write_array(out, (uint32_t)n + 1);
     bb_mp_write_uint(out, (uint64_t)row->type);
-    for (size_t i = 0; i < row->n_fields; i++) {
+    for (size_t i = 0; i < n; i++) {
         int r = read_field(object, &row->fields[i], out, err);
         if (r < 0) {
             return r;
@@ -156,36 +187,71 @@ static int write_field(const struct bb_msg *msg, const struct bb_field *field, s
     return bb_mp_to_json(value, out);
 }
 
-static int write_block(struct bb_slice *rest, uint64_t server, enum bb_event_shape shape, bool *first, struct bb_buf *out)
+/* The event object holds these numbers as they are, without a form for those beyond int64. */
+static bool numbers_fit(const struct bb_block *block)
 {
-    struct bb_block block;
-    struct bb_event_view event;
-    int r = bb_block_read(rest, &block);
-    for (uint64_t i = 0; r == 0 && i < block.count; i++) {
-        r = bb_event_read(rest, &event);
+    uint64_t most = INT64_MAX - BB_MESSAGE_MAX; /* of a first event; the others count on from it */
+    return block->session <= most && block->time <= most && block->source <= most &&
+           block->sequence <= most && block->instance <= most && block->count <= BB_MESSAGE_MAX;
+}
+
+/* The events of @block, which fill @bytes. */
+static int write_events(struct bb_slice bytes,
+                        const struct bb_block *block,
+                        uint64_t server,
+                        enum bb_event_shape shape,
+                        struct bb_buf *out)
+{
+    for (uint64_t i = 0; i < block->count; i++) {
+        struct bb_event_view event;
+        int r = bb_event_read(&bytes, &event);
+        r = r < 0 ? r : event.error;
         if (r < 0) {
             return r;
         }
         struct bb_event_meta meta = {
             .server = server,
-            .session = block.session,
-            .instance = block.instance + i,
-            .sequence = block.sequence + i,
-            .time = block.time,
-            .source = block.source,
+            .session = block->session,
+            .instance = block->instance + i,
+            .sequence = block->sequence + i,
+            .time = block->time,
+            .source = block->source,
         };
-        if (!*first) {
+        if (out->len > 0 && out->data[out->len - 1] != '[') {
             bb_buf_append_byte(out, ',');
         }
-        *first = false;
         r = bb_event_json_write(out, &meta, &event, shape);
+        if (r < 0) {
+            return r;
+        }
     }
+    return bytes.len == 0 ? 0 : BB_EMALFORMED;
+}
+
+static int write_blocks(struct bb_slice rest, uint64_t server, enum bb_event_shape shape, struct bb_buf *out)
+{
+    struct bb_block block;
+    int r = 0;
+    bb_buf_append(out, ",\"events\":[", 11);
+    while (r == 0 && rest.len > 0) {
+        r = bb_block_read(&rest, &block);
+        r = r == 0 && !numbers_fit(&block) ? BB_EMALFORMED : r;
+        if (r == 0) {
+            r = write_events(bb_slice(rest.data, block.length), &block, server, shape, out);
+            rest = bb_slice(rest.data + block.length, rest.len - block.length);
+        }
+    }
+    bb_buf_append_byte(out, ']');
     return r;
 }
 
-int bb_message_json_write(struct bb_slice bytes, uint64_t server, enum bb_event_shape shape, struct bb_buf *out)
+int bb_message_json_write(struct bb_slice bytes,
+                          uint64_t server,
+                          enum bb_event_shape shape,
+                          struct bb_buf *out)
 {
     struct bb_msg msg = {0};
+    size_t before = out->len;
     int r = bb_msg_decode(bytes, &msg);
     if (r < 0) {
         return r;
@@ -197,14 +263,12 @@ int bb_message_json_write(struct bb_slice bytes, uint64_t server, enum bb_event_
         r = write_field(&msg, &row->fields[i], out);
     }
     if (r == 0 && msg.type == BB_MSG_DELIVER) {
-        bool first = true;
-        struct bb_slice rest = msg.body;
-        bb_buf_append(out, ",\"events\":[", 11);
-        while (r == 0 && rest.len > 0) {
-            r = write_block(&rest, server, shape, &first, out);
-        }
-        bb_buf_append_byte(out, ']');
+        r = write_blocks(msg.body, server, shape, out);
     }
     bb_buf_append_byte(out, '}');
-    return r < 0 ? r : out->error;
+    r = r < 0 ? r : out->error;
+    if (r < 0) {
+        out->len = before;
+    }
+    return r;
 }

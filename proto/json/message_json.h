@@ -25,6 +25,10 @@ int bb_message_json_read(struct bb_slice text, struct bb_buf *out, struct bb_buf
  * @server: the broker's number, for event ids
  * @shape:  of the events it carries
  *
- * Return: 0, what bb_msg_decode() says, or BB_ENOMEM.
+ * Return: 0; what bb_msg_decode(), bb_block_read() and bb_event_read() say, or BB_ENOMEM, and @out has its old
+ * content.
  */
-int bb_message_json_write(struct bb_slice bytes, uint64_t server, enum bb_event_shape shape, struct bb_buf *out);
+int bb_message_json_write(struct bb_slice bytes,
+                          uint64_t server,
+                          enum bb_event_shape shape,
+                          struct bb_buf *out);

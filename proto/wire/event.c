@@ -82,7 +82,8 @@ int bb_event_attributes(struct bb_slice attributes, struct bb_attributes *ret_at
     for (uint64_t i = 0; i < n; i++) {
         struct bb_slice name = bb_mp_read_str(&reader);
         size_t row = 0;
-        while (row < BB_COUNT(attribute_rows) && !bb_slice_equal(name, bb_slice_str(attribute_rows[row].name))) {
+        while (row < BB_COUNT(attribute_rows) &&
+               !bb_slice_equal(name, bb_slice_str(attribute_rows[row].name))) {
             row++;
         }
         if (reader.error != 0 || row == BB_COUNT(attribute_rows) || (seen & 1u << row) != 0) {
@@ -92,6 +93,9 @@ int bb_event_attributes(struct bb_slice attributes, struct bb_attributes *ret_at
         if (attribute_rows[row].read(&reader, &result) < 0 || reader.error != 0) {
             return BB_EEVENT;
         }
+    }
+    if (reader.error != 0) {
+        return BB_EEVENT; /* not a map */
     }
     *ret_attributes = result;
     return 0;
@@ -120,13 +124,13 @@ static int scan_part(const uint8_t *p, const uint8_t *end, size_t *ret_len, int 
 int bb_event_read(struct bb_slice *rest, struct bb_event_view *ret_event)
 {
     const uint8_t *p = rest->data;
-    const uint8_t *end = p + rest->len;
     size_t len = 0;
     ret_event->error = 0;
     ret_event->attributes = (struct bb_slice){0};
     if (rest->len < 3 || (*p != 0x92 && *p != 0x93)) {
         return BB_EMALFORMED; /* an event is an array of two or three */
     }
+    const uint8_t *end = p + rest->len;
     bool has_attributes = *p++ == 0x93;
     struct bb_mp_reader reader = {.p = p, .end = end, .error = 0};
     ret_event->path = bb_mp_read_str(&reader);
@@ -221,7 +225,7 @@ size_t bb_block_write(uint8_t *to, const struct bb_block *block)
     return (size_t)(p - to);
 }
 
-int bb_block_read(struct bb_slice *rest, struct bb_block *ret_block)
+int bb_block_read_head(struct bb_slice *rest, struct bb_block *ret_block)
 {
     struct bb_mp_reader reader = bb_mp_reader(*rest);
     uint64_t n = bb_mp_read_array(&reader);
@@ -232,13 +236,26 @@ int bb_block_read(struct bb_slice *rest, struct bb_block *ret_block)
     for (size_t i = 0; i < 7; i++) {
         values[i] = bb_mp_read_uint(&reader);
     }
-    for (uint64_t i = 7; i < n; i++) {
+    for (uint64_t i = 7; i < n && reader.error == 0; i++) {
         bb_mp_skip(&reader);
     }
-    if (reader.error != 0 || values[6] > (uint64_t)(reader.end - reader.p)) {
+    if (reader.error != 0) {
         return BB_EMALFORMED;
     }
-    *ret_block = (struct bb_block){values[0], values[1], values[2], values[3], values[4], values[5], values[6]};
+    *ret_block =
+        (struct bb_block){values[0], values[1], values[2], values[3], values[4], values[5], values[6]};
     *rest = bb_slice(reader.p, (size_t)(reader.end - reader.p));
+    return 0;
+}
+
+int bb_block_read(struct bb_slice *rest, struct bb_block *ret_block)
+{
+    struct bb_slice after = *rest;
+    struct bb_block block;
+    if (bb_block_read_head(&after, &block) < 0 || block.length > after.len) {
+        return BB_EMALFORMED;
+    }
+    *ret_block = block;
+    *rest = after;
     return 0;
 }

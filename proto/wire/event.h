@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define BB_EVENT_ID_MAX 64
-#define BB_HEADERS_MAX 64
+#define BB_EVENT_ID_MAX     64
+#define BB_HEADERS_MAX      64
 #define BB_PAYLOAD_TYPE_MAX 128
 
 /* One event of a batch; borrows from the batch. */
@@ -25,7 +25,7 @@ struct bb_event_view {
 
 /* PROTOCOL 4, the attributes. Slices borrow from the event. */
 struct bb_attributes {
-    struct bb_slice id; /* one MessagePack value, integer or text; empty if there is none */
+    struct bb_slice id;      /* one MessagePack value, integer or text; empty if there is none */
     struct bb_slice headers; /* one MessagePack map of texts; empty if there is none */
     struct bb_slice payload_type;
     int64_t source_time; /* microseconds since the epoch */
@@ -58,7 +58,7 @@ struct bb_block {
  */
 int bb_event_read(struct bb_slice *rest, struct bb_event_view *ret_event);
 
-/** bb_event_attributes() - read the attributes of an event that bb_event_read() found good. */
+/** bb_event_attributes() - read the attributes of an event; empty bytes are none. Return: 0 or BB_EEVENT. */
 int bb_event_attributes(struct bb_slice attributes, struct bb_attributes *ret_attributes);
 
 /** bb_event_write() - append an event; @payload is one MessagePack value; @attributes NULL for none. */
@@ -70,5 +70,8 @@ void bb_event_write(struct bb_buf *out,
 /** bb_block_write() - write the head of @block to @to, which has BB_BLOCK_HEAD_MAX bytes; returns its length. */
 size_t bb_block_write(uint8_t *to, const struct bb_block *block);
 
-/** bb_block_read() - take the head of a block off the front of @rest. Return: 0 or BB_EMALFORMED. */
+/** bb_block_read_head() - take the head of a block off the front of @rest. Return: 0 or BB_EMALFORMED. */
+int bb_block_read_head(struct bb_slice *rest, struct bb_block *ret_block);
+
+/** bb_block_read() - the same, and its events must follow in @rest. Return: 0 or BB_EMALFORMED. */
 int bb_block_read(struct bb_slice *rest, struct bb_block *ret_block);

@@ -36,10 +36,10 @@ static const struct bb_msg_row rows[] = {
 
 /* Type to row without a search: message types are small numbers. */
 static const uint8_t row_of_type[BB_MSG_ERROR + 1] = {
-    [BB_MSG_HELLO] = 1,       [BB_MSG_PUBLISH] = 2, [BB_MSG_SUBSCRIBE] = 3,   [BB_MSG_UNSUBSCRIBE] = 4,
-    [BB_MSG_CREDIT] = 5,      [BB_MSG_PING] = 6,    [BB_MSG_PONG] = 7,        [BB_MSG_STATUS] = 8,
-    [BB_MSG_MATCHES] = 9,     [BB_MSG_GOODBYE] = 10, [BB_MSG_WELCOME] = 11,   [BB_MSG_SUBSCRIBED] = 12,
-    [BB_MSG_ACK] = 13,        [BB_MSG_DELIVER] = 14, [BB_MSG_GAP] = 15,       [BB_MSG_RESULT] = 16,
+    [BB_MSG_HELLO] = 1,   [BB_MSG_PUBLISH] = 2,  [BB_MSG_SUBSCRIBE] = 3, [BB_MSG_UNSUBSCRIBE] = 4,
+    [BB_MSG_CREDIT] = 5,  [BB_MSG_PING] = 6,     [BB_MSG_PONG] = 7,      [BB_MSG_STATUS] = 8,
+    [BB_MSG_MATCHES] = 9, [BB_MSG_GOODBYE] = 10, [BB_MSG_WELCOME] = 11,  [BB_MSG_SUBSCRIBED] = 12,
+    [BB_MSG_ACK] = 13,    [BB_MSG_DELIVER] = 14, [BB_MSG_GAP] = 15,      [BB_MSG_RESULT] = 16,
     [BB_MSG_ERROR] = 17,
 };
 

@@ -17,10 +17,10 @@
 #define BB_CLIENT_ID_LEN 16
 
 /* PROTOCOL 12. */
-#define BB_FRAMES_MAX 16
+#define BB_FRAMES_MAX      16
 #define BB_MESSAGE_DEFAULT ((size_t)1 << 20)
-#define BB_MESSAGE_MAX ((size_t)16 << 20)
-#define BB_EVENTS_MAX 65536
+#define BB_MESSAGE_MAX     ((size_t)16 << 20)
+#define BB_EVENTS_MAX      65536
 
 enum bb_msg_type {
     BB_MSG_NONE = 0,
@@ -122,7 +122,7 @@ bool bb_msg_is_head(struct bb_slice bytes);
  * Everything in the head is bounded and checked for well-formedness; what RAW fields mean is for the
  * caller to read. The body is not looked at.
  *
- * Return: 0, BB_EMALFORMED, BB_ETOODEEP, BB_EUTF8, or BB_EUNKNOWN for a type without a row.
+ * Return: 0, BB_EMALFORMED, BB_ETOODEEP, BB_ETOOBIG, BB_EUTF8, or BB_EUNKNOWN for a type without a row.
  */
 int bb_msg_decode(struct bb_slice bytes, struct bb_msg *ret_msg);
 

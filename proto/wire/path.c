@@ -140,8 +140,8 @@ int bb_pattern_translate(struct bb_slice text, char out[BB_PATH_MAX])
         }
         if (bb_segment_is(segment, '+')) {
             pattern[at] = '?';
-        } else if (bb_segment_is(segment, '#') && end == text.len) {
-            pattern[at] = '*';
+        } else if (bb_segment_is(segment, '#')) {
+            pattern[at] = '*'; /* before the end it is refused, as `*` is */
         }
         if (end < text.len) {
             pattern[end] = '/';

@@ -1,0 +1,602 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* accept4() */
+#include "broker/plug/plug_zmtp.h"
+
+#include "proto/base/error.h"
+#include "proto/wire/message.h"
+
+#include "broker/plug/conn.h"
+#include "broker/plug/edge.h"
+#include "broker/plug/zmtp.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define EVENTS_MAX 64
+#define ACCEPTS_MAX 64
+
+/* A peer that has not finished the handshake by then is cut off. */
+#define HANDSHAKE_US UINT64_C(3000000)
+
+/* A frame that has begun comes on within this time. */
+#define FRAME_US UINT64_C(30000000)
+
+/* What is still to be written to a peer that is being closed has this time. */
+#define LINGER_US UINT64_C(1000000)
+
+struct peer {
+    int fd;
+    bool listening; /* not a peer: a socket to accept from */
+    bool writable_wanted;
+    bool dirty;   /* has something to write, in the plug's list */
+    bool closing; /* written out, then closed; nothing is read any more */
+    struct bk_client *client; /* NULL: not open yet, or closing */
+    struct peer *next;
+    struct peer *prev;
+    struct peer *next_dirty;
+    uint64_t since; /* state, frame or closing began */
+    struct bk_zmtp zmtp;
+    struct bk_edge edge;
+    struct bk_conn_in in;
+    struct bk_conn_out out;
+    struct bb_buf joined; /* frames of a message that is not whole */
+    size_t n_frames;
+};
+
+struct plug_zmtp {
+    struct bk_door door;
+    const struct bk_plug_context *context;
+    int epoll;
+    struct peer *peers;
+    struct peer *listeners;
+    struct peer *dirty;
+    struct peer *dead; /* freed when no event of this step can mean them any more */
+    struct bk_bytes *spare;
+    struct bk_edge_scratch scratch;
+    struct bb_buf handshake; /* scratch */
+    uint64_t now;
+    bool accepting;
+    bool is_full;
+};
+
+static struct plug_zmtp *of(struct bk_plug *plug)
+{
+    return BB_CONTAINER(BB_CONTAINER(plug, struct bk_door, plug), struct plug_zmtp, door);
+}
+
+static struct plug_zmtp *of_door(struct bk_door *door)
+{
+    return BB_CONTAINER(door, struct plug_zmtp, door);
+}
+
+static struct bk_meter *meter_of(const struct plug_zmtp *plug)
+{
+    return bk_core_meter(plug->context->core);
+}
+
+/* --- peers ---------------------------------------------------------------------------------------- */
+
+static int watch(struct plug_zmtp *plug, struct peer *peer, int operation, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = peer};
+    return epoll_ctl(plug->epoll, operation, peer->fd, &event) == 0 ? 0 : BB_ESYSTEM;
+}
+
+static void listeners_watch(struct plug_zmtp *plug, bool accepting)
+{
+    for (struct peer *listener = plug->listeners; listener != NULL; listener = listener->next) {
+        (void)watch(plug, listener, EPOLL_CTL_MOD, accepting ? EPOLLIN : 0);
+    }
+    plug->is_full = !accepting;
+}
+
+static void dirty_add(struct plug_zmtp *plug, struct peer *peer)
+{
+    if (!peer->dirty) {
+        peer->dirty = true;
+        peer->next_dirty = plug->dirty;
+        plug->dirty = peer;
+    }
+}
+
+/* The end of a connection. The struct lives until the step is over. */
+static void peer_end(struct plug_zmtp *plug, struct peer *peer)
+{
+    if (peer->fd < 0) {
+        return;
+    }
+    (void)close(peer->fd); /* leaves epoll by itself */
+    peer->fd = -1;
+    struct bk_client *client = peer->client;
+    peer->client = NULL;
+    if (client != NULL) {
+        bk_core_client_gone(plug->context->core, client);
+    }
+    *(peer->prev != NULL ? &peer->prev->next : &plug->peers) = peer->next;
+    if (peer->next != NULL) {
+        peer->next->prev = peer->prev;
+    }
+    plug->context->crowd->n--;
+    peer->next = plug->dead;
+    plug->dead = peer;
+}
+
+static void peer_free(struct peer *peer)
+{
+    bk_edge_fini(&peer->edge);
+    bk_conn_in_fini(&peer->in);
+    bk_conn_out_fini(&peer->out);
+    bb_buf_fini(&peer->joined);
+    free(peer);
+}
+
+static void dead_free(struct plug_zmtp *plug)
+{
+    struct peer *kept = NULL;
+    while (plug->dead != NULL) {
+        struct peer *peer = plug->dead;
+        plug->dead = peer->next;
+        if (peer->dirty) { /* still in that list; the flush takes it off */
+            peer->next = kept;
+            kept = peer;
+        } else {
+            peer_free(peer);
+        }
+    }
+    plug->dead = kept;
+}
+
+/* Write what waits, then close. */
+static void peer_close(struct plug_zmtp *plug, struct peer *peer)
+{
+    peer->closing = true;
+    peer->client = NULL;
+    peer->since = plug->now;
+    bk_conn_in_fini(&peer->in);
+    dirty_add(plug, peer);
+}
+
+/* --- sending -------------------------------------------------------------------------------------- */
+
+static int send_frame(struct plug_zmtp *plug, struct peer *peer, const struct bk_part *part, bool more)
+{
+    uint8_t head[BK_ZMTP_HEAD_MAX];
+    size_t len = bk_zmtp_head(head, part->len, more);
+    int r = bk_conn_out_copy(&peer->out, meter_of(plug), head, len);
+    return r < 0 ? r : bk_conn_out_part(&peer->out, meter_of(plug), part);
+}
+
+static int door_send(struct bk_door *door, void *to, const struct bk_part *parts, size_t n_parts)
+{
+    struct plug_zmtp *plug = of_door(door);
+    struct peer *peer = to;
+    struct bk_part text = {0};
+    if (peer->fd < 0 || peer->closing) {
+        return BB_ECLOSED;
+    }
+    if (peer->edge.json) {
+        struct bb_slice json = {0};
+        if (bk_edge_to_json(plug->context, &peer->edge, &plug->scratch, parts, n_parts, &json) < 0) {
+            return BB_ECLOSED;
+        }
+        text = (struct bk_part){NULL, json.data, json.len};
+        parts = &text;
+        n_parts = 1;
+    }
+    for (size_t i = 0; i < n_parts; i++) {
+        if (send_frame(plug, peer, &parts[i], i + 1 < n_parts) < 0) {
+            return BB_ECLOSED; /* a part may be out: no way back but the end */
+        }
+    }
+    dirty_add(plug, peer);
+    return 0;
+}
+
+static void door_close_peer(struct bk_door *door, void *to, bool shut_out)
+{
+    (void)shut_out; /* the connection ends either way */
+    peer_close(of_door(door), to);
+}
+
+static void peer_write(struct plug_zmtp *plug, struct peer *peer)
+{
+    if (bk_conn_out_write(&peer->out, peer->fd) < 0 || (peer->closing && peer->out.bytes == 0)) {
+        peer_end(plug, peer);
+        return;
+    }
+    bool wanted = peer->out.bytes > 0;
+    if (wanted != peer->writable_wanted) {
+        peer->writable_wanted = wanted;
+        (void)watch(plug, peer, EPOLL_CTL_MOD, (peer->closing ? 0 : EPOLLIN) | (wanted ? EPOLLOUT : 0u));
+    }
+}
+
+static void flush(struct bk_plug *base)
+{
+    struct plug_zmtp *plug = of(base);
+    while (plug->dirty != NULL) {
+        struct peer *peer = plug->dirty;
+        plug->dirty = peer->next_dirty;
+        peer->dirty = false;
+        if (peer->fd >= 0) {
+            peer_write(plug, peer);
+        }
+    }
+    dead_free(plug);
+}
+
+/* --- receiving ------------------------------------------------------------------------------------ */
+
+static int greet(struct plug_zmtp *plug, struct peer *peer)
+{
+    uint8_t greeting[BK_ZMTP_GREETING_LEN];
+    bk_zmtp_greeting(greeting);
+    dirty_add(plug, peer);
+    return bk_conn_out_copy(&peer->out, meter_of(plug), greeting, sizeof(greeting));
+}
+
+static int send_handshake(struct plug_zmtp *plug, struct peer *peer)
+{
+    int r = plug->handshake.error;
+    dirty_add(plug, peer);
+    return r != 0 ? r
+                  : bk_conn_out_copy(&peer->out, meter_of(plug), plug->handshake.data, plug->handshake.len);
+}
+
+static int send_ready(struct plug_zmtp *plug, struct peer *peer)
+{
+    bb_buf_reset(&plug->handshake);
+    bk_zmtp_ready(&plug->handshake);
+    return send_handshake(plug, peer);
+}
+
+/* PROTOCOL 1. */
+static int refuse_routing_id(struct plug_zmtp *plug, struct peer *peer)
+{
+    struct bb_msg msg = {
+        .type = BB_MSG_ERROR,
+        .code = bb_slice_str(bb_errcode(BB_EROUTINGID)),
+        .text = bb_slice_str(bb_strerror(BB_EROUTINGID)),
+    };
+    int r = send_ready(plug, peer);
+    bb_buf_reset(&plug->handshake);
+    bb_msg_encode(&plug->handshake, &msg);
+    struct bk_part part = {NULL, plug->handshake.data, plug->handshake.len};
+    if (r == 0) {
+        r = plug->handshake.error != 0 ? BB_ENOMEM : send_frame(plug, peer, &part, false);
+    }
+    peer_close(plug, peer);
+    return r;
+}
+
+static void take_message(struct plug_zmtp *plug, struct peer *peer, struct bb_slice bytes, struct bk_bytes *owner)
+{
+    if (peer->client == NULL) {
+        peer->client = bk_core_client_add(plug->context->core, peer);
+    }
+    if (peer->client == NULL) {
+        peer_close(plug, peer); /* too many, or ending */
+        return;
+    }
+    bk_edge_take(plug->context, &peer->edge, &plug->scratch, peer->client, bytes, owner);
+}
+
+/* One more frame: the message is this alone, or what was put together so far. */
+static int take_frame(struct plug_zmtp *plug, struct peer *peer, const struct bk_zmtp_input *input)
+{
+    if (peer->n_frames == 0 && !input->more) {
+        take_message(plug, peer, input->data, peer->in.chunk);
+        return 0;
+    }
+    peer->n_frames++;
+    if (peer->n_frames <= BB_FRAMES_MAX && peer->joined.len <= plug->context->max_message) {
+        bb_buf_append(&peer->joined, input->data.data, input->data.len);
+    }
+    if (input->more) {
+        return peer->joined.error;
+    }
+    bool too_many = peer->n_frames > BB_FRAMES_MAX || peer->joined.len > plug->context->max_message;
+    struct bb_buf joined = peer->joined;
+    peer->joined = BB_BUF_INIT;
+    peer->n_frames = 0;
+    if (joined.error == 0 && too_many && peer->client != NULL) {
+        bk_core_bad_message(plug->context->core, peer->client, BB_ETOOBIG, NULL);
+    } else if (joined.error == 0 && !too_many) {
+        take_message(plug, peer, bb_buf_slice(&joined), NULL);
+    }
+    int r = joined.error;
+    bb_buf_fini(&joined);
+    return r;
+}
+
+static int take_too_big(struct plug_zmtp *plug, struct peer *peer)
+{
+    struct bk_client *client = peer->client;
+    if (client != NULL) {
+        bk_core_bad_message(plug->context->core, client, BB_ETOOBIG, NULL);
+    }
+    if (peer->client != NULL) { /* what follows cannot be told apart any more */
+        bk_core_client_gone(plug->context->core, client);
+    }
+    peer_close(plug, peer);
+    return 0;
+}
+
+/* Returns 0 to go on, 1 when more bytes are needed, or why the connection ends. */
+static int take_step(struct plug_zmtp *plug, struct peer *peer, size_t *ret_wanted)
+{
+    struct bk_zmtp_input input;
+    enum bk_zmtp_step step = bk_zmtp_step(&peer->zmtp, bk_conn_in_bytes(&peer->in), &input);
+    *ret_wanted = input.wanted;
+    peer->in.start += input.used;
+    switch (step) {
+    case BK_ZMTP_MORE:
+        return 1;
+    case BK_ZMTP_SILENT:
+        return 0;
+    case BK_ZMTP_READY_IN:
+        return send_ready(plug, peer);
+    case BK_ZMTP_ROUTED:
+        return refuse_routing_id(plug, peer);
+    case BK_ZMTP_PING:
+        bb_buf_reset(&plug->handshake);
+        bk_zmtp_pong(&plug->handshake, input.data);
+        return send_handshake(plug, peer);
+    case BK_ZMTP_FRAME:
+        return take_frame(plug, peer, &input);
+    case BK_ZMTP_TOO_BIG:
+        return take_too_big(plug, peer);
+    case BK_ZMTP_BROKEN:
+        break;
+    }
+    return BB_EMALFORMED;
+}
+
+/* Returns bytes read. */
+static size_t peer_read(struct plug_zmtp *plug, struct peer *peer)
+{
+    size_t wanted = 0;
+    ssize_t n = bk_conn_in_read(&peer->in, meter_of(plug), &plug->spare, peer->fd);
+    int r = n < 0 ? (int)n : 0;
+    while (r == 0 && !peer->closing && peer->fd >= 0) {
+        r = take_step(plug, peer, &wanted);
+    }
+    if (peer->fd < 0 || peer->closing) {
+        return n > 0 ? (size_t)n : 0;
+    }
+    if (r == 1) {
+        peer->since = plug->now; /* it moves on */
+        r = bk_conn_in_keep(&peer->in, meter_of(plug), &plug->spare, wanted);
+    }
+    if (r < 0) {
+        peer_end(plug, peer);
+    }
+    return n > 0 ? (size_t)n : 0;
+}
+
+/* --- accepting ------------------------------------------------------------------------------------ */
+
+static void set_tcp_options(int fd)
+{
+    const struct {
+        int level;
+        int option;
+        int value;
+    } rows[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},          {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, 30},        {IPPROTO_TCP, TCP_KEEPINTVL, 10},
+        {IPPROTO_TCP, TCP_KEEPCNT, 3},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT, 60000}, /* also cuts off who keeps its window shut */
+    };
+    for (size_t i = 0; i < BB_COUNT(rows); i++) { /* on a unix socket they fail, and matter to nobody */
+        (void)setsockopt(fd, rows[i].level, rows[i].option, &rows[i].value, sizeof(int));
+    }
+}
+
+static int peer_add(struct plug_zmtp *plug, int fd)
+{
+    struct peer *peer = calloc(1, sizeof(*peer));
+    if (peer == NULL) {
+        return BB_ENOMEM;
+    }
+    peer->fd = fd;
+    peer->since = plug->now;
+    bk_zmtp_init(&peer->zmtp, plug->context->max_message);
+    if (watch(plug, peer, EPOLL_CTL_ADD, EPOLLIN) < 0) {
+        free(peer);
+        return BB_ESYSTEM;
+    }
+    peer->next = plug->peers;
+    if (peer->next != NULL) {
+        peer->next->prev = peer;
+    }
+    plug->peers = peer;
+    plug->context->crowd->n++;
+    if (greet(plug, peer) < 0) {
+        peer_end(plug, peer);
+    }
+    return 0;
+}
+
+static void accept_some(struct plug_zmtp *plug, const struct peer *listener)
+{
+    const struct bk_crowd *crowd = plug->context->crowd;
+    for (int i = 0; i < ACCEPTS_MAX; i++) {
+        if (crowd->n >= crowd->max - crowd->max / 10) { /* the rest of the descriptors is for others */
+            listeners_watch(plug, false);
+            return;
+        }
+        int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE) {
+                listeners_watch(plug, false);
+            }
+            return;
+        }
+        set_tcp_options(fd);
+        if (peer_add(plug, fd) < 0) {
+            (void)close(fd);
+        }
+    }
+}
+
+static int door_bind(struct bk_door *door, const char *endpoint, bool insecure, struct bb_buf *err)
+{
+    struct plug_zmtp *plug = of_door(door);
+    int fd = -1;
+    struct peer *listener = calloc(1, sizeof(*listener));
+    int r = listener == NULL ? BB_ENOMEM : bk_endpoint_listen(endpoint, insecure, &door->endpoints, err, &fd);
+    if (r < 0) {
+        free(listener);
+        return r;
+    }
+    listener->fd = fd;
+    listener->listening = true;
+    listener->next = plug->listeners;
+    plug->listeners = listener;
+    return watch(plug, listener, EPOLL_CTL_ADD, EPOLLIN);
+}
+
+static void door_stop_accepting(struct bk_door *door)
+{
+    struct plug_zmtp *plug = of_door(door);
+    plug->accepting = false;
+    while (plug->listeners != NULL) {
+        struct peer *listener = plug->listeners;
+        plug->listeners = listener->next;
+        (void)close(listener->fd);
+        free(listener);
+    }
+}
+
+/* --- the plug ------------------------------------------------------------------------------------- */
+
+static size_t items(struct bk_plug *base, zmq_pollitem_t *to)
+{
+    to[0] = (zmq_pollitem_t){.fd = of(base)->epoll, .events = ZMQ_POLLIN};
+    return 1;
+}
+
+static bool step(struct bk_plug *base, uint64_t now, size_t budget)
+{
+    struct plug_zmtp *plug = of(base);
+    struct epoll_event events[EVENTS_MAX];
+    size_t taken = 0;
+    plug->now = now;
+    int n = epoll_wait(plug->epoll, events, EVENTS_MAX, 0);
+    for (int i = 0; i < n; i++) {
+        struct peer *peer = events[i].data.ptr;
+        if (peer->listening) {
+            accept_some(plug, peer);
+            continue;
+        }
+        if (peer->fd >= 0 && (events[i].events & EPOLLOUT) != 0) {
+            peer_write(plug, peer);
+        }
+        if (peer->fd >= 0 && peer->closing && (events[i].events & (EPOLLHUP | EPOLLERR)) != 0) {
+            peer_end(plug, peer);
+        }
+        if (peer->fd >= 0 && !peer->closing && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
+            taken += peer_read(plug, peer);
+        }
+        if (taken >= budget && i + 1 < n) { /* what is not looked at is told again */
+            return true;
+        }
+    }
+    return n == EVENTS_MAX || taken >= budget;
+}
+
+static bool is_late(const struct plug_zmtp *plug, const struct peer *peer)
+{
+    uint64_t since = plug->now - BB_MIN(peer->since, plug->now);
+    if (peer->closing) {
+        return since > LINGER_US;
+    }
+    if (peer->zmtp.state != BK_ZMTP_OPEN) {
+        return since > HANDSHAKE_US;
+    }
+    return since > FRAME_US && (peer->in.chunk != NULL || peer->n_frames > 0);
+}
+
+static void tick(struct bk_plug *base, uint64_t now)
+{
+    struct plug_zmtp *plug = of(base);
+    struct peer *peer = plug->peers;
+    plug->now = now;
+    while (peer != NULL) {
+        struct peer *next = peer->next;
+        if (is_late(plug, peer)) {
+            peer_end(plug, peer);
+            next = plug->peers; /* others may have gone with it: begin again */
+        }
+        peer = next;
+    }
+    dead_free(plug);
+    const struct bk_crowd *crowd = plug->context->crowd; /* of the windows as well: nobody says when they went */
+    if (plug->is_full && plug->accepting && crowd->n < crowd->max - crowd->max / 5) {
+        listeners_watch(plug, true);
+    }
+}
+
+static void close_plug(struct bk_plug *base)
+{
+    struct plug_zmtp *plug = of(base);
+    flush(base); /* goodbyes; what a socket does not take at once stays behind */
+    door_stop_accepting(&plug->door);
+    while (plug->peers != NULL) {
+        peer_end(plug, plug->peers);
+    }
+    flush(base);
+    dead_free(plug);
+}
+
+static void free_plug(struct bk_plug *base)
+{
+    struct plug_zmtp *plug = of(base);
+    bk_bytes_unref(plug->spare);
+    bk_endpoints_fini(&plug->door.endpoints);
+    bk_edge_scratch_fini(&plug->scratch);
+    bb_buf_fini(&plug->handshake);
+    (void)close(plug->epoll);
+    free(plug);
+}
+
+static const struct bk_plug_ops plug_ops = {
+    .items = items,
+    .step = step,
+    .flush = flush,
+    .tick = tick,
+    .close = close_plug,
+    .free = free_plug,
+};
+
+static const struct bk_door_ops door_ops = {
+    .bind = door_bind,
+    .stop_accepting = door_stop_accepting,
+    .send = door_send,
+    .close_peer = door_close_peer,
+};
+
+int bk_plug_zmtp_new(const struct bk_plug_context *context, struct bk_door **ret_door)
+{
+    struct plug_zmtp *plug = calloc(1, sizeof(*plug));
+    if (plug == NULL) {
+        return BB_ENOMEM;
+    }
+    plug->door.plug.ops = &plug_ops;
+    plug->door.ops = &door_ops;
+    plug->context = context;
+    plug->accepting = true;
+    plug->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (plug->epoll < 0) {
+        free(plug);
+        return BB_ESYSTEM;
+    }
+    *ret_door = &plug->door;
+    return 0;
+}

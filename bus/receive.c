@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How what came reaches the application: by a callback at once, or kept for bb_receive(). */
+#include "proto/base/error.h"
+
+#include "bus/subscription.h"
+
+#include <stdlib.h>
+
+/* Calls on_events until all is read; the lock is given up meanwhile. */
+static void call_events(struct bb_subscription *sub, struct bb_delivery *delivery)
+{
+    struct bb_bus *bus = sub->bus;
+    struct bb_event events[BB_EVENTS_PER_CALL];
+    size_t n;
+    bb_bus_callback_begin(bus, sub);
+    while ((n = bb_delivery_read(delivery, events, BB_COUNT(events))) > 0) {
+        sub->options.on_events(sub, events, n, sub->options.arg);
+        if (atomic_load_explicit(&sub->is_closing, memory_order_acquire)) {
+            break;
+        }
+    }
+    bb_bus_callback_end(bus);
+    if (sub->is_abandoned) {
+        bb_subscription_free(sub);
+    } else {
+        bb_subscription_consumed(sub, delivery);
+    }
+}
+
+/* Small frames hold their bytes themselves, so what points into a frame moves with it. */
+static struct bb_slice rebase(struct bb_slice slice, const uint8_t *from, const uint8_t *to)
+{
+    return slice.len > 0 ? bb_slice(to + (slice.data - from), slice.len) : slice;
+}
+
+/* Keeps it for bb_receive(): a copy with frames of its own behind it. */
+static int queue_delivery(struct bb_subscription *sub, struct bb_delivery *delivery)
+{
+    struct bb_delivery *kept = malloc(sizeof(*kept) + delivery->n_frames * sizeof(zmq_msg_t));
+    if (kept == NULL) {
+        return BB_ENOMEM;
+    }
+    *kept = *delivery;
+    kept->frames = (zmq_msg_t *)(void *)(kept + 1);
+    const uint8_t *old_base = zmq_msg_data(&delivery->frames[0]);
+    for (size_t i = 0; i < kept->n_frames; i++) {
+        (void)zmq_msg_init(&kept->frames[i]);
+        (void)zmq_msg_move(&kept->frames[i], &delivery->frames[i]);
+        (void)zmq_msg_close(&delivery->frames[i]);
+    }
+    if (kept->flat.data == NULL) {
+        const uint8_t *base = zmq_msg_data(&kept->frames[0]);
+        kept->rest = rebase(kept->rest, old_base, base);
+        kept->ranges = rebase(kept->ranges, old_base, base);
+    }
+    kept->next = NULL;
+    *sub->queue_end = kept;
+    sub->queue_end = &kept->next;
+    bb_bus_changed(sub->bus);
+    return 0;
+}
+
+void bb_subscription_deliver(struct bb_subscription *sub, struct bb_delivery *delivery)
+{
+    delivery->server = sub->bus->server;
+    delivery->connection = sub->bus->n_sockets;
+    sub->received_bytes += delivery->bytes;
+    sub->unread_bytes += delivery->bytes;
+    if (sub->options.on_events != NULL) {
+        call_events(sub, delivery);
+    } else if (queue_delivery(sub, delivery) == 0) {
+        return;
+    } else {
+        bb_conn_drop(sub->bus, BB_ENOMEM, "no memory for what came");
+    }
+    bb_delivery_fini(delivery);
+}
+
+/* --- receiving by call -------------------------------------------------------------------------- */
+
+/* What the last call gave is not needed any more. */
+static void release_read(struct bb_subscription *sub)
+{
+    for (struct bb_delivery *delivery = sub->read; delivery != NULL; delivery = delivery->next) {
+        bb_subscription_consumed(sub, delivery);
+    }
+    bb_deliveries_free(sub->read);
+    sub->read = NULL;
+}
+
+static int wait_queue(struct bb_subscription *sub, int timeout_ms)
+{
+    struct bb_bus *bus = sub->bus;
+    uint64_t deadline = bb_deadline(timeout_ms);
+    int r = 0;
+    while (sub->queue == NULL) {
+        if (sub->state == BB_SUB_ENDED) {
+            return sub->error;
+        }
+        if (r < 0) {
+            return r;
+        }
+        r = timeout_ms == 0 && !bus->options.embedded ? BB_ETIMEOUT : bb_bus_check_wait(bus);
+        r = r < 0 ? r : bb_bus_wait(bus, deadline);
+    }
+    if (bus->is_closing) {
+        return BB_ECLOSED;
+    }
+    sub->reading = sub->queue;
+    sub->queue = NULL;
+    sub->queue_end = &sub->queue;
+    return 0;
+}
+
+/* Without the lock: nobody else touches `reading` and `read`. */
+static size_t read_some(struct bb_subscription *sub, struct bb_event *events, size_t max)
+{
+    struct bb_delivery **read_end = &sub->read;
+    size_t n = 0;
+    while (sub->reading != NULL && n < max) {
+        struct bb_delivery *delivery = sub->reading;
+        n += bb_delivery_read(delivery, events + n, max - n);
+        if (n < max) {
+            sub->reading = delivery->next;
+            delivery->next = NULL;
+            *read_end = delivery;
+            read_end = &delivery->next;
+        }
+    }
+    return n;
+}
+
+int bb_receive(bb_subscription *sub, struct bb_event *events, size_t max, int timeout_ms)
+{
+    struct bb_bus *bus = sub->bus;
+    if (sub->options.on_events != NULL) {
+        return BB_ESTATE;
+    }
+    if (max == 0) {
+        return BB_EINVAL;
+    }
+    size_t n = 0;
+    int r = 0;
+    max = max > INT32_MAX ? INT32_MAX : max;
+    while (r == 0 && n == 0) {
+        (void)pthread_mutex_lock(&bus->lock);
+        release_read(sub);
+        if (sub->reading == NULL) {
+            r = wait_queue(sub, timeout_ms);
+        }
+        (void)pthread_mutex_unlock(&bus->lock);
+        n = r < 0 ? 0 : read_some(sub, events, max);
+    }
+    return r < 0 ? r : (int)n;
+}
+
+void bb_subscription_get_counts(bb_subscription *sub, struct bb_subscription_counts *ret_counts)
+{
+    (void)pthread_mutex_lock(&sub->bus->lock);
+    *ret_counts = sub->counts;
+    (void)pthread_mutex_unlock(&sub->bus->lock);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A subscription as the broker sees it: asked for, asked for again after a reconnection, credited, ended. */
+#include "bus/subscription.h"
+
+#include "proto/base/error.h"
+#include "proto/wire/mp.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char *const overflow_names[] = {
+    [BB_OVERFLOW_SLIDE] = "slide",
+    [BB_OVERFLOW_DROP_OLDEST] = "drop_oldest",
+    [BB_OVERFLOW_DROP_NEWEST] = "drop_newest",
+    [BB_OVERFLOW_CONFLATE] = "conflate",
+    [BB_OVERFLOW_REFUSE] = "refuse",
+    [BB_OVERFLOW_DISCONNECT] = "disconnect",
+};
+
+struct bb_subscription *bb_subscription_find(struct bb_bus *bus, uint64_t number)
+{
+    return bb_map_find(&bus->subs, bb_slice(&number, sizeof(number)));
+}
+
+/* --- asking ------------------------------------------------------------------------------------- */
+
+static void write_from(const struct bb_subscription *sub, struct bb_buf *out)
+{
+    if (sub->has_started) {
+        bb_places_write(sub, out);
+        return;
+    }
+    switch (sub->options.from) {
+    case BB_FROM_NEW:
+        bb_mp_write_str(out, bb_slice_str("new"));
+        break;
+    case BB_FROM_LAST:
+        bb_mp_write_str(out, bb_slice_str("last"));
+        break;
+    case BB_FROM_SEQUENCE:
+        bb_mp_write_uint(out, sub->options.from_value);
+        break;
+    case BB_FROM_TIME:
+        bb_mp_write_map(out, 1);
+        bb_mp_write_str(out, bb_slice_str("time"));
+        bb_mp_write_uint(out, sub->options.from_value);
+        break;
+    }
+}
+
+static void write_options(const struct bb_subscription *sub, struct bb_buf *out)
+{
+    bool has_overflow = sub->options.overflow != BB_OVERFLOW_SLIDE;
+    bool has_budget = sub->options.budget != 0;
+    bb_mp_write_map(out, 2u + has_overflow + has_budget);
+    bb_mp_write_str(out, bb_slice_str("bytes"));
+    bb_mp_write_uint(out, sub->granted_bytes);
+    bb_mp_write_str(out, bb_slice_str("events"));
+    bb_mp_write_uint(out, sub->granted_events);
+    if (has_overflow) {
+        bb_mp_write_str(out, bb_slice_str("overflow"));
+        bb_mp_write_str(out, bb_slice_str(overflow_names[sub->options.overflow]));
+    }
+    if (has_budget) {
+        bb_mp_write_str(out, bb_slice_str("budget"));
+        bb_mp_write_uint(out, sub->options.budget);
+    }
+}
+
+/* What may be on its way: the window less what came earlier and is not read yet. */
+static uint64_t bytes_to_grant(const struct bb_subscription *sub)
+{
+    uint64_t window = sub->options.window_bytes;
+    return sub->received_bytes + (window > sub->unread_bytes ? window - sub->unread_bytes : 0);
+}
+
+void bb_subscription_ask(struct bb_subscription *sub)
+{
+    struct bb_bus *bus = sub->bus;
+    struct bb_buf from = BB_BUF_INIT;
+    struct bb_buf options = BB_BUF_INIT;
+    sub->connection = bus->n_sockets;
+    sub->received_bytes = 0;
+    sub->consumed_events = 0;
+    sub->granted_bytes = bytes_to_grant(sub);
+    sub->granted_events = sub->options.window_events;
+    write_from(sub, &from);
+    write_options(sub, &options);
+    sub->corr = ++bus->last_corr;
+    struct bb_msg msg = {
+        .type = BB_MSG_SUBSCRIBE,
+        .corr = sub->corr,
+        .sub = sub->number,
+        .patterns = bb_buf_slice(&sub->patterns),
+        .from = bb_buf_slice(&from),
+        .options = bb_buf_slice(&options),
+    };
+    if (from.error < 0 || options.error < 0 || bb_conn_send(bus, &msg) < 0) {
+        bb_conn_drop(bus, BB_ENOMEM, "subscribe could not be sent");
+    } else {
+        sub->state = BB_SUB_ASKED;
+    }
+    bb_buf_fini(&from);
+    bb_buf_fini(&options);
+}
+
+void bb_subscription_consumed(struct bb_subscription *sub, const struct bb_delivery *delivery)
+{
+    struct bb_bus *bus = sub->bus;
+    uint64_t window = sub->options.window_bytes;
+    sub->counts.events += delivery->n_events;
+    sub->counts.bytes += delivery->bytes;
+    sub->unread_bytes -= delivery->bytes;
+    if (delivery->connection == sub->connection) {
+        sub->consumed_events += delivery->n_events;
+    }
+    uint64_t bytes = bytes_to_grant(sub);
+    uint64_t events = sub->consumed_events + sub->options.window_events;
+    bool is_due = bytes >= sub->granted_bytes + window / 2 ||
+                  events >= sub->granted_events + sub->options.window_events / 2;
+    if (!is_due || !bb_bus_is_ready(bus) || sub->state == BB_SUB_ENDED || sub->is_closing) {
+        return;
+    }
+    /* Never less than before: credit only grows. */
+    sub->granted_bytes = BB_MAX(bytes, sub->granted_bytes);
+    sub->granted_events = BB_MAX(events, sub->granted_events);
+    struct bb_msg msg = {
+        .type = BB_MSG_CREDIT,
+        .sub = sub->number,
+        .bytes = sub->granted_bytes,
+        .events = sub->granted_events,
+    };
+    (void)bb_conn_send(bus, &msg);
+}
+
+/* --- all of them -------------------------------------------------------------------------------- */
+
+void bb_subscriptions_ready(struct bb_bus *bus)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        if (sub->state == BB_SUB_NEW) {
+            bb_subscription_ask(sub);
+        }
+    }
+}
+
+void bb_subscriptions_lost(struct bb_bus *bus)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        if (sub->state != BB_SUB_ENDED) {
+            sub->state = BB_SUB_NEW;
+        }
+    }
+}
+
+void bb_subscription_end(struct bb_subscription *sub, int error, const char *text, size_t text_len)
+{
+    if (sub->state == BB_SUB_ENDED) {
+        return;
+    }
+    sub->state = BB_SUB_ENDED;
+    sub->error = error;
+    (void)snprintf(sub->error_text, sizeof(sub->error_text), "%.*s", (int)text_len, text);
+    if (sub->options.on_ended != NULL) {
+        sub->bus->n_untold++;
+    }
+    bb_bus_changed(sub->bus);
+}
+
+void bb_subscriptions_end(struct bb_bus *bus, int error, const char *text)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        bb_subscription_end(sub, error, text, strlen(text));
+    }
+}
+
+void bb_subscriptions_refused(struct bb_bus *bus, uint64_t corr, int error, struct bb_slice text)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        if (sub->corr == corr && sub->state == BB_SUB_ASKED) {
+            bb_subscription_end(sub, error, (const char *)text.data, text.len);
+        }
+    }
+}
+
+static struct bb_subscription *find_untold(struct bb_bus *bus)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        if (sub->state == BB_SUB_ENDED && !sub->is_told && sub->options.on_ended != NULL) {
+            return sub;
+        }
+    }
+    return NULL;
+}
+
+void bb_subscriptions_tell(struct bb_bus *bus)
+{
+    while (bus->n_untold > 0) {
+        struct bb_subscription *sub = find_untold(bus);
+        bus->n_untold--;
+        if (sub == NULL) {
+            continue; /* it was unsubscribed before it could be told */
+        }
+        sub->is_told = true;
+        bb_bus_callback_begin(bus, sub);
+        sub->options.on_ended(sub, sub->error, sub->error_text, sub->options.arg);
+        bb_bus_callback_end(bus);
+        if (sub->is_abandoned) {
+            bb_subscription_free(sub);
+        }
+    }
+}
+
+/* --- the end ------------------------------------------------------------------------------------ */
+
+void bb_subscription_free(struct bb_subscription *sub)
+{
+    bb_deliveries_free(sub->queue);
+    bb_deliveries_free(sub->reading);
+    bb_deliveries_free(sub->read);
+    bb_places_fini(sub);
+    bb_buf_fini(&sub->patterns);
+    free(sub);
+}
+
+void bb_subscriptions_free(struct bb_bus *bus)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        bb_subscription_free(sub);
+    }
+    bb_map_fini(&bus->subs);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection between a client and the broker: two queues with latency. Messages from the broker keep
+ * referring to the core's bytes until they arrive, as a real transport does.
+ */
+#pragma once
+
+#include "broker/core/core.h"
+
+struct sim_client;
+
+struct link_msg {
+    struct link_msg *next;
+    uint64_t arrival;
+    size_t len;
+    size_t n_parts;
+    struct bk_part parts[BK_PARTS_MAX];
+    uint8_t copy[]; /* parts that had no owner */
+};
+
+struct link_queue {
+    struct link_msg *first;
+    struct link_msg *last;
+    size_t bytes;
+    uint64_t last_arrival;
+};
+
+/* What the client has told the broker it may send to a subscription, and what the broker has sent. */
+struct link_grant {
+    uint64_t sub;
+    uint64_t bytes;
+    uint64_t events;
+    uint64_t sent_bytes;
+    uint64_t sent_events;
+};
+
+#define LINK_GRANTS_MAX 64
+
+struct sim_link {
+    struct sim_link *next;
+    struct sim_client *client;
+    struct bk_client *core; /* NULL: the core knows nobody here */
+    struct link_queue to_broker;
+    struct link_queue to_client;
+    bool is_open;       /* the client has not left it */
+    bool broken;        /* the broker's transport knows that nobody is there */
+    bool shut_out;      /* by the core */
+    uint64_t broken_at; /* when the transport will notice; UINT64_MAX: never */
+    uint64_t latency;
+    size_t capacity;
+    uint64_t sent_bytes; /* by the core, pings excluded */
+    uint64_t read_bytes; /* known to the core from a pong */
+    struct link_grant grants[LINK_GRANTS_MAX];
+    size_t n_grants;
+};
+
+/** link_msg_new() - a message from parts; those with an owner are referenced, the others copied. */
+struct link_msg *link_msg_new(const struct bk_part *parts, size_t n_parts);
+void link_msg_free(struct link_msg *msg);
+
+/** link_msg_flatten() - its bytes in one piece, written over what is in @out. */
+void link_msg_flatten(const struct link_msg *msg, struct bb_buf *out);
+
+/** link_queue_push() - @msg arrives at @arrival, or right after the one before it. */
+void link_queue_push(struct link_queue *queue, struct link_msg *msg, uint64_t arrival);
+struct link_msg *link_queue_pop(struct link_queue *queue);
+void link_queue_clear(struct link_queue *queue);
+
+/** link_grant_find() - the grant of @sub, NULL if there is none. */
+struct link_grant *link_grant_find(struct sim_link *link, uint64_t sub);

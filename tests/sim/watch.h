@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a client knows of one of its subscriptions, and the checks of PROTOCOL 7 against the ledger: ranges
+ * join, everything in a range is there, in order, once and as it was published, and gaps count exactly
+ * what is missing.
+ */
+#pragma once
+
+#include "proto/wire/message.h"
+
+#include "tests/sim/ledger.h"
+
+struct world;
+
+#define WATCH_PATTERNS_MAX 3
+
+enum watch_from {
+    WATCH_NEW,
+    WATCH_LAST,
+    WATCH_SEQUENCE,
+    WATCH_TIME,
+    WATCH_AFTER, /* resumed */
+};
+
+struct watch_channel {
+    bool is_named;      /* the client has a position */
+    uint64_t covered;   /* fate known up to here */
+    uint64_t delivered; /* the newest sequence delivered */
+    uint64_t base;      /* counted from after this sequence: */
+    uint64_t n_delivered;
+    uint64_t n_lost;
+    uint64_t asked; /* position named in the last subscribe */
+    bool was_asked;
+    bool restart_due; /* a gap with reason restart must come */
+};
+
+struct watch {
+    bool in_use;
+    bool is_subscribed;
+    bool has_begun; /* was subscribed once: is resumed, not begun again */
+    bool is_conflated;
+    bool was_cut; /* a gap may have come, and the delivery that belongs to it not */
+    uint64_t id;
+    uint64_t corr;
+    uint64_t run; /* its positions are of */
+    uint64_t session;
+    uint64_t instance;
+    enum watch_from from;
+    uint64_t number; /* sequence or time */
+    const char *overflow;
+    uint64_t budget;
+    uint64_t window_bytes;
+    uint64_t window_events;
+    uint64_t credit_bytes;
+    uint64_t credit_events;
+    uint64_t got_bytes;
+    uint64_t got_events;
+    size_t n_patterns;
+    const char *patterns[WATCH_PATTERNS_MAX];
+    struct watch_channel channels[SIM_CHANNELS];
+};
+
+/** watch_matches() - whether the subscription wants events with this path. */
+bool watch_matches(const struct watch *watch, struct bb_slice path);
+
+/** watch_expect() - `subscribed` leaves the broker: are its positions what was asked for, by the ledger of now? */
+void watch_expect(struct world *world, const struct watch *watch, const struct bb_msg *msg);
+
+/** watch_subscribed(), watch_deliver(), watch_gap() - the message has arrived. */
+void watch_subscribed(struct world *world, struct watch *watch, const struct bb_msg *msg);
+void watch_deliver(struct world *world, struct watch *watch, const struct bb_msg *msg);
+void watch_gap(struct world *world, struct watch *watch, const struct bb_msg *msg);
+
+/** watch_missing() - how many events it still must hear of. */
+uint64_t watch_missing(const struct ledger *ledger, const struct watch *watch);
+
+/** watch_check_sums() - delivered + gaps = published, of a quiet world. */
+void watch_check_sums(struct world *world, const struct watch *watch);

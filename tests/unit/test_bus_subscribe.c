@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Receiving by call: events, gaps, credit, and how a subscription resumes. */
+#include "proto/wire/mp.h"
+
+#include "tests/unit/script.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+Test(bus_subscribe, receives_events_with_all_that_is_known_of_them)
+{
+    struct script script;
+    struct bb_event events[8];
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x04"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x04\x06"),
+                   5, 2);
+    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 2);
+    cr_expect_null(events[1].gap);
+    cr_expect_eq(events[1].path_len, 1);
+    cr_expect_eq(events[1].kind, BB_PAYLOAD_MSGPACK);
+    cr_expect_eq(events[1].server, 9);
+    cr_expect_eq(events[1].session, 105);
+    cr_expect_eq(events[1].instance, 2);
+    cr_expect_eq(events[1].sequence, 6);
+    cr_expect_eq(events[1].time_us, 1000);
+    cr_expect_eq(events[1].source, 3);
+    char *text = bb_event_json(&events[1], NULL);
+    cr_expect_str_eq(text, "{\"id\":[9,105,2],\"path\":\"a\",\"seq\":6,\"time\":1000,\"source_time\":null,"
+                           "\"priority\":0,\"source\":{\"type\":\"client\",\"id\":3},\"headers\":{},"
+                           "\"payload\":6}");
+    free(text);
+    cr_assert_eq(bb_receive(sub, events, 8, 0), BB_ETIMEOUT);
+    struct bb_position *positions = NULL;
+    size_t n = 0;
+    cr_assert_eq(bb_subscription_start(sub, &positions, &n), 0);
+    cr_expect_eq(n, 1);
+    cr_expect_eq(positions[0].sequence, 4);
+    free(positions);
+    cr_assert_eq(bb_subscription_positions(sub, &positions, &n), 0);
+    cr_expect_eq(positions[0].sequence, 6);
+    free(positions);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, a_message_may_be_cut_into_frames_anywhere)
+{
+    struct script script;
+    struct bb_event events[8];
+    struct bb_buf bytes = BB_BUF_INIT;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    uint64_t sequence = 1;
+    for (size_t cut = 1;; cut++) {
+        struct bb_buf ranges = BB_BUF_INIT;
+        bb_buf_reset(&bytes);
+        bb_mp_write_array(&ranges, 1);
+        bb_mp_write_array(&ranges, 3);
+        bb_mp_write_str(&ranges, bb_slice_str("a"));
+        bb_mp_write_uint(&ranges, sequence - 1);
+        bb_mp_write_uint(&ranges, sequence + 3);
+        bb_msg_encode(&bytes,
+                      &(struct bb_msg){.type = BB_MSG_DELIVER, .sub = 1, .ranges = bb_buf_slice(&ranges)});
+        bb_buf_fini(&ranges);
+        script_write_block(&bytes, sequence, 2);
+        script_write_block(&bytes, sequence + 2, 2);
+        if (cut + 3 >= bytes.len) {
+            break;
+        }
+        script_send_frames(&script, bb_slice(bytes.data, cut), bb_slice(bytes.data + cut, 3),
+                           bb_slice(bytes.data + cut + 3, bytes.len - cut - 3), (struct bb_slice){0});
+        size_t n = 0;
+        while (n < 4) {
+            int got = bb_receive(sub, events + n, 8 - n, PATIENCE_MS);
+            cr_assert_gt(got, 0);
+            n += (size_t)got;
+        }
+        cr_assert_eq(n, 4);
+        cr_assert_null(events[0].gap);
+        cr_assert_eq(events[3].sequence, sequence + 3, "cut after %zu bytes", cut);
+        sequence += 4;
+    }
+    bb_buf_fini(&bytes);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, a_hole_between_ranges_is_a_gap)
+{
+    struct script script;
+    struct bb_event events[8];
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x04\x05"),
+                   5, 1);
+    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 2);
+    cr_assert_not_null(events[0].gap);
+    cr_expect_str_eq(events[0].gap->channel, "a");
+    cr_expect_eq(events[0].gap->from, 1);
+    cr_expect_eq(events[0].gap->to, 4);
+    cr_expect_eq(events[0].gap->count, BB_UNKNOWN);
+    cr_expect_str_eq(events[0].gap->reason, "transport");
+    cr_expect_eq(events[1].sequence, 5);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, bytes_that_cannot_be_followed_are_a_gap)
+{
+    struct script script;
+    struct bb_event events[8];
+    struct bb_subscription_counts counts;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_send_body(&script,
+                     &(struct bb_msg){.type = BB_MSG_DELIVER,
+                                      .sub = 1,
+                                      .ranges = MP("\x91\x93\xa1"
+                                                   "a\x00\x03")},
+                     MP("\x97\x01\x01\x01\x01\x01\x03\x02\xc1\xc1"));
+    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 1);
+    cr_assert_not_null(events[0].gap);
+    cr_expect_eq(events[0].gap->from, 1);
+    cr_expect_eq(events[0].gap->to, 3);
+    cr_assert_eq(bb_receive(sub, events, 8, 0), BB_ETIMEOUT);
+    bb_subscription_get_counts(sub, &counts);
+    cr_expect_eq(counts.events, 0);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, a_gap_of_the_broker_is_passed_on_and_moves_the_position)
+{
+    struct script script;
+    struct bb_event events[8];
+    struct bb_subscription_counts counts;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_GAP,
+                                          .sub = 1,
+                                          .gaps = MP("\x91\x95\xa1"
+                                                     "a\x01\x09\x09\xa8overflow")});
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x09\x0a"),
+                   10, 1);
+    size_t n = 0;
+    while (n < 2) {
+        int got = bb_receive(sub, events + n, 8 - n, PATIENCE_MS);
+        cr_assert_gt(got, 0);
+        if (n == 0) {
+            char *text = bb_event_json(&events[0], NULL);
+            cr_expect_str_eq(text, "{\"gap\":{\"channel\":\"a\",\"from\":1,\"to\":9,\"count\":9,"
+                                   "\"reason\":\"overflow\"}}");
+            free(text);
+        }
+        n += (size_t)got;
+    }
+    cr_expect_eq(events[1].sequence, 10);
+    bb_subscription_get_counts(sub, &counts);
+    cr_expect_eq(counts.gaps, 1);
+    cr_expect_eq(counts.lost, 9);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, after_a_break_a_subscription_resumes_after_what_it_saw)
+{
+    struct script script;
+    struct bb_event events[8];
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    const struct bb_msg *msg = script_expect(&script, BB_MSG_SUBSCRIBE);
+    cr_assert(bb_slice_equal(msg->from, MP("\xa3new")));
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x04"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x04\x06"),
+                   5, 2);
+    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 2);
+    script_goodbye(&script);
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 7, 0);
+    msg = script_expect(&script, BB_MSG_SUBSCRIBE);
+    cr_assert(bb_slice_equal(msg->from, MP("\x82\xa3run\x07\xa5"
+                                           "after\x81\xa1"
+                                           "a\x06")));
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x06"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x06\x07"),
+                   7, 1);
+    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 1);
+    cr_expect_null(events[0].gap);
+    cr_expect_eq(events[0].sequence, 7);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, after_a_restart_of_the_broker_its_new_sequences_count)
+{
+    struct script script;
+    struct bb_event events[8];
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x32"));
+    script_goodbye(&script);
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 8, 0);
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_GAP,
+                                          .sub = 1,
+                                          .gaps = MP("\x91\x95\xa1"
+                                                     "a\x33\xc0\xc0\xa7restart")});
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    cr_assert_geq(bb_receive(sub, events, 1, PATIENCE_MS), 1);
+    cr_assert_not_null(events[0].gap);
+    cr_expect_str_eq(events[0].gap->reason, "restart");
+    cr_expect_eq(events[0].gap->to, BB_UNKNOWN);
+    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 1);
+    cr_expect_null(events[0].gap);
+    cr_expect_eq(events[0].sequence, 1);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, credit_is_granted_when_half_of_the_window_is_read)
+{
+    struct script script;
+    struct bb_event events[8];
+    struct bb_subscribe_options options = script_to_all();
+    options.window_events = 4;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, options);
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 1);
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x01\x02"),
+                   2, 1);
+    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 1);
+    cr_assert_eq(bb_receive(sub, events, 8, 0), BB_ETIMEOUT);
+    const struct bb_msg *credit = script_expect(&script, BB_MSG_CREDIT);
+    cr_assert_eq(credit->sub, 1);
+    cr_assert_eq(credit->events, 6);
+    cr_assert_gt(credit->bytes, options.window_bytes);
+    script_finish(&script, bus);
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The ring of blocks: limits, order of eviction, holes and packing, times, memory given back. */
+#include "broker/core/channel.h"
+#include "broker/core/ring.h"
+
+#include <criterion/criterion.h>
+#include <stdatomic.h>
+
+#define BLOCK_LEN 100
+
+struct fixture {
+    struct bk_meter meter;
+    struct bk_channels channels;
+    struct bk_ring ring;
+    uint64_t session;
+    uint64_t n_evicted;
+    uint64_t last_evicted; /* position */
+};
+
+static void note_evicted(void *context, const struct bk_block *block)
+{
+    struct fixture *fixture = context;
+    fixture->n_evicted++;
+    fixture->last_evicted = block->pos;
+}
+
+static void fixture_init(struct fixture *fixture, size_t channel_bytes, size_t all_bytes)
+{
+    *fixture = (struct fixture){0};
+    atomic_init(&fixture->meter.bytes, 0);
+    bk_channels_init(&fixture->channels, 1, 16, channel_bytes);
+    bk_ring_init(&fixture->ring, &fixture->meter, all_bytes, note_evicted, fixture);
+}
+
+static void fixture_fini(struct fixture *fixture)
+{
+    bk_ring_fini(&fixture->ring);
+    bk_channels_fini(&fixture->channels);
+    cr_assert_eq(atomic_load(&fixture->meter.bytes), 0);
+}
+
+/* One block of one event of @len bytes, fanned out at once. */
+static struct bk_channel *
+append(struct fixture *fixture, const char *name, size_t len, struct bk_bytes *owner)
+{
+    static const uint8_t zeros[70000];
+    struct bk_channel *channel = NULL;
+    cr_assert_eq(bk_channels_get(&fixture->channels, bb_slice_str(name), &channel), 0);
+    struct bb_block block = {
+        .session = ++fixture->session,
+        .time = 1000 * fixture->session,
+        .sequence = channel->last + 1,
+        .instance = 1,
+        .count = 1,
+        .length = len,
+    };
+    struct bb_slice events = bb_slice(owner != NULL ? owner->data : zeros, len);
+    cr_assert_eq(bk_ring_append(&fixture->ring, channel, &block, events, owner, true), 0);
+    fixture->ring.keep_pos = bk_ring_end(&fixture->ring);
+    return channel;
+}
+
+Test(ring, a_full_channel_loses_its_own_oldest_blocks_only)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 2000, 1000000);
+    struct bk_channel *quiet = append(&fixture, "quiet", BLOCK_LEN, NULL);
+    struct bk_channel *busy = NULL;
+    for (int i = 0; i < 50; i++) {
+        busy = append(&fixture, "busy", BLOCK_LEN, NULL);
+    }
+    cr_assert_eq(quiet->first, 1);
+    cr_assert_eq(quiet->last, 1);
+    cr_assert_gt(busy->first, 1);
+    cr_assert_leq(busy->ring_bytes, 2000 + 300);
+    cr_assert_eq(busy->first, fixture.n_evicted + 1);
+    uint64_t pos = 0;
+    cr_assert_eq(bk_ring_at(&fixture.ring, &pos)->channel, quiet);
+    pos++;
+    cr_assert_eq(bk_ring_at(&fixture.ring, &pos)->sequence, busy->first);
+    fixture_fini(&fixture);
+}
+
+Test(ring, the_limit_of_all_takes_the_oldest_whoever_owns_it)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 1000000, 3000);
+    const struct bk_channel *first = append(&fixture, "first", BLOCK_LEN, NULL);
+    for (int i = 0; i < 40; i++) {
+        (void)append(&fixture, "second", BLOCK_LEN, NULL);
+    }
+    cr_assert_eq(first->first, 2, "its only block went");
+    cr_assert_eq(first->ring_bytes, 0);
+    cr_assert_leq(fixture.ring.bytes, 3000 + 300);
+    cr_assert_eq(fixture.last_evicted + 1, fixture.n_evicted, "in the order of positions");
+    fixture_fini(&fixture);
+}
+
+Test(ring, what_was_not_fanned_out_is_not_evicted)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 500, 500);
+    struct bk_channel *channel = append(&fixture, "a", BLOCK_LEN, NULL);
+    uint64_t keep = fixture.ring.keep_pos;
+    for (uint64_t i = 0; i < 20; i++) {
+        struct bb_block block = {.session = 2 + i, .sequence = 2 + i, .count = 1, .length = 4};
+        cr_assert_eq(bk_ring_append(&fixture.ring, channel, &block, bb_slice("abcd", 4), NULL, true), 0);
+    }
+    cr_assert_leq(channel->first_pos, keep);
+    cr_assert_eq(channel->last - channel->first + 1, fixture.ring.n_blocks - fixture.ring.n_holes);
+    cr_assert_leq(fixture.n_evicted, 1);
+    fixture_fini(&fixture);
+}
+
+Test(ring, holes_are_packed_and_positions_stay)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 1000, 100000000);
+    (void)append(&fixture, "quiet", BLOCK_LEN, NULL);
+    for (int i = 0; i < 5000; i++) {
+        (void)append(&fixture, "busy", BLOCK_LEN, NULL);
+    }
+    cr_assert_leq(fixture.ring.n_slots, 64, "%zu slots", fixture.ring.n_slots);
+    uint64_t pos = 0;
+    uint64_t n = 0;
+    uint64_t last = 0;
+    for (const struct bk_block *block = NULL; (block = bk_ring_at(&fixture.ring, &pos)) != NULL; pos++) {
+        cr_assert(n == 0 || block->pos > last);
+        cr_assert_eq(block->session, block->pos + 1);
+        last = block->pos;
+        n++;
+    }
+    cr_assert_eq(pos, bk_ring_end(&fixture.ring));
+    cr_assert_eq(n, fixture.ring.n_blocks - fixture.ring.n_holes);
+    while (bk_ring_before(&fixture.ring, &pos) != NULL) {
+        n--;
+    }
+    cr_assert_eq(n, 0);
+    fixture_fini(&fixture);
+}
+
+Test(ring, a_time_is_found_whatever_holes_there_are)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 1000, 100000);
+    (void)append(&fixture, "quiet", BLOCK_LEN, NULL);
+    for (int i = 0; i < 30; i++) {
+        (void)append(&fixture, "busy", BLOCK_LEN, NULL);
+    }
+    uint64_t pos = bk_ring_find_time(&fixture.ring, 1500);
+    const struct bk_block *block = bk_ring_at(&fixture.ring, &pos);
+    cr_assert_gt(block->time, 1500);
+    cr_assert_eq(block->sequence, block->channel->first);
+    cr_assert_eq(bk_ring_find_time(&fixture.ring, 0), 0);
+    cr_assert_eq(bk_ring_find_time(&fixture.ring, 31001), bk_ring_end(&fixture.ring));
+    fixture_fini(&fixture);
+}
+
+Test(ring, large_events_stay_in_the_bytes_they_came_in)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 1000000, 1000000);
+    struct bk_bytes *owner = bk_bytes_new(&fixture.meter, 20000);
+    cr_assert_not_null(owner);
+    memset(owner->data, 'x', 20000);
+    (void)append(&fixture, "a", 20000, owner);
+    uint64_t pos = 0;
+    cr_assert_eq(bk_ring_at(&fixture.ring, &pos)->body, owner->data);
+    cr_assert_eq(atomic_load(&owner->refs), 2);
+    (void)append(&fixture, "a", 100, owner);
+    pos = 1;
+    cr_assert_neq(bk_ring_at(&fixture.ring, &pos)->body, owner->data);
+    bk_bytes_unref(owner);
+    fixture_fini(&fixture);
+}
+
+Test(ring, small_blocks_lie_side_by_side)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 1000000, 1000000);
+    (void)append(&fixture, "a", BLOCK_LEN, NULL);
+    (void)append(&fixture, "b", BLOCK_LEN, NULL);
+    uint64_t pos = 0;
+    const struct bk_block *first = bk_ring_at(&fixture.ring, &pos);
+    pos = 1;
+    const struct bk_block *second = bk_ring_at(&fixture.ring, &pos);
+    cr_assert_eq(first->body, first->head + first->head_len);
+    cr_assert_eq(second->head, first->body + first->body_len);
+    fixture_fini(&fixture);
+}
+
+Test(ring, blocks_of_a_quiet_channel_do_not_pin_memory_without_bound)
+{
+    enum {
+        ALL = 1 << 20
+    };
+    struct fixture fixture;
+    fixture_init(&fixture, 100000, ALL);
+    for (int i = 0; i < 100; i++) {
+        (void)append(&fixture, "quiet", BLOCK_LEN, NULL);
+        for (int j = 0; j < 20; j++) { /* a chunk and a half */
+            (void)append(&fixture, "busy", 5000, NULL);
+        }
+        cr_assert_leq(atomic_load(&fixture.meter.bytes), ALL + 4 * BK_CHUNK_SIZE);
+    }
+    cr_assert_gt(bk_channels_find(&fixture.channels, bb_slice_str("quiet"))->first, 1);
+    fixture_fini(&fixture);
+}
