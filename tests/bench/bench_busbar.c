@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * busbar: busbard and libbusbar with their default options, one bb_publish() for each event.
+ *
+ * The one exception is the ring of a channel: several publishers may have more outstanding than the default
+ * holds, and a subscriber that falls behind the ring loses events, so it grows with their number.
+ */
+#include "bus/busbar.h"
+#include "tests/bench/bench.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define WAIT_MS        10000
+#define RECEIVE_US     100000
+#define RING_MIB       UINT64_C(16) /* of the broker, for each publisher: its defaults for one */
+#define MEMORY_MIB     UINT64_C(256)
+#define REQUEST_PATH   "evt/order/request/00"
+#define REPLY_PATH     "evt/order/reply/0000"
+#define EVENTS_AT_ONCE 256
+
+static pid_t broker_start(void)
+{
+    char ring[24];
+    char memory[24];
+    (void)snprintf(ring, sizeof(ring), "%lluM", (unsigned long long)(RING_MIB * bench_config.publishers));
+    (void)snprintf(memory, sizeof(memory), "%lluM",
+                   (unsigned long long)(MEMORY_MIB * bench_config.publishers));
+    const char *const argv[] = {
+        bench_config.busbard, "--listen", bench_endpoint(0),   "--ring", ring,
+        "--memory",           memory,     bench_config.option, NULL,
+    };
+    pid_t pid = bench_exec(argv);
+    (void)close(bench_connect(0));
+    return pid;
+}
+
+static void check(bb_bus *bus, int r, const char *what)
+{
+    char text[256] = "";
+    if (r < 0) {
+        if (bus != NULL) {
+            (void)bb_bus_last_error(bus, text, sizeof(text));
+        }
+        bench_fail("%s: %s; %s", what, bb_strerror(r), text);
+    }
+}
+
+static bb_bus *bus_open(void)
+{
+    struct bb_options options = BB_OPTIONS_INIT;
+    bb_bus *bus = NULL;
+    options.url = bench_endpoint(0);
+    options.unbatched = bench_config.unbatched != 0;
+    options.embedded = bench_config.embedded != 0;
+    check(NULL, bb_bus_open(&options, &bus), "bb_bus_open");
+    check(bus, bb_bus_wait_ready(bus, WAIT_MS), "bb_bus_wait_ready");
+    return bus;
+}
+
+static bb_subscription *subscribe(bb_bus *bus, const char *pattern, bb_events_fn *on_events)
+{
+    struct bb_subscribe_options options = BB_SUBSCRIBE_OPTIONS_INIT;
+    bb_subscription *sub = NULL;
+    options.patterns = &pattern;
+    options.n_patterns = 1;
+    options.on_events = on_events;
+    check(bus, bb_subscribe(bus, &options, WAIT_MS, &sub), "bb_subscribe");
+    return sub;
+}
+
+static void *publisher_open(uint32_t index)
+{
+    (void)index;
+    return bus_open();
+}
+
+static void publish(void *publisher, const char *path, const void *data, size_t len)
+{
+    check(publisher, bb_publish(publisher, path, BB_PAYLOAD_BINARY, data, len), "bb_publish");
+}
+
+static void take_events(bb_subscription *sub, const struct bb_event *events, size_t n, void *arg)
+{
+    (void)sub;
+    (void)arg;
+    for (size_t i = 0; i < n; i++) {
+        if (events[i].gap != NULL) {
+            atomic_store(&bench_board->lost, true);
+        } else {
+            bench_received(events[i].data, events[i].len);
+        }
+    }
+}
+
+static void *subscriber_open(const char *path)
+{
+    return subscribe(bus_open(), path, take_events);
+}
+
+static void receive(void *subscriber)
+{
+    (void)subscriber; /* the callback does it */
+    bench_sleep_us(RECEIVE_US);
+}
+
+static void answer_events(bb_subscription *sub, const struct bb_event *events, size_t n, void *arg)
+{
+    (void)arg;
+    for (size_t i = 0; i < n; i++) {
+        publish(bb_subscription_bus(sub), REPLY_PATH, events[i].data, events[i].len);
+    }
+}
+
+static void reply(void)
+{
+    bb_bus *bus = bus_open();
+    (void)subscribe(bus, REQUEST_PATH, answer_events);
+    bench_replier_ready();
+    bool is_embedded = bench_config.embedded != 0;
+    struct pollfd readable = {.fd = is_embedded ? bb_bus_fd(bus) : -1, .events = POLLIN};
+    for (;;) {
+        (void)poll(&readable, 1, is_embedded ? bb_bus_timeout(bus) : -1);
+        if (is_embedded) {
+            check(bus, bb_bus_step(bus), "bb_bus_step");
+        }
+    }
+}
+
+static void *requester_open(void)
+{
+    return subscribe(bus_open(), REPLY_PATH, NULL);
+}
+
+static void request(void *requester, void *data, size_t len)
+{
+    struct bb_event events[EVENTS_AT_ONCE];
+    bb_bus *bus = bb_subscription_bus(requester);
+    publish(bus, REQUEST_PATH, data, len);
+    check(bus, bb_receive(requester, events, EVENTS_AT_ONCE, WAIT_MS), "bb_receive");
+}
+
+/* Clients without a library of ours: a bare DEALER each that said hello. */
+static void clients_open(uint64_t n)
+{
+    static const char hello[] = "{\"op\":\"hello\",\"corr\":1,\"version\":1,\"client\":null,\"epoch\":0}";
+    char welcome[1024];
+    void *zmq = zmq_ctx_new();
+    void **sockets = calloc(n, sizeof(*sockets));
+    if (zmq == NULL || sockets == NULL || zmq_ctx_set(zmq, ZMQ_MAX_SOCKETS, (int)n + 1) != 0) {
+        bench_fail("no context for the clients");
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        sockets[i] = zmq_socket(zmq, ZMQ_DEALER);
+        if (sockets[i] == NULL || zmq_connect(sockets[i], bench_endpoint(0)) != 0 ||
+            zmq_send(sockets[i], hello, sizeof(hello) - 1, 0) < 0) {
+            bench_fail("a client cannot say hello: %s", zmq_strerror(zmq_errno()));
+        }
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        if (zmq_recv(sockets[i], welcome, sizeof(welcome), 0) < 0) {
+            bench_fail("a client was not welcome: %s", zmq_strerror(zmq_errno()));
+        }
+    }
+}
+
+extern const struct bench_contestant bench_busbar;
+const struct bench_contestant bench_busbar = {
+    .name = "busbar",
+    .separator = '/',
+    .broker_start = broker_start,
+    .publisher_open = publisher_open,
+    .publish = publish,
+    .subscriber_open = subscriber_open,
+    .receive = receive,
+    .reply = reply,
+    .requester_open = requester_open,
+    .request = request,
+    .clients_open = clients_open,
+};
