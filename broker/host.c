@@ -22,8 +22,8 @@
 /* Bytes taken from a plug before what came is fanned out. */
 #define STEP_BUDGET ((size_t)512 << 10)
 
-/* The core is given the time at least this often. */
-#define TICK_MAX_US ((uint64_t)200000)
+/* The core and the plugs are given the time at least this often. */
+#define TICK_MAX_US ((uint64_t)1000000)
 
 /* Descriptors that are not for clients: libzmq's own, the windows', the log. */
 #define DESCRIPTORS_RESERVED 96
@@ -90,7 +90,7 @@ static int open_signals(struct host *host)
     (void)sigaddset(&set, SIGHUP);
     (void)sigaddset(&set, SIGUSR1);
     (void)signal(SIGPIPE, SIG_IGN);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) { /* before any thread: they all inherit it */
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) { /* before any thread: they all inherit it */
         return BB_ESYSTEM;
     }
     host->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -107,7 +107,7 @@ static int raise_descriptors(struct host *host)
     }
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < 2 * DESCRIPTORS_RESERVED) {
+    if (limit.rlim_cur < (rlim_t)2 * DESCRIPTORS_RESERVED) {
         (void)snprintf(text, sizeof(text), "only %llu files may be open; the broker needs %d (ulimit -n)",
                        (unsigned long long)limit.rlim_cur, 2 * DESCRIPTORS_RESERVED);
         log_error(host, "BB-DESCRIPTORS", text);
@@ -197,7 +197,7 @@ static int tell_ports(struct host *host)
         return 0;
     }
     char text[320];
-    (void)snprintf(text, sizeof(text), "cannot write %s: %s", host->options->ports_file, strerror(errno));
+    (void)snprintf(text, sizeof(text), "cannot write %s: %m", host->options->ports_file);
     log_error(host, "BB-PORTS-FILE", text);
     return BB_ESYSTEM;
 }
@@ -279,17 +279,29 @@ static void flush_plugs(struct host *host)
     }
 }
 
-/* Returns when to be called again. */
-static uint64_t tick(struct host *host, uint64_t now)
+static void tick(struct host *host, uint64_t now)
 {
-    uint64_t next = bk_core_tick(host->core);
+    if (now < bk_core_tick_at(host->core) && now < host->next_tick) {
+        return;
+    }
+    (void)bk_core_tick(host->core);
     for (size_t i = 0; i < HOST_PLUGS; i++) {
         if (host->plugs[i]->ops->tick != NULL) {
             host->plugs[i]->ops->tick(host->plugs[i], now);
         }
     }
     flush_plugs(host);
-    return now + BB_MIN(next, TICK_MAX_US);
+    host->next_tick = now + TICK_MAX_US;
+}
+
+/* How long to wait for something to happen, in ms. */
+static long wait_ms(const struct host *host, uint64_t now, bool more)
+{
+    uint64_t at = BB_MIN(bk_core_tick_at(host->core), host->next_tick);
+    if (more || bk_core_wants_flush(host->core) || at <= now) {
+        return 0;
+    }
+    return (long)((at - now + 999) / 1000);
 }
 
 static void turn(struct host *host)
@@ -302,12 +314,8 @@ static void turn(struct host *host)
     bool more = false;
     while (!host->ended) {
         uint64_t now = set_time(host);
-        if (now >= host->next_tick) {
-            host->next_tick = tick(host, now);
-        }
-        long timeout =
-            more || bk_core_wants_flush(host->core) ? 0 : (long)((host->next_tick - now + 999) / 1000);
-        if (zmq_poll(items, (int)n, timeout) < 0 && zmq_errno() != EINTR) {
+        tick(host, now);
+        if (zmq_poll(items, (int)n, wait_ms(host, now, more)) < 0 && zmq_errno() != EINTR) {
             log_error(host, "BB-POLL", zmq_strerror(zmq_errno()));
             return;
         }
@@ -374,9 +382,9 @@ int bk_host_run(const struct bk_host_options *options)
     if (host.log == NULL) {
         return BB_ENOMEM;
     }
-    /* Chunks and batches come and go all the time: give their memory back to the system late. */
-    (void)mallopt(M_MMAP_THRESHOLD, 4 << 20);
-    (void)mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    /* Chunks and batches come and go all the time: give their memory back to the system late. No thread yet. */
+    (void)mallopt(M_MMAP_THRESHOLD, 4 << 20);  /* NOLINT(concurrency-mt-unsafe) */
+    (void)mallopt(M_TRIM_THRESHOLD, 64 << 20); /* NOLINT(concurrency-mt-unsafe) */
     int r = open_host(&host);
     if (r == 0) {
         turn(&host);

@@ -79,22 +79,17 @@ static void write_number(struct bb_buf *out, uint64_t number)
     }
 }
 
-void bk_send_gap(struct bk_core *core, struct bk_sub *sub, const struct bk_gap *gap)
+void bk_gap_add(struct bk_core *core, struct bk_sub *sub, const struct bk_gap *gap)
 {
-    struct bb_buf *out = &core->nested;
+    struct bb_buf *out = &core->gaps;
     uint64_t known = gap->count == BK_GAP_NO_NUMBER ? 0 : gap->count;
-    bb_buf_reset(out);
-    bb_mp_write_array(out, 1);
     bb_mp_write_array(out, 5);
     bb_mp_write_str(out, gap->channel != NULL ? gap->channel->name : gap->channel_name);
     bb_mp_write_uint(out, gap->from);
     write_number(out, gap->to);
     write_number(out, gap->count);
     bb_mp_write_str(out, bb_slice_str(gap_reason(gap->reason)));
-    if (out->error != 0) {
-        bk_client_send_away(core, sub->client, out->error, NULL);
-        return;
-    }
+    core->n_gaps++;
     if (gap->reason < BK_COUNTERS) {
         bk_count(core, gap->reason, known);
     }
@@ -103,29 +98,60 @@ void bk_send_gap(struct bk_core *core, struct bk_sub *sub, const struct bk_gap *
     if (gap->channel != NULL) {
         gap->channel->n_gaps += known;
     }
-    bk_client_send_msg(core, sub->client,
-                       &(struct bb_msg){.type = BB_MSG_GAP, .sub = sub->id, .gaps = bb_buf_slice(out)});
 }
 
-/* Tell what was lost in each channel so far, for one reason. */
-static void tell_lost(struct bk_core *core, struct bk_sub *sub, enum bk_counter reason)
+struct bb_slice bk_gaps_take(struct bk_core *core, struct bb_buf *to)
+{
+    size_t start = to->len;
+    if (core->n_gaps > 0) {
+        bb_mp_write_array(to, core->n_gaps);
+        bb_buf_append(to, core->gaps.data, core->gaps.len);
+        to->error = to->error != 0 ? to->error : core->gaps.error;
+    }
+    core->n_gaps = 0;
+    bb_buf_reset(&core->gaps);
+    return bb_slice(to->data + start, to->len - start);
+}
+
+void bk_gaps_send(struct bk_core *core, struct bk_sub *sub)
+{
+    if (core->n_gaps == 0) {
+        return;
+    }
+    bb_buf_reset(&core->nested);
+    struct bb_slice gaps = bk_gaps_take(core, &core->nested);
+    if (core->nested.error != 0) {
+        bk_client_send_away(core, sub->client, core->nested.error, NULL);
+        return;
+    }
+    bk_client_send_msg(core, sub->client, &(struct bb_msg){.type = BB_MSG_GAP, .sub = sub->id, .gaps = gaps});
+}
+
+/* Add what was lost in each channel so far, for one reason; it is then told. */
+static void add_lost(struct bk_core *core, struct bk_sub *sub, enum bk_counter reason)
 {
     for (size_t i = 0; i < sub->n_positions; i++) {
         struct bk_position *position = &sub->positions[i];
         if (position->lost == 0) {
             continue;
         }
-        bk_send_gap(core, sub,
-                    &(struct bk_gap){
-                        .channel = position->channel,
-                        .from = position->covered + 1,
-                        .to = position->lost_to,
-                        .count = position->lost,
-                        .reason = reason,
-                    });
+        bk_gap_add(core, sub,
+                   &(struct bk_gap){
+                       .channel = position->channel,
+                       .from = position->covered + 1,
+                       .to = position->lost_to,
+                       .count = position->lost,
+                       .reason = reason,
+                   });
         position->covered = position->lost_to;
         position->lost = 0;
     }
+}
+
+static void tell_lost(struct bk_core *core, struct bk_sub *sub, enum bk_counter reason)
+{
+    add_lost(core, sub, reason);
+    bk_gaps_send(core, sub);
 }
 
 /* --- what of a block a subscription wants ------------------------------------------------------------ */
@@ -395,11 +421,17 @@ static int catch_up(struct bk_core *core, struct bk_sub *sub)
         r = gather(core, sub, conflation, &pos);
     }
     if (r == 0 && conflation != NULL) {
-        tell_lost(core, sub, BK_COUNTER_gap_conflated);
+        add_lost(core, sub, BK_COUNTER_gap_conflated); /* what is kept lies between: one message for both */
     }
     bk_conflation_free(conflation);
     if (r == 0 && core->parcel.events > 0) {
+        bool has_gaps = core->n_gaps > 0;
         r = bk_deliver(core, sub, &core->parcel);
+        if (r == BB_EAGAIN && has_gaps) {
+            return BB_EOVERFLOW; /* its positions have moved: it must come again */
+        }
+    } else if (r == 0) {
+        bk_gaps_send(core, sub);
     }
     if (r == BB_EAGAIN || r == BB_ECLOSED) {
         return 0; /* tried again, or gone already */

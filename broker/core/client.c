@@ -10,6 +10,9 @@
 
 #define PRODUCERS_IDLE_MAX ((size_t)65536)
 
+/* When a send is tried again for which the transport had no room. */
+#define STUCK_RETRY_US UINT64_C(10000)
+
 #define HEARTBEAT_MIN_US UINT64_C(100000)
 #define HEARTBEAT_MAX_US UINT64_C(60000000)
 
@@ -65,8 +68,8 @@ static void idle_add(struct bk_core *core, struct bk_producer *producer)
     producer->prev = core->idle_last;
     *(core->idle_last != NULL ? &core->idle_last->next : &core->idle_first) = producer;
     core->idle_last = producer;
-    if (bb_map_count(&core->producers) > PRODUCERS_IDLE_MAX) {
-        struct bk_producer *oldest = core->idle_first;
+    struct bk_producer *oldest = core->idle_first;
+    if (bb_map_count(&core->producers) > PRODUCERS_IDLE_MAX && oldest != producer) {
         idle_remove(core, oldest);
         (void)bb_map_remove(&core->producers, bb_slice(oldest->key, sizeof(oldest->key)));
         free(oldest);
@@ -199,6 +202,7 @@ int bk_client_send(struct bk_core *core,
     int r = core->out->send(core->out->context, client->peer, parts, n_parts);
     if (r == BB_EAGAIN) {
         client->stuck = true;
+        bk_tick_by(core, STUCK_RETRY_US);
         return r;
     }
     if (r < 0) {
@@ -369,6 +373,9 @@ void bk_client_hello(struct bk_core *core, struct bk_client *client, const struc
         return;
     }
     client->state = BK_CLIENT_READY;
+    if (client->heartbeat_us != 0) {
+        bk_tick_by(core, client->heartbeat_us);
+    }
     bk_count(core, BK_COUNTER_clients_came, 1);
     bb_buf_reset(&core->nested);
     write_limits(&core->nested, core, client);
@@ -425,6 +432,7 @@ static uint64_t client_tick(struct bk_core *core, struct bk_client *client)
 uint64_t bk_core_tick(struct bk_core *core)
 {
     uint64_t next = core->config.heartbeat_us;
+    core->tick_at = UINT64_MAX;
     bk_fan_out(core);
     core->fanning = true; /* a client that goes now must not take others from under this loop */
     for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
@@ -437,5 +445,6 @@ uint64_t bk_core_tick(struct bk_core *core)
     for (const struct bk_waiter *waiter = core->waiters; waiter != NULL; waiter = waiter->next) {
         next = BB_MIN(next, waiter->deadline > core->monotonic ? waiter->deadline - core->monotonic : 0);
     }
-    return next;
+    bk_tick_by(core, next);
+    return core->tick_at - core->monotonic;
 }

@@ -20,7 +20,7 @@ static int note_newest(void *context, const struct bk_item *item)
         if (r == 0) {
             (void)bb_map_remove(&conflation->newest, event.path);
             /* the map never writes through its values */
-            r = bb_map_add(&conflation->newest, event.path, (void *)(uintptr_t)event.raw.data);
+            r = bb_map_add(&conflation->newest, event.path, bb_unconst(event.raw.data));
         }
     }
     return r;

@@ -73,6 +73,7 @@ void bk_core_free(struct bk_core *core)
     bk_channels_fini(&core->channels);
     bb_buf_fini(&core->scratch);
     bb_buf_fini(&core->nested);
+    bb_buf_fini(&core->gaps);
     bb_buf_fini(&core->runs);
     bb_buf_fini(&core->refused);
     bk_fan_free(core->fan);
@@ -97,6 +98,11 @@ void bk_core_set_time(struct bk_core *core, uint64_t monotonic, uint64_t wall)
 uint64_t bk_core_counter(const struct bk_core *core, enum bk_counter counter)
 {
     return core->counters[counter];
+}
+
+uint64_t bk_core_tick_at(const struct bk_core *core)
+{
+    return core->tick_at;
 }
 
 void *bk_core_peer(const struct bk_client *client)
@@ -204,6 +210,9 @@ void bk_core_message(struct bk_core *core,
         handle_publish(core, client, &msg, owner);
     } else {
         int r = bb_msg_decode(bytes, &msg);
+        if (r == 0 && msg.type != BB_MSG_PUBLISH && msg.body.len > 0) {
+            r = BB_EMALFORMED; /* PROTOCOL 2: nothing follows the head of these */
+        }
         if (r == 0) {
             dispatch(core, client, &msg, owner);
         } else {

@@ -147,6 +147,9 @@ bool bk_core_wants_flush(const struct bk_core *core);
 /** bk_core_tick() - heartbeats, expiry, waiting requests. Returns when to call again, in us from now. */
 uint64_t bk_core_tick(struct bk_core *core);
 
+/** bk_core_tick_at() - when to call bk_core_tick() next, on the monotonic clock; what comes meanwhile may bring it nearer. */
+uint64_t bk_core_tick_at(const struct bk_core *core);
+
 /** bk_core_shut_down() - refuse new clients and publishes; go on delivering. */
 void bk_core_shut_down(struct bk_core *core);
 

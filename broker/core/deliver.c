@@ -156,7 +156,7 @@ static int sort_block(struct bk_core *core, const struct bk_block *block)
             r = path_set(core, event.path, &set);
             last = event.path;
         }
-        if (r < 0) {
+        if (r != 0) {
             return r;
         }
         bool whole = block->uniform;
@@ -373,10 +373,11 @@ int bk_deliver(struct bk_core *core, struct bk_sub *sub, struct bk_parcel *parce
 {
     struct bk_part parts[BK_PARTS_MAX];
     bb_buf_reset(&core->scratch);
-    bb_mp_write_array(&core->scratch, 3);
+    bb_mp_write_array(&core->scratch, core->n_gaps > 0 ? 4 : 3);
     bb_mp_write_uint(&core->scratch, BB_MSG_DELIVER);
     bb_mp_write_uint(&core->scratch, sub->id);
     write_ranges(core, sub, parcel);
+    (void)bk_gaps_take(core, &core->scratch);
     size_t n = 1;
     if (parcel->n_parts == 1 && parcel->parts[0].owner == parcel->copy) {
         bb_buf_append(&core->scratch, parcel->parts[0].data, parcel->parts[0].len); /* one small frame */

@@ -404,5 +404,8 @@ int bk_publish(struct bk_core *core,
     }
     count_batch(core, client, &batch);
     answer(core, client, msg, &batch);
+    if (client != NULL && batch.n_refused > 0) {
+        note_outcome(client, msg->number, BB_EUNKNOWNRESULT); /* which events, is not kept */
+    }
     return 0;
 }

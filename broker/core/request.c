@@ -190,6 +190,7 @@ static int wait_for_matches(struct bk_core *core, struct bk_client *client, cons
     waiter->corr = msg->corr;
     waiter->min = msg->min;
     waiter->deadline = core->monotonic + BB_MIN(msg->timeout, WAIT_MAX_MS) * 1000;
+    bk_tick_by(core, waiter->deadline - core->monotonic);
     waiter->path_len = msg->path.len;
     if (msg->path.len > 0) {
         memcpy(waiter->path, msg->path.data, msg->path.len);

@@ -70,7 +70,7 @@ void bk_ring_fini(struct bk_ring *ring);
 /**
  * bk_ring_append() - add a block at the end, evicting what exceeds the limits
  * @channel: whose block it is; its first and last sequences and bytes are kept up to date
- * @block:   what its head says; length and count describe @events
+ * @head:    what its head says; length and count describe @events
  * @events:  the events
  * @owner:   what @events lie in: referenced if they are large, else they are copied; NULL: copied
  * @uniform: all events have the same path
@@ -79,7 +79,7 @@ void bk_ring_fini(struct bk_ring *ring);
  */
 int bk_ring_append(struct bk_ring *ring,
                    struct bk_channel *channel,
-                   const struct bb_block *block,
+                   const struct bb_block *head,
                    struct bb_slice events,
                    struct bk_bytes *owner,
                    bool uniform);

@@ -24,7 +24,7 @@ int bk_route_init(struct bk_route *route, uint64_t seed, struct bk_channels *cha
 static void set_unref(struct bk_route *route, struct bk_set *set)
 {
     if (set != NULL && --set->refs == 0) {
-        (void)bb_map_remove(&route->sets, bb_slice(set->subs, set->n_subs * sizeof(set->subs[0])));
+        (void)bb_map_remove(&route->sets, bb_slice(set->subs, set->n_subs * sizeof(struct bk_sub *)));
         free(set);
     }
 }

@@ -65,13 +65,13 @@ int bk_route_add(struct bk_route *route, struct bk_pattern *pattern, struct bb_s
 void bk_route_remove(struct bk_route *route, struct bk_pattern *pattern);
 
 /**
- * bk_route_find() - the subscriptions of a valid @path
+ * bk_route_find() - the subscriptions of the valid path @text
  *
  * The set holds until subscriptions change.
  *
  * Return: 0 or BB_ENOMEM.
  */
-int bk_route_find(struct bk_route *route, struct bb_slice path, struct bk_path **ret_path);
+int bk_route_find(struct bk_route *route, struct bb_slice text, struct bk_path **ret_path);
 
 /** bk_route_channel() - the path's channel, made if it does not exist. Return: 0, BB_ELIMIT (too many channels),
  * BB_ENOMEM. */

@@ -62,6 +62,9 @@ struct bk_core {
     size_t n_subs;
     size_t n_patterns;
     struct bb_buf scratch; /* a message being written */
+    struct bb_buf gaps;    /* gaps of one subscription, one after the other, */
+    uint32_t n_gaps;       /* and how many */
+    uint64_t tick_at;      /* when bk_core_tick() is due */
     struct bb_buf nested;  /* a field of a message being written */
     struct bb_buf runs;    /* struct run of the batch being published, */
     struct bb_buf refused; /* and [index, code] of its events that are refused */
@@ -206,8 +209,20 @@ struct bk_gap {
 
 #define BK_GAP_NO_NUMBER UINT64_MAX
 
-/** bk_send_gap() - tell of lost events and count them. */
-void bk_send_gap(struct bk_core *core, struct bk_sub *sub, const struct bk_gap *gap);
+/** bk_gap_add() - collect a gap of @sub and count it; errors stick to core->gaps. bk_gaps_send() or bk_deliver() follows. */
+void bk_gap_add(struct bk_core *core, struct bk_sub *sub, const struct bk_gap *gap);
+
+/** bk_gaps_send() - tell what was collected, if anything. */
+void bk_gaps_send(struct bk_core *core, struct bk_sub *sub);
+
+/** bk_gaps_take() - append the array of what was collected to @to, nothing if there is none; returns it. */
+struct bb_slice bk_gaps_take(struct bk_core *core, struct bb_buf *to);
+
+/** bk_tick_by() - bk_core_tick() is needed within @us. */
+static inline void bk_tick_by(struct bk_core *core, uint64_t us)
+{
+    core->tick_at = BB_MIN(core->tick_at, core->monotonic + us);
+}
 
 /* --- request.c --- */
 

@@ -270,46 +270,46 @@ static int begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *
 /* What was asked for and is not in the ring any more. */
 static void tell_trimmed(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *msg)
 {
-    const struct bk_client *client = sub->client;
-    for (size_t i = 0; client->state != BK_CLIENT_GONE && i < sub->n_positions; i++) {
+    for (size_t i = 0; i < sub->n_positions; i++) {
         struct bk_position *position = &sub->positions[i];
         struct bk_channel *channel = position->channel;
         if (position->covered + 1 >= channel->first) {
             continue;
         }
-        uint64_t covered = position->covered;
-        position->covered = channel->first - 1; /* the subscription may be gone with its client afterwards */
-        uint64_t n = channel->first - 1 - covered;
-        bk_send_gap(core, sub,
-                    &(struct bk_gap){
-                        .channel = channel,
-                        .from = covered + 1,
-                        .to = channel->first - 1,
-                        .count = covers(msg->patterns, channel->name) ? n : BK_GAP_NO_NUMBER,
-                        .reason = BK_COUNTER_gap_trimmed,
-                    });
+        uint64_t n = channel->first - 1 - position->covered;
+        bk_gap_add(core, sub,
+                   &(struct bk_gap){
+                       .channel = channel,
+                       .from = position->covered + 1,
+                       .to = channel->first - 1,
+                       .count = covers(msg->patterns, channel->name) ? n : BK_GAP_NO_NUMBER,
+                       .reason = BK_COUNTER_gap_trimmed,
+                   });
+        position->covered = channel->first - 1;
     }
+    bk_gaps_send(core, sub);
 }
 
 static void tell_restart(struct bk_core *core, struct bk_sub *sub, const struct from *from)
 {
     struct bb_mp_reader reader = bb_mp_reader(from->after);
-    const struct bk_client *client = sub->client;
     uint64_t n = bb_mp_read_map(&reader);
-    for (uint64_t i = 0; i < n && reader.error == 0 && client->state != BK_CLIENT_GONE; i++) {
+    for (uint64_t i = 0; i < n; i++) {
         struct bb_slice name = bb_mp_read_str(&reader);
         uint64_t sequence = bb_mp_read_uint(&reader);
-        if (reader.error == 0) {
-            bk_send_gap(core, sub,
-                        &(struct bk_gap){
-                            .channel_name = name,
-                            .from = sequence + 1,
-                            .to = BK_GAP_NO_NUMBER,
-                            .count = BK_GAP_NO_NUMBER,
-                            .reason = BK_COUNTERS,
-                        });
+        if (reader.error != 0) {
+            break;
         }
+        bk_gap_add(core, sub,
+                   &(struct bk_gap){
+                       .channel_name = name,
+                       .from = sequence + 1,
+                       .to = BK_GAP_NO_NUMBER,
+                       .count = BK_GAP_NO_NUMBER,
+                       .reason = BK_COUNTERS,
+                   });
     }
+    bk_gaps_send(core, sub);
 }
 
 /* --- the whole ------------------------------------------------------------------------------------ */

@@ -88,9 +88,6 @@ static void take_topics(struct windows *windows, struct window *window)
             take_topic(windows, window, zmq_msg_data(&windows->msg), len);
         }
     }
-    if (window->connections.n == 0) {
-        window->has_topics = false;
-    }
     is_open_set(windows);
 }
 
@@ -260,7 +257,11 @@ static bool step(struct bk_plug *plug, uint64_t now, size_t budget)
         if (window->socket == NULL) {
             continue;
         }
+        size_t n_before = window->connections.n;
         bk_connections_step(&window->connections);
+        if (n_before > 0 && window->connections.n == 0) { /* a topic may be heard of before its connection */
+            window->has_topics = false;
+        }
         if (is_output(kind)) {
             take_topics(windows, window);
         } else if (take_events(windows, window->socket, budget)) {

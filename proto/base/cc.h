@@ -17,5 +17,15 @@
 #define BB_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define BB_MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* @ptr for an interface that wants it writable though it only reads. */
+static inline void *bb_unconst(const void *ptr)
+{
+    union {
+        const void *given;
+        void *wanted;
+    } both = {ptr};
+    return both.wanted;
+}
+
 /* The struct that embeds @member at @ptr. */
 #define BB_CONTAINER(ptr, type, member) ((type *)(void *)(((char *)(ptr)) - offsetof(type, member)))

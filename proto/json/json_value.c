@@ -180,7 +180,7 @@ static int form_encode(struct encoder *encoder, struct bb_slice key, const json_
 static int object_encode(struct encoder *encoder, const json_t *value)
 {
     /* jansson's iterators want the object writable, though they leave it alone. */
-    json_t *object = (json_t *)(uintptr_t)value;
+    json_t *object = bb_unconst(value);
     size_t count = json_object_size(object);
     void *iter = json_object_iter(object);
     size_t stripped = 0;

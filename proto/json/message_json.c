@@ -259,7 +259,8 @@ int bb_message_json_write(struct bb_slice bytes,
     const struct bb_msg_row *row = bb_msg_row_find((uint64_t)msg.type);
     bb_buf_append(out, "{\"op\":", 6);
     bb_json_write_str(out, bb_slice_str(row->name));
-    for (size_t i = 0; i < row->n_fields && r == 0; i++) {
+    size_t n = bb_msg_count_fields(&msg, row);
+    for (size_t i = 0; i < n && r == 0; i++) {
         r = write_field(&msg, &row->fields[i], out);
     }
     if (r == 0 && msg.type == BB_MSG_DELIVER) {

@@ -27,7 +27,7 @@ static const struct bb_msg_row rows[] = {
     {BB_MSG_WELCOME, "welcome", 8, 8, {UINT(corr), UINT(version), UINT(server), UINT(run), UINT(client_number), UINT(last), RAW(limits), RAW(features)}},
     {BB_MSG_SUBSCRIBED, "subscribed", 4, 4, {UINT(corr), UINT(sub), UINT(session), RAW(positions)}},
     {BB_MSG_ACK, "ack", 1, 1, {RAW(entries)}},
-    {BB_MSG_DELIVER, "deliver", 2, 2, {UINT(sub), RAW(ranges)}},
+    {BB_MSG_DELIVER, "deliver", 3, 2, {UINT(sub), RAW(ranges), RAW(gaps)}},
     {BB_MSG_GAP, "gap", 2, 2, {UINT(sub), RAW(gaps)}},
     {BB_MSG_RESULT, "result", 2, 2, {UINT(corr), RAW(value)}},
     {BB_MSG_ERROR, "error", 5, 4, {UINT(about), UINT(corr), TEXT(code), TEXT(text), RAW(detail)}},
@@ -165,6 +165,15 @@ static bool field_is_absent(const struct bb_msg *msg, const struct bb_field *fie
     return field->kind == BB_FIELD_UINT ? field_uint(msg, field) == 0 : field_slice(msg, field).len == 0;
 }
 
+size_t bb_msg_count_fields(const struct bb_msg *msg, const struct bb_msg_row *row)
+{
+    size_t n = row->n_fields;
+    while (n > row->n_required && field_is_absent(msg, &row->fields[n - 1])) {
+        n--;
+    }
+    return n;
+}
+
 void bb_msg_encode(struct bb_buf *out, const struct bb_msg *msg)
 {
     const struct bb_msg_row *row = bb_msg_row_find(msg->type);
@@ -172,10 +181,7 @@ void bb_msg_encode(struct bb_buf *out, const struct bb_msg *msg)
         out->error = out->error != 0 ? out->error : BB_EINVAL;
         return;
     }
-    size_t n = row->n_fields;
-    while (n > row->n_required && field_is_absent(msg, &row->fields[n - 1])) {
-        n--;
-    }
+    size_t n = bb_msg_count_fields(msg, row);
     bb_mp_write_array(out, (uint32_t)(n + 1));
     bb_mp_write_uint(out, (uint64_t)msg->type);
     for (size_t i = 0; i < n; i++) {

@@ -126,6 +126,9 @@ bool bb_msg_is_head(struct bb_slice bytes);
  */
 int bb_msg_decode(struct bb_slice bytes, struct bb_msg *ret_msg);
 
+/** bb_msg_count_fields() - the fields of @msg without those at the end that are left out. */
+size_t bb_msg_count_fields(const struct bb_msg *msg, const struct bb_msg_row *row);
+
 /** bb_msg_encode() - append the head of @msg to @out; errors stick to @out. Empty RAW fields at the end
  * are left out, others become nil. */
 void bb_msg_encode(struct bb_buf *out, const struct bb_msg *msg);

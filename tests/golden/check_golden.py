@@ -32,7 +32,7 @@ MESSAGES = {
     16: ("welcome", "corr", "version", "server", "run", "client_number", "last", "limits", "features"),
     17: ("subscribed", "corr", "sub", "session", "positions"),
     18: ("ack", "entries"),
-    19: ("deliver", "sub", "ranges"),
+    19: ("deliver", "sub", "ranges", "gaps"),
     20: ("gap", "sub", "gaps"),
     21: ("result", "corr", "value"),
     22: ("error", "about", "corr", "code", "text", "detail"),
@@ -183,8 +183,6 @@ def plain(value):
 def head_to_json(head, is_broker):
     name, *fields = MESSAGES[head[0]]
     values = [to_json(value) for value in head[1:]]
-    if is_broker:
-        values += [None] * (len(fields) - len(values))
     assert len(values) <= len(fields), head
     members = dict(zip(fields, values))
     if not is_broker and members.get("from", 0) is None:

@@ -57,7 +57,8 @@ static void check_output(struct world *world, struct sim_link *link, struct bb_s
     } else if (msg.type == BB_MSG_SUBSCRIBED) {
         check_subscribed(world, link, &msg);
     } else if (msg.type == BB_MSG_ERROR && msg.about == BB_MSG_PUBLISH) {
-        if (!bb_slice_equal(msg.code, bb_slice_str("hello_first"))) {
+        if (!bb_slice_equal(msg.code, bb_slice_str("hello_first")) &&
+            !bb_slice_equal(msg.code, bb_slice_str("unknown_result"))) {
             client_refused(link->client, msg.corr);
         }
         if (bb_slice_equal(msg.code, bb_slice_str("no_memory"))) {

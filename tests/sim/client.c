@@ -179,6 +179,16 @@ static void check_repeated(struct sim_client *client, const struct client_batch 
     }
 }
 
+static bool has_refusals(const struct sim_client *client, const struct client_batch *batch)
+{
+    for (uint64_t serial = batch->first; serial < batch->first + batch->n_events; serial++) {
+        if (client->events[serial].refusal != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void handle_ack(struct sim_client *client, const struct bb_msg *msg)
 {
     struct world *world = client->world;
@@ -204,6 +214,9 @@ static void handle_ack(struct sim_client *client, const struct bb_msg *msg)
         if (bb_mp_peek_type(&reader) == BB_MP_NIL) {
             bb_mp_read_nil(&reader);
             check_repeated(client, batch);
+            if (has_refusals(client, batch)) {
+                world_fail(world, "a repetition is acknowledged of which events were refused");
+            }
             continue;
         }
         if (has_matches != (level >= BB_LEVEL_ROUTED) || batch->is_bad) {
@@ -246,8 +259,9 @@ static struct watch *watch_of(struct sim_client *client, uint64_t sub)
     return NULL;
 }
 
-/* A batch was refused whole. Errors overtake acks, so it is settled where it stands. */
-static void handle_publish_error(struct sim_client *client, uint64_t number)
+/* A batch was refused whole, or its repetition of which events were refused. Errors overtake acks, so it is
+ * settled where it stands. */
+static void handle_publish_error(struct sim_client *client, uint64_t number, bool is_unknown)
 {
     uint64_t i = client->first_unacked;
     while (i < client->n_batches && client->batches[i].number != number) {
@@ -257,6 +271,12 @@ static void handle_publish_error(struct sim_client *client, uint64_t number)
         return;
     }
     struct client_batch batch = client->batches[i];
+    if (is_unknown) {
+        check_repeated(client, &batch);
+        if (!has_refusals(client, &batch)) {
+            world_fail(client->world, "the result of a repetition is unknown though no event was refused");
+        }
+    }
     memmove(&client->batches[client->first_unacked + 1], &client->batches[client->first_unacked],
             (i - client->first_unacked) * sizeof(batch));
     client->batches[client->first_unacked++] = batch;
@@ -272,7 +292,7 @@ static void handle_error(struct sim_client *client, const struct bb_msg *msg)
         if (bb_slice_equal(msg->code, bb_slice_str("bad_sequence"))) {
             world_fail(client->world, "publish %llu is out of sequence", (unsigned long long)msg->corr);
         }
-        handle_publish_error(client, msg->corr);
+        handle_publish_error(client, msg->corr, bb_slice_equal(msg->code, bb_slice_str("unknown_result")));
     }
     for (size_t i = 0; i < CLIENT_WATCHES_MAX && msg->about == BB_MSG_SUBSCRIBE; i++) {
         if (client->watches[i].in_use && client->watches[i].corr == msg->corr) {

@@ -39,7 +39,6 @@ struct watch {
     bool is_subscribed;
     bool has_begun; /* was subscribed once: is resumed, not begun again */
     bool is_conflated;
-    bool was_cut; /* a gap may have come, and the delivery that belongs to it not */
     uint64_t id;
     uint64_t corr;
     uint64_t run; /* its positions are of */

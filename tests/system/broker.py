@@ -21,6 +21,7 @@ class Settings:
     """What run.py was told."""
     busbard = None
     busbar = None
+    options = []  # of every busbard
     sanitizer = ""
     size = 1
     examples = []
@@ -84,7 +85,7 @@ class Broker:
 
     def start(self):
         self.process = subprocess.Popen(
-            [Settings.busbard, "--ports-file", self.ports_file, *self.arguments],
+            [Settings.busbard, "--ports-file", self.ports_file, *Settings.options, *self.arguments],
             stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, errors="replace",
             preexec_fn=child_setup(self.files))
         self.reader = threading.Thread(target=self._read_log, args=(self.process.stderr,), daemon=True)

@@ -27,7 +27,7 @@ FIELDS = {
     16: ("welcome", "corr version server run client_number last limits features"),
     17: ("subscribed", "corr sub session positions"),
     18: ("ack", "entries"),
-    19: ("deliver", "sub ranges"),
+    19: ("deliver", "sub ranges gaps"),
     20: ("gap", "sub gaps"),
     21: ("result", "corr value"),
     22: ("error", "about corr code text detail"),
@@ -100,10 +100,11 @@ class Ledger:
         self.gaps = []
         self.bytes = 0
 
-    def deliver(self, ranges, events):
+    def deliver(self, ranges, events, gaps):
+        self.gap(gaps)  # PROTOCOL 7.4: first the gaps, then the rest
         for channel, start, end in ranges:
             assert self.covered.get(channel, 0) == start, f"range {start}..{end} after {self.covered.get(channel, 0)}"
-            assert start < end, f"empty range {start}..{end}"
+            assert start < end or (gaps and start == end), f"empty range {start}..{end}"
             self.covered[channel] = end
         for event in events:  # conflation keeps events that lie among those of a gap: only their order is sure
             channel = event["path"].split("/")[0]
@@ -214,7 +215,7 @@ class Client:
                     self.send("pong", token=message["token"])
                 continue
             if op == "deliver" and message["sub"] in self.ledgers:
-                self.ledgers[message["sub"]].deliver(message["ranges"], message["events"])
+                self.ledgers[message["sub"]].deliver(message["ranges"], message["events"], message.get("gaps") or [])
                 self.ledgers[message["sub"]].bytes += len(data)
             elif op == "gap" and message["sub"] in self.ledgers:
                 self.ledgers[message["sub"]].gap(message["gaps"])

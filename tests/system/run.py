@@ -30,6 +30,7 @@ def main():
     parser.add_argument("--busbard", required=True)
     parser.add_argument("--busbar")
     parser.add_argument("--example", action="append", default=[], help="programs of bus/examples")
+    parser.add_argument("--libzmq", action="store_true", help="with the main door that libzmq serves")
     parser.add_argument("--sanitizer", default="")
     parser.add_argument("--size", type=int, default=1)
     parser.add_argument("tests", nargs="+")
@@ -37,6 +38,7 @@ def main():
     Settings.busbard = os.path.abspath(arguments.busbard)
     Settings.busbar = os.path.abspath(arguments.busbar) if arguments.busbar else None
     Settings.examples = arguments.example
+    Settings.options = ["--libzmq"] if arguments.libzmq else []
     Settings.sanitizer = arguments.sanitizer
     Settings.size = arguments.size
     sys.stdout.reconfigure(line_buffering=True)

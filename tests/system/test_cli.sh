@@ -122,6 +122,16 @@ test_command_line()
     ends 2 "$busbar" completion nonsense
 }
 
+test_bad_url()
+{
+    ends 2 "$busbar" pub a b --url nonsense
+    has err "'nonsense': a url begins with tcp:// or ipc://"
+    ends 2 "$busbar" sub a --url tcp://127.0.0.1:
+    has err "'tcp://127.0.0.1:': "
+    BUSBAR_URL="$endpoint,," ends 2 "$busbar" ping
+    has err "there is an empty url in the list"
+}
+
 test_no_broker()
 {
     ends 3 "$busbar" -u "ipc://$work/nobody" --connect-timeout 200ms ping
@@ -284,7 +294,7 @@ test_strict()
 }
 
 start_broker
-for test in command_line no_broker bodies lines attributes from acks ends requests completion strict; do
+for test in command_line bad_url no_broker bodies lines attributes from acks ends requests completion strict; do
     before=$failed
     "test_$test"
     if [[ $failed -eq $before ]]; then

@@ -51,6 +51,7 @@ enum fate {
     FATE_UNKNOWN,
     FATE_ACKED,
     FATE_REFUSED,
+    FATE_PARTIAL, /* refused in part, which is known no more */
 };
 
 struct batch {

@@ -256,10 +256,10 @@ Test(message_json, one_bad_event_refuses_the_message)
 #define DELIVER "\x93\x13\x01\x90"
 #define HEAD    "{\"op\":\"deliver\",\"sub\":1,\"ranges\":[],\"events\":["
 
-Test(message_json, what_the_bytes_leave_out_is_null)
+Test(message_json, what_the_bytes_leave_out_is_left_out_and_nil_is_null)
 {
     WRITES("\x95\x16\x03\x02\xa5limit\xa0",
-           "{\"op\":\"error\",\"about\":3,\"corr\":2,\"code\":\"limit\",\"text\":\"\",\"detail\":null}");
+           "{\"op\":\"error\",\"about\":3,\"corr\":2,\"code\":\"limit\",\"text\":\"\"}");
     WRITES("\x93\x15\x01\xc0", "{\"op\":\"result\",\"corr\":1,\"value\":null}");
 }
 
