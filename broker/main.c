@@ -249,7 +249,7 @@ int main(int argc, char **argv)
     set_defaults(&options, ipc, sizeof(ipc));
     uint64_t random[2] = {0};
     if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random)) {
-        (void)fprintf(stderr, "busbard: no random numbers: %s\n", strerror(errno));
+        (void)fprintf(stderr, "busbard: no random numbers: %m\n");
         return EXIT_FAILURE;
     }
     options.core.run = random[0] >> 1; /* PROTOCOL 10: as JSON it is an integer */

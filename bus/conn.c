@@ -58,6 +58,10 @@ static void close_one(struct bb_bus *bus, void **socket, int linger_ms)
 
 void bb_conn_close_socket(struct bb_bus *bus, int linger_ms)
 {
+    /* First: libzmq leaks the events that it would still like to tell to a monitor that is gone. */
+    if (bus->socket != NULL) {
+        (void)zmq_socket_monitor(bus->socket, NULL, 0);
+    }
     close_one(bus, &bus->socket, linger_ms);
     close_one(bus, &bus->monitor, 0);
 }

@@ -39,6 +39,20 @@ int bb_delivery_add_gap(struct bb_delivery *delivery,
     return 0;
 }
 
+/* Events of the message may lie inside its gaps: one more for each, of unknown count. A hole has none. */
+static void lose_gaps(struct bb_delivery *delivery)
+{
+    const struct bb_gap_node *last = delivery->gaps_last;
+    for (const struct bb_gap_node *node = delivery->gaps; node != NULL;
+         node = node != last ? node->next : NULL) {
+        const struct bb_gap *gap = &node->gap;
+        if (gap->to != BB_UNKNOWN && strcmp(gap->reason, BB_REASON_TRANSPORT) != 0) {
+            (void)bb_delivery_add_gap(delivery, bb_slice_str(gap->channel), gap->from, gap->to, BB_UNKNOWN,
+                                      bb_slice_str(BB_REASON_TRANSPORT));
+        }
+    }
+}
+
 /* The rest of the message is unreadable: what its ranges promised is lost. */
 static void give_up(struct bb_delivery *delivery)
 {
@@ -47,6 +61,7 @@ static void give_up(struct bb_delivery *delivery)
     delivery->rest.len = 0;
     delivery->frame_at = delivery->n_frames;
     delivery->block.count = 0;
+    lose_gaps(delivery);
     for (uint32_t i = 0; i < n && reader.error == 0; i++) {
         uint32_t fields = bb_mp_read_array(&reader);
         struct bb_slice channel = bb_mp_read_str(&reader);
@@ -56,7 +71,8 @@ static void give_up(struct bb_delivery *delivery)
             bb_mp_skip(&reader);
         }
         if (reader.error == 0) {
-            (void)bb_delivery_add_gap(delivery, channel, from + 1, to, BB_UNKNOWN, bb_slice_str("transport"));
+            (void)bb_delivery_add_gap(delivery, channel, from + 1, to, BB_UNKNOWN,
+                                      bb_slice_str(BB_REASON_TRANSPORT));
         }
     }
 }

@@ -12,6 +12,9 @@
 
 #include <zmq.h>
 
+/* The reason of a gap that the library itself found. */
+#define BB_REASON_TRANSPORT "transport"
+
 struct bb_gap_node {
     struct bb_gap_node *next;
     struct bb_gap gap;

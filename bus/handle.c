@@ -43,13 +43,14 @@ static void handle_welcome(struct bb_bus *bus, const struct bb_msg *msg)
     }
     uint64_t heartbeat = limit_find(msg->limits, "heartbeat", bus->options.heartbeat_ms);
     uint64_t max_message = limit_find(msg->limits, "max_message", BB_MESSAGE_DEFAULT);
+    bool is_same_run = msg->run == bus->run;
     bus->run = msg->run;
     bus->server = msg->server;
     bus->client_number = msg->client_number;
     bus->max_message = (size_t)BB_MIN(max_message, BB_MESSAGE_MAX);
     bus->n_connects++;
     bb_conn_welcomed(&bus->conn, bb_now_ms(), (uint32_t)BB_MIN(heartbeat, UINT32_MAX));
-    bb_outbox_resume(&bus->outbox, msg->last, bus->max_message);
+    bb_outbox_resume(&bus->outbox, msg->last, is_same_run, bus->max_message);
     bb_subscriptions_ready(bus);
     bb_conn_send_batches(bus);
     bb_bus_changed(bus);
@@ -107,18 +108,19 @@ static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
 {
     int error = error_of(msg);
     note_code(bus, msg);
-    if (msg->about == BB_MSG_PUBLISH) {
+    if (msg->about == BB_MSG_HELLO && (error == BB_EVERSION || error == BB_EINVAL)) {
+        char text[sizeof(bus->last_text)];
+        memcpy(text, bus->last_text, sizeof(text));
+        bb_conn_end(bus, error, text);
+    } else if (error == BB_EHELLO || msg->about == BB_MSG_HELLO) {
+        /* BB_EHELLO, about anything: the broker has forgotten this client. Nothing was refused, all is repeated. */
+        bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
+    } else if (msg->about == BB_MSG_PUBLISH) {
         bb_outbox_refuse(&bus->outbox, msg->corr, error);
         bb_conn_send_batches(bus);
         bb_bus_changed(bus);
     } else if (msg->about == BB_MSG_SUBSCRIBE) {
         bb_subscriptions_refused(bus, msg->corr, error, msg->text);
-    } else if (msg->about == BB_MSG_HELLO && (error == BB_EVERSION || error == BB_EINVAL)) {
-        char text[sizeof(bus->last_text)];
-        memcpy(text, bus->last_text, sizeof(text));
-        bb_conn_end(bus, error, text);
-    } else if (msg->about == BB_MSG_HELLO || error == BB_EHELLO) {
-        bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
     } else {
         bb_requests_finish(bus, BB_MSG_NONE, msg->corr, error, (struct bb_slice){0});
     }
@@ -135,22 +137,21 @@ static void handle_goodbye(struct bb_bus *bus, const struct bb_msg *msg)
 static void handle_delivery(struct bb_bus *bus, const struct bb_msg *msg, struct bb_delivery *delivery)
 {
     struct bb_subscription *sub = bb_subscription_find(bus, msg->sub);
-    int r = sub == NULL ? BB_ENOTFOUND : 0;
-    if (sub != NULL && msg->type == BB_MSG_DELIVER) {
-        delivery->ranges = msg->ranges;
-        r = bb_places_advance(sub, msg->ranges, delivery);
-    } else if (sub != NULL) {
-        r = bb_places_skip(sub, msg->gaps, delivery);
-    }
-    if (r < 0 && r != BB_ENOTFOUND) {
-        bb_conn_drop(bus, r, "what the broker delivered cannot be taken");
-    }
-    bool is_empty = delivery->bytes == 0 && delivery->gaps == NULL;
-    if (r < 0 || is_empty) {
+    if (sub == NULL) {
         bb_delivery_fini(delivery);
         return;
     }
-    bb_subscription_deliver(sub, delivery);
+    delivery->ranges = msg->ranges; /* a gap message has none */
+    int r = bb_places_stage(sub, msg->gaps, msg->ranges, delivery);
+    if (r < 0) {
+        bb_conn_drop(bus, r, "what the broker delivered cannot be taken");
+        bb_delivery_fini(delivery);
+    } else if (delivery->bytes == 0 && delivery->gaps == NULL) {
+        bb_places_commit(sub, delivery);
+        bb_delivery_fini(delivery);
+    } else {
+        bb_subscription_deliver(sub, delivery);
+    }
 }
 
 /* --- the table ---------------------------------------------------------------------------------- */

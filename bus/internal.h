@@ -39,7 +39,6 @@ struct bb_bus {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* anything that a waiting call may wait for */
     unsigned n_waiting;
-    bool is_polling; /* a waiting call of an embedded bus, which will step it */
     pid_t pid;
 
     struct bb_options options; /* its pointers are not used: see urls and name */
@@ -70,7 +69,6 @@ struct bb_bus {
 
     struct bb_outbox outbox;
     uint64_t n_told;    /* events up to which every on_ack has returned */
-    bool is_telling;    /* on_ack are being called */
     struct bb_map subs; /* by number; the key is in the subscription */
     uint64_t last_sub;
     unsigned n_untold; /* subscriptions whose on_ended may be due */
@@ -83,6 +81,8 @@ struct bb_bus {
 
     pthread_t thread;
     bool has_thread;
+    bool is_polling; /* a waiting call of an embedded bus, which will step it */
+    bool is_telling; /* on_ack are being called */
     bool is_stopping;
     bool is_closing; /* waiting calls are leaving */
     bool is_stepping;
@@ -127,7 +127,7 @@ static inline void bb_bus_changed(struct bb_bus *bus)
 int bb_bus_wait_told(struct bb_bus *bus, uint64_t n, uint64_t deadline);
 
 /** bb_bus_run() - the I/O thread; takes the lock itself. */
-void *bb_bus_run(void *bus);
+void *bb_bus_run(void *arg);
 
 /** bb_bus_call_done() - tell the publishers of answered events. */
 void bb_bus_call_done(struct bb_bus *bus);

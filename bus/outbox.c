@@ -8,9 +8,12 @@
 
 #include <stdlib.h>
 
+/* The number of a batch that was sent to a broker that is no more. */
+#define NUMBER_VOID UINT64_MAX
+
 #define IN_FLIGHT_MAX 64
 /* Without batching a message is small, and the bytes are what bounds. */
-#define IN_FLIGHT_MAX_UNBATCHED 8192
+#define IN_FLIGHT_MAX_UNBATCHED 256 /* the outcomes that a broker keeps (PROTOCOL 6.2) */
 
 /* What a batch costs beside its events. */
 #define BATCH_CHARGE (sizeof(struct bb_batch) + BB_BATCH_HEAD_MAX)
@@ -134,6 +137,26 @@ static struct bb_batch **find_unsent(struct bb_outbox *outbox)
     return at;
 }
 
+/* Numbers are given when a batch leaves; one below the next is a repetition of what the broker took. */
+static int number_unsent(struct bb_outbox *outbox)
+{
+    uint64_t number = outbox->unsent->number;
+    if (number != 0 && number <= outbox->next_number) {
+        return 0;
+    }
+    /* Only a batch that was sent before can have other references. */
+    if (number != 0) {
+        struct bb_batch **at = find_unsent(outbox);
+        int r = own_bytes(outbox, at);
+        if (r < 0) {
+            return r;
+        }
+        outbox->unsent = *at;
+    }
+    bb_batch_number(outbox->unsent, outbox->next_number);
+    return 0;
+}
+
 struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
 {
     if (outbox->in_flight >= outbox->max_in_flight) {
@@ -145,25 +168,14 @@ struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
         }
         seal(outbox);
     }
-    if (outbox->unsent->number != outbox->next_number) {
-        /* Only a batch that was sent before can have other references. */
-        if (outbox->unsent->number != 0) {
-            struct bb_batch **at = find_unsent(outbox);
-            if (own_bytes(outbox, at) < 0) {
-                return NULL;
-            }
-            outbox->unsent = *at;
-        }
-        bb_batch_number(outbox->unsent, outbox->next_number);
-    }
-    return outbox->unsent;
+    return number_unsent(outbox) < 0 ? NULL : outbox->unsent;
 }
 
 void bb_outbox_sent(struct bb_outbox *outbox)
 {
+    outbox->next_number += outbox->unsent->number == outbox->next_number;
     outbox->unsent = outbox->unsent->next;
     outbox->in_flight++;
-    outbox->next_number++;
 }
 
 /* --- answers ------------------------------------------------------------------------------------ */
@@ -260,9 +272,8 @@ void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error)
     answer_number(outbox, number, &(struct bb_answer){.error = error, .matches = BB_UNKNOWN});
 }
 
-void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_message)
+void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, bool is_same_run, size_t max_message)
 {
-    const struct bb_answer taken = {.level = BB_LEVEL_ACCEPTED, .matches = BB_UNKNOWN, .repeated = true};
     const struct bb_answer too_big = {.error = BB_ETOOBIG, .matches = BB_UNKNOWN};
     struct bb_batch *before = NULL;
     struct bb_batch **at = &outbox->first;
@@ -271,15 +282,16 @@ void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_messag
     while (*at != NULL) {
         struct bb_batch *batch = *at;
         bool was_sent = batch->number != 0;
-        if (was_sent && batch->number <= last) {
-            finish(outbox, at, before, &taken);
-        } else if (batch->len + BB_BATCH_HEAD_MAX > max_message) {
+        if (batch->len + BB_BATCH_HEAD_MAX > max_message) {
             finish(outbox, at, before, &too_big);
-        } else {
-            outbox->repeated += was_sent;
-            before = batch;
-            at = &batch->next;
+            continue;
         }
+        if (was_sent && !is_same_run) {
+            batch->number = NUMBER_VOID;
+        }
+        outbox->repeated += was_sent;
+        before = batch;
+        at = &batch->next;
     }
     outbox->next_number = last + 1;
 }

@@ -40,7 +40,7 @@ struct bb_outbox {
     uint32_t in_flight;
     uint32_t max_in_flight;
     bool unbatched;
-    uint64_t next_number;
+    uint64_t next_number; /* of what is not a repetition; all below are taken by the broker or in flight */
     uint64_t last_ticket;
     struct bb_tracked *done; /* answered; their callbacks are to be called */
     struct bb_tracked **done_end;
@@ -117,12 +117,14 @@ void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error);
 
 /**
  * bb_outbox_resume() - a new connection: everything unacknowledged is to be sent again
- * @last:        highest number that the broker took; those batches are done
+ * @last:        highest number that the broker took
+ * @is_same_run: of the broker that the batches were sent to
  * @max_message: what the broker takes; larger batches are refused here
  *
- * The rest is numbered anew from @last + 1: a broker that lost its memory counts from the beginning.
+ * What the same run took keeps its number, and the broker says again what became of it: it may have been a
+ * refusal. The rest is numbered from @last + 1: a broker that lost its memory counts from the beginning.
  */
-void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_message);
+void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, bool is_same_run, size_t max_message);
 
 /** bb_outbox_drop_oldest() - drop the oldest batch that was never sent; false if there is none. */
 bool bb_outbox_drop_oldest(struct bb_outbox *outbox);

@@ -10,8 +10,7 @@
 
 #include <stdlib.h>
 
-#define REASON_TRANSPORT "transport"
-#define REASON_RESTART   "restart"
+#define REASON_RESTART "restart"
 
 static int place_get(struct bb_subscription *sub, struct bb_slice channel, struct bb_place **ret_place)
 {
@@ -86,40 +85,33 @@ int bb_places_begin(struct bb_subscription *sub, struct bb_slice positions, uint
     return reader.error;
 }
 
-static int note_hole(struct bb_subscription *sub,
-                     struct bb_delivery *delivery,
-                     const struct bb_place *place,
-                     uint64_t to)
+/* --- deliveries ------------------------------------------------------------------------------------- */
+
+/*
+ * What a message says of places is staged first and counts once the message as a whole is on its way to the
+ * application: what is dropped is asked for again by the next connection.
+ */
+static int place_stage(struct bb_subscription *sub, struct bb_slice channel, struct bb_place **ret_place)
 {
-    sub->counts.gaps++;
-    return bb_delivery_add_gap(delivery, bb_slice(place->channel, place->len), place->sequence + 1, to,
-                               BB_UNKNOWN, bb_slice_str(REASON_TRANSPORT));
+    struct bb_place *place;
+    int r = place_get(sub, channel, &place);
+    if (r < 0) {
+        return r;
+    }
+    if (!place->is_staged) {
+        place->is_staged = true;
+        place->staged = place->sequence;
+        place->next_staged = sub->staged;
+        sub->staged = place;
+    }
+    *ret_place = place;
+    return 0;
 }
 
-int bb_places_advance(struct bb_subscription *sub, struct bb_slice ranges, struct bb_delivery *delivery)
+static int note_hole(struct bb_delivery *delivery, const struct bb_place *place, uint64_t to)
 {
-    struct bb_mp_reader reader = bb_mp_reader(ranges);
-    uint32_t n = bb_mp_read_array(&reader);
-    for (uint32_t i = 0; i < n; i++) {
-        struct bb_place *place;
-        uint32_t fields = bb_mp_read_array(&reader);
-        struct bb_slice channel = bb_mp_read_str(&reader);
-        uint64_t from = bb_mp_read_uint(&reader);
-        uint64_t to = bb_mp_read_uint(&reader);
-        skip_fields(&reader, 3, fields);
-        if (reader.error != 0) {
-            return BB_EMALFORMED;
-        }
-        int r = place_get(sub, channel, &place);
-        if (r == 0 && from > place->sequence) {
-            r = note_hole(sub, delivery, place, from);
-        }
-        if (r < 0) {
-            return r;
-        }
-        place->sequence = to > place->sequence ? to : place->sequence;
-    }
-    return reader.error;
+    return bb_delivery_add_gap(delivery, bb_slice(place->channel, place->len), place->staged + 1, to,
+                               BB_UNKNOWN, bb_slice_str(BB_REASON_TRANSPORT));
 }
 
 static uint64_t read_uint_or_nil(struct bb_mp_reader *reader)
@@ -131,40 +123,114 @@ static uint64_t read_uint_or_nil(struct bb_mp_reader *reader)
     return bb_mp_read_uint(reader);
 }
 
-int bb_places_skip(struct bb_subscription *sub, struct bb_slice gaps, struct bb_delivery *delivery)
+static int stage_gap(struct bb_subscription *sub, struct bb_mp_reader *reader, struct bb_delivery *delivery)
 {
-    struct bb_mp_reader reader = bb_mp_reader(gaps);
-    uint32_t n = bb_mp_read_array(&reader);
-    for (uint32_t i = 0; i < n; i++) {
-        struct bb_place *place;
-        uint32_t fields = bb_mp_read_array(&reader);
-        struct bb_slice channel = bb_mp_read_str(&reader);
-        uint64_t from = bb_mp_read_uint(&reader);
-        uint64_t to = read_uint_or_nil(&reader);
-        uint64_t count = read_uint_or_nil(&reader);
-        struct bb_slice reason = bb_mp_read_str(&reader);
-        skip_fields(&reader, 5, fields);
-        if (reader.error != 0) {
-            return BB_EMALFORMED;
-        }
-        bool is_restart = bb_slice_equal(reason, bb_slice_str(REASON_RESTART));
-        int r = place_get(sub, channel, &place);
-        if (r == 0 && !is_restart && from > place->sequence + 1) {
-            r = note_hole(sub, delivery, place, from - 1);
-        }
-        r = r < 0 ? r : bb_delivery_add_gap(delivery, channel, from, to, count, reason);
-        if (r < 0) {
-            return r;
-        }
-        sub->counts.gaps++;
-        sub->counts.lost += count != BB_UNKNOWN ? count : 0;
-        /* The sequences of a restart are those of another run. */
-        if (!is_restart && to != BB_UNKNOWN && to > place->sequence) {
-            place->sequence = to;
-        }
+    struct bb_place *place;
+    uint32_t fields = bb_mp_read_array(reader);
+    struct bb_slice channel = bb_mp_read_str(reader);
+    uint64_t from = bb_mp_read_uint(reader);
+    uint64_t to = read_uint_or_nil(reader);
+    uint64_t count = read_uint_or_nil(reader);
+    struct bb_slice reason = bb_mp_read_str(reader);
+    skip_fields(reader, 5, fields);
+    if (reader->error != 0) {
+        return BB_EMALFORMED;
     }
-    return reader.error;
+    bool is_restart = bb_slice_equal(reason, bb_slice_str(REASON_RESTART));
+    int r = place_stage(sub, channel, &place);
+    if (r == 0 && !is_restart && from > place->staged + 1) {
+        r = note_hole(delivery, place, from - 1);
+    }
+    r = r < 0 ? r : bb_delivery_add_gap(delivery, channel, from, to, count, reason);
+    /* The sequences of a restart are those of another run. */
+    if (r == 0 && !is_restart && to != BB_UNKNOWN && to > place->staged) {
+        place->staged = to;
+    }
+    return r;
 }
+
+static int stage_range(struct bb_subscription *sub, struct bb_mp_reader *reader, struct bb_delivery *delivery)
+{
+    struct bb_place *place;
+    uint32_t fields = bb_mp_read_array(reader);
+    struct bb_slice channel = bb_mp_read_str(reader);
+    uint64_t from = bb_mp_read_uint(reader);
+    uint64_t to = bb_mp_read_uint(reader);
+    skip_fields(reader, 3, fields);
+    if (reader->error != 0) {
+        return BB_EMALFORMED;
+    }
+    int r = place_stage(sub, channel, &place);
+    if (r == 0 && from > place->staged) {
+        r = note_hole(delivery, place, from);
+    }
+    if (r == 0 && to > place->staged) {
+        place->staged = to;
+    }
+    return r;
+}
+
+typedef int stage_fn(struct bb_subscription *sub, struct bb_mp_reader *reader, struct bb_delivery *delivery);
+
+static int stage_all(struct bb_subscription *sub,
+                     struct bb_slice array,
+                     stage_fn *stage_one,
+                     struct bb_delivery *delivery)
+{
+    struct bb_mp_reader reader = bb_mp_reader(array);
+    if (array.len == 0 || bb_mp_peek_type(&reader) == BB_MP_NIL) {
+        return 0;
+    }
+    uint32_t n = bb_mp_read_array(&reader);
+    int r = reader.error;
+    for (uint32_t i = 0; i < n && r == 0; i++) {
+        r = stage_one(sub, &reader, delivery);
+    }
+    return r;
+}
+
+int bb_places_stage(struct bb_subscription *sub,
+                    struct bb_slice gaps,
+                    struct bb_slice ranges,
+                    struct bb_delivery *delivery)
+{
+    int r = stage_all(sub, gaps, stage_gap, delivery);
+    r = r < 0 ? r : stage_all(sub, ranges, stage_range, delivery);
+    if (r < 0) {
+        bb_places_revert(sub);
+    }
+    return r;
+}
+
+static struct bb_place *unstage(struct bb_subscription *sub)
+{
+    struct bb_place *place = sub->staged;
+    if (place != NULL) {
+        sub->staged = place->next_staged;
+        place->is_staged = false;
+    }
+    return place;
+}
+
+void bb_places_commit(struct bb_subscription *sub, const struct bb_delivery *delivery)
+{
+    struct bb_place *place;
+    while ((place = unstage(sub)) != NULL) {
+        place->sequence = place->staged;
+    }
+    for (const struct bb_gap_node *node = delivery->gaps; node != NULL; node = node->next) {
+        sub->counts.gaps++;
+        sub->counts.lost += node->gap.count != BB_UNKNOWN ? node->gap.count : 0;
+    }
+}
+
+void bb_places_revert(struct bb_subscription *sub)
+{
+    while (unstage(sub) != NULL) {
+    }
+}
+
+/* --- resuming --------------------------------------------------------------------------------------- */
 
 void bb_places_write(const struct bb_subscription *sub, struct bb_buf *out)
 {

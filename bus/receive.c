@@ -64,16 +64,20 @@ void bb_subscription_deliver(struct bb_subscription *sub, struct bb_delivery *de
 {
     delivery->server = sub->bus->server;
     delivery->connection = sub->bus->n_sockets;
+    bool has_callback = sub->options.on_events != NULL;
+    if (!has_callback && queue_delivery(sub, delivery) < 0) {
+        bb_places_revert(sub);
+        bb_conn_drop(sub->bus, BB_ENOMEM, "no memory for what came");
+        bb_delivery_fini(delivery);
+        return;
+    }
+    bb_places_commit(sub, delivery);
     sub->received_bytes += delivery->bytes;
     sub->unread_bytes += delivery->bytes;
-    if (sub->options.on_events != NULL) {
+    if (has_callback) {
         call_events(sub, delivery);
-    } else if (queue_delivery(sub, delivery) == 0) {
-        return;
-    } else {
-        bb_conn_drop(sub->bus, BB_ENOMEM, "no memory for what came");
+        bb_delivery_fini(delivery);
     }
-    bb_delivery_fini(delivery);
 }
 
 /* --- receiving by call -------------------------------------------------------------------------- */

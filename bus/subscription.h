@@ -20,6 +20,9 @@ struct bb_place {
     uint64_t sequence;
     uint64_t start;
     bool has_start;
+    bool is_staged;
+    uint64_t staged; /* sequence after the message that is being taken */
+    struct bb_place *next_staged;
     size_t len;
     char channel[]; /* zero-terminated */
 };
@@ -40,6 +43,7 @@ struct bb_subscription {
     struct bb_subscribe_options options; /* without the patterns */
     struct bb_buf patterns;              /* MessagePack array */
     struct bb_map places;                /* by channel */
+    struct bb_place *staged;
 
     uint64_t connection; /* that the next four are of */
     uint64_t received_bytes;
@@ -90,11 +94,22 @@ void bb_subscriptions_refused(struct bb_bus *bus, uint64_t corr, int error, stru
 /** bb_places_begin() - `subscribed` came: set the places. Return: 0, BB_EMALFORMED, BB_ENOMEM. */
 int bb_places_begin(struct bb_subscription *sub, struct bb_slice positions, uint64_t run);
 
-/** bb_places_advance() - apply ranges; a hole before one is a gap in @delivery. Errors as above. */
-int bb_places_advance(struct bb_subscription *sub, struct bb_slice ranges, struct bb_delivery *delivery);
+/**
+ * bb_places_stage() - read what a message says of places: its gaps, then its ranges; either may be empty
+ * @delivery: gets the gaps, and one for each hole, in that order
+ *
+ * Nothing counts before bb_places_commit(). Return: 0, BB_EMALFORMED, BB_ENOMEM; then nothing is staged.
+ */
+int bb_places_stage(struct bb_subscription *sub,
+                    struct bb_slice gaps,
+                    struct bb_slice ranges,
+                    struct bb_delivery *delivery);
 
-/** bb_places_skip() - apply gaps, which all go to @delivery. Errors as above. */
-int bb_places_skip(struct bb_subscription *sub, struct bb_slice gaps, struct bb_delivery *delivery);
+/** bb_places_commit() - @delivery reaches the application: its places and gaps count. */
+void bb_places_commit(struct bb_subscription *sub, const struct bb_delivery *delivery);
+
+/** bb_places_revert() - it does not: forget what is staged. */
+void bb_places_revert(struct bb_subscription *sub);
 
 /** bb_places_write() - the value of `from` that resumes after these places. */
 void bb_places_write(const struct bb_subscription *sub, struct bb_buf *out);

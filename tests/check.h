@@ -9,15 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK(condition)                                  \
-    do {                                                  \
-        if (!(condition)) {                               \
-            check_failed(__FILE__, __LINE__, #condition); \
-        }                                                 \
-    } while (0)
-
-#define CHECK_INT(a, b) check_int(__FILE__, __LINE__, #a " == " #b, (long long)(a), (long long)(b))
-#define CHECK_STR(a, b) check_str(__FILE__, __LINE__, #a " == " #b, (a), (b))
+#define CHECK(condition) ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, #condition))
+#define CHECK_INT(a, b)  check_int(__FILE__, __LINE__, #a " == " #b, (long long)(a), (long long)(b))
+#define CHECK_STR(a, b)  check_str(__FILE__, __LINE__, #a " == " #b, (a), (b))
 
 _Noreturn static inline void check_failed(const char *file, int line, const char *text)
 {

@@ -85,14 +85,15 @@ static int connect_fail(const struct common *common, bb_bus *bus, int error)
 static int bus_open(const struct common *common, const struct bb_options *options, bb_bus **ret_bus)
 {
     struct bb_options o = *options;
+    char why[256] = "";
     o.url = common->url;
+    o.error_text = why;
+    o.error_size = sizeof(why);
     int r = bb_bus_open(&o, ret_bus);
-    if (r == BB_EINVAL) {
-        say("'%s' is no url of a broker; one looks like tcp://host:7770 or ipc:///run/busbar/bus",
-            common->url != NULL ? common->url : "BUSBAR_URL");
-        return STATUS_USAGE;
+    if (r < 0) {
+        say("%s", why[0] != '\0' ? why : bb_strerror(r));
     }
-    return r != 0 ? fail(NULL, r, "cannot start") : STATUS_OK;
+    return status_of(r);
 }
 
 static int bus_wait(const struct common *common, bb_bus *bus)

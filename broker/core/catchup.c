@@ -167,6 +167,43 @@ static int wanted_after(struct bk_sub *sub, struct bk_channel *channel, uint64_t
     return 0;
 }
 
+struct wanting {
+    struct bk_core *core;
+    struct bk_sub *sub;
+    const struct bk_block *block;
+    struct bk_path *path; /* of the event before */
+    uint64_t after;       /* UINT64_MAX: unknown until something matches */
+};
+
+/* Does the subscription match @path? 1, 0, or BB_ENOMEM. */
+static int wants_path(struct wanting *wanting, struct bb_slice path)
+{
+    if (wanting->path == NULL || !bb_slice_equal(path, wanting->path->path)) {
+        int r = bk_route_find(&wanting->core->route, path, &wanting->path);
+        if (r < 0) {
+            return r;
+        }
+    }
+    if (!bk_set_has(wanting->path->set, wanting->sub)) {
+        return 0;
+    }
+    int r = wanting->after == UINT64_MAX
+                ? wanted_after(wanting->sub, wanting->block->channel, &wanting->after)
+                : 0;
+    return r < 0 ? r : 1;
+}
+
+static void item_extend(struct bk_item *item, struct bb_slice raw, uint32_t first, uint32_t count)
+{
+    if (item->count == 0) {
+        item->data = raw.data;
+        item->first = first;
+        item->len = 0;
+    }
+    item->len += (uint32_t)raw.len;
+    item->count += count;
+}
+
 int bk_for_each_wanted(struct bk_core *core,
                        struct bk_sub *sub,
                        const struct bk_block *block,
@@ -175,33 +212,23 @@ int bk_for_each_wanted(struct bk_core *core,
 {
     struct bb_slice rest = bb_slice(block->body, block->body_len);
     struct bb_event_view event;
-    struct bk_path *path = NULL;
+    struct wanting wanting = {core, sub, block, NULL, UINT64_MAX};
     struct bk_item item = {.block = block};
-    uint64_t after = UINT64_MAX; /* unknown until something matches */
     bool whole = false;
     int r = 0;
     for (uint32_t i = 0; i < block->count && r == 0 && !whole; i++) {
         r = bb_event_read(&rest, &event);
-        if (r == 0 && (path == NULL || !bb_slice_equal(event.path, path->path))) {
-            r = bk_route_find(&core->route, event.path, &path);
-        }
-        bool wanted = r == 0 && bk_set_has(path->set, sub);
-        if (wanted && after == UINT64_MAX) {
-            r = wanted_after(sub, block->channel, &after);
-        }
-        if (r < 0) {
+        r = r < 0 ? r : wants_path(&wanting, event.path);
+        if (r < 0 || (r == 0 && block->uniform)) {
             return r;
         }
-        if (!wanted && block->uniform) {
-            return 0;
-        }
-        wanted = wanted && block->sequence + i > after;
-        if (wanted) {
-            whole = block->uniform && i == 0;
-            item.data = item.count == 0 ? event.raw.data : item.data;
-            item.first = item.count == 0 ? i : item.first;
-            item.len = (item.count == 0 ? 0 : item.len) + (whole ? block->body_len : (uint32_t)event.raw.len);
-            item.count += whole ? block->count : 1;
+        bool wanted = r > 0 && block->sequence + i > wanting.after;
+        r = 0;
+        if (wanted && block->uniform && i == 0) {
+            whole = true;
+            item_extend(&item, bb_slice(block->body, block->body_len), 0, block->count);
+        } else if (wanted) {
+            item_extend(&item, event.raw, i, 1);
         } else if (item.count > 0) {
             r = on_item(context, &item);
             item.count = 0;

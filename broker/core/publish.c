@@ -292,6 +292,8 @@ static int admit(struct bk_core *core, const struct bb_msg *msg)
     if (msg->level > BB_LEVEL_ROUTED) {
         return BB_EUNSUPPORTED;
     }
+    while (memory_is_used_up(core) && bk_ring_evict(&core->ring)) { /* small blocks may pin large bytes */
+    }
     return memory_is_used_up(core) ? BB_ENOMEM : 0;
 }
 

@@ -226,6 +226,11 @@ static bool evict_oldest(struct bk_ring *ring, const struct bk_channel *channel)
     return false;
 }
 
+bool bk_ring_evict(struct bk_ring *ring)
+{
+    return evict_oldest(ring, NULL);
+}
+
 static void evict(struct bk_ring *ring, const struct bk_channel *channel)
 {
     while (channel->ring_bytes > channel->ring_max && evict_oldest(ring, channel)) {

@@ -84,6 +84,9 @@ int bk_ring_append(struct bk_ring *ring,
                    struct bk_bytes *owner,
                    bool uniform);
 
+/** bk_ring_evict() - let the oldest block go before its time. False if none may. */
+bool bk_ring_evict(struct bk_ring *ring);
+
 /** bk_ring_at() - the first block at or after *@pos that is there, and its position in *@pos; NULL at the end.
  * Valid until the next append. */
 const struct bk_block *bk_ring_at(const struct bk_ring *ring, uint64_t *pos);

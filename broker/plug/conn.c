@@ -15,16 +15,23 @@
 /* Less room than this is not worth a read. */
 #define IN_ROOM_MIN ((size_t)16 << 10)
 
-/* A frame of which little has come waits in a small chunk: a peer that announces much and sends nothing holds nothing. */
-#define IN_SMALL ((size_t)16 << 10)
+/* Less than this waits in bytes of its own size, and is read on together with what others read. More waits in
+ * bytes for its frame, which nobody else fills: what the core keeps of it pins nothing beside it. They hold a
+ * few times what has come at most: a peer that announces much and sends nothing holds nothing. */
 #define IN_LITTLE ((size_t)8 << 10)
+#define IN_GROWTH 8
 
-#define OUT_CHUNK ((size_t)16 << 10)
+/* The first is for one message to each of very many, the others for a queue. */
+#define OUT_CHUNK_FIRST ((size_t)1 << 10)
+#define OUT_CHUNK       ((size_t)16 << 10)
 
 /* Smaller parts are copied: a reference costs a piece, and may pin much more than it is. */
 #define REFERENCE_MIN ((size_t)1 << 10)
 
 #define IOV_MAX_HERE 64
+
+/* An idle connection keeps a queue of this size at most. */
+#define SLOTS_KEPT 64
 
 /* --- out ------------------------------------------------------------------------------------------ */
 
@@ -72,8 +79,11 @@ static int piece_add(struct bk_conn_out *out, struct bk_bytes *owner, const uint
 int bk_conn_out_copy(struct bk_conn_out *out, struct bk_meter *meter, const void *data, size_t len)
 {
     struct bk_bytes *chunk = out->chunk;
+    if (len == 0) {
+        return 0; /* a piece without bytes would never be written */
+    }
     if (chunk == NULL || chunk->size - chunk->len < len) {
-        chunk = bk_bytes_new(meter, BB_MAX(OUT_CHUNK, len));
+        chunk = bk_bytes_new(meter, BB_MAX(out->n_pieces == 0 ? OUT_CHUNK_FIRST : OUT_CHUNK, len));
         if (chunk == NULL) {
             return BB_ENOMEM;
         }
@@ -117,10 +127,11 @@ int bk_conn_out_write(struct bk_conn_out *out, int fd)
     struct iovec iov[IOV_MAX_HERE];
     while (out->n_pieces > 0) {
         struct msghdr message = {.msg_iov = iov};
-        for (; message.msg_iovlen < out->n_pieces && message.msg_iovlen < IOV_MAX_HERE; message.msg_iovlen++) {
+        for (; message.msg_iovlen < out->n_pieces && message.msg_iovlen < IOV_MAX_HERE;
+             message.msg_iovlen++) {
             const struct bk_out_piece *piece = piece_at(out, message.msg_iovlen);
             /* the kernel takes the bytes without const and never writes to them */
-            iov[message.msg_iovlen] = (struct iovec){(void *)(uintptr_t)piece->data, piece->len};
+            iov[message.msg_iovlen] = (struct iovec){bb_unconst(piece->data), piece->len};
         }
         ssize_t n = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) {
@@ -131,9 +142,10 @@ int bk_conn_out_write(struct bk_conn_out *out, int fd)
         }
         written(out, (size_t)n);
     }
-    if (out->chunk != NULL) { /* all is out and nobody else holds it: an idle connection keeps nothing */
-        bk_bytes_unref(out->chunk);
-        out->chunk = NULL;
+    bk_bytes_unref(out->chunk); /* all is out: an idle connection keeps next to nothing */
+    out->chunk = NULL;
+    if (out->n_slots > SLOTS_KEPT) {
+        bk_conn_out_fini(out);
     }
     return 0;
 }
@@ -150,35 +162,48 @@ void bk_conn_out_fini(struct bk_conn_out *out)
 
 /* --- in ------------------------------------------------------------------------------------------- */
 
-/* A chunk to read into: the spare one, or a new one. */
-static struct bk_bytes *chunk_take(struct bk_meter *meter, struct bk_bytes **spare)
+/* The shared chunk with room for what waits and a read that is worth it, or a new one. */
+static struct bk_bytes *shared_take(struct bk_meter *meter, struct bk_bytes **spare)
 {
     struct bk_bytes *chunk = *spare;
     *spare = NULL;
     return chunk != NULL ? chunk : bk_bytes_new(meter, IN_CHUNK);
 }
 
-/* What was read from it has been taken; keep it for the next one if there is room left. */
-static void chunk_leave(struct bk_bytes **spare, struct bk_bytes *chunk)
+/* The frames in front of @end were taken, what is behind was copied away. */
+static void shared_leave(struct bk_bytes **spare, struct bk_bytes *chunk, size_t end)
 {
-    if (atomic_load_explicit(&chunk->refs, memory_order_acquire) == 1) {
-        chunk->len = 0; /* nothing of it was kept */
-    }
-    if (*spare == NULL && chunk->size == IN_CHUNK && chunk->size - chunk->len >= IN_ROOM_MIN) {
+    bool kept = atomic_load_explicit(&chunk->refs, memory_order_acquire) > 1;
+    chunk->len = kept ? end : 0;
+    if (chunk->size - chunk->len >= IN_ROOM_MIN) {
         *spare = chunk;
     } else {
         bk_bytes_unref(chunk);
     }
 }
 
+/* Read into the shared chunk, behind a copy of the little that waits. */
+static int share(struct bk_conn_in *in, struct bk_meter *meter, struct bk_bytes **spare)
+{
+    struct bb_slice rest = bk_conn_in_bytes(in);
+    struct bk_bytes *chunk = shared_take(meter, spare);
+    if (chunk == NULL) {
+        return BB_ENOMEM;
+    }
+    size_t start = chunk->len;
+    if (rest.len > 0) {
+        memcpy(chunk->data + start, rest.data, rest.len);
+        chunk->len += rest.len;
+    }
+    bk_bytes_unref(in->chunk);
+    *in = (struct bk_conn_in){.chunk = chunk, .start = start, .shared = true};
+    return 0;
+}
+
 ssize_t bk_conn_in_read(struct bk_conn_in *in, struct bk_meter *meter, struct bk_bytes **spare, int fd)
 {
-    if (in->chunk == NULL) {
-        in->chunk = chunk_take(meter, spare);
-        if (in->chunk == NULL) {
-            return BB_ENOMEM;
-        }
-        in->start = in->chunk->len;
+    if (bk_conn_in_bytes(in).len < IN_LITTLE && share(in, meter, spare) < 0) {
+        return BB_ENOMEM;
     }
     ssize_t n = 0;
     do {
@@ -203,29 +228,24 @@ struct bb_slice bk_conn_in_bytes(const struct bk_conn_in *in)
 int bk_conn_in_keep(struct bk_conn_in *in, struct bk_meter *meter, struct bk_bytes **spare, size_t wanted)
 {
     struct bb_slice rest = bk_conn_in_bytes(in);
-    if (in->chunk == NULL) {
+    struct bk_bytes *chunk = NULL;
+    if (in->chunk == NULL || (rest.len > 0 && !in->shared && in->chunk->len < in->chunk->size)) {
         return 0;
     }
-    if (rest.len == 0) {
-        chunk_leave(spare, in->chunk);
-        in->chunk = NULL;
-        return 0;
+    if (rest.len > 0) {
+        chunk = bk_bytes_new(meter, rest.len < IN_LITTLE ? rest.len : BB_MIN(wanted, IN_GROWTH * rest.len));
+        if (chunk == NULL) {
+            return BB_ENOMEM;
+        }
+        memcpy(chunk->data, rest.data, rest.len);
+        chunk->len = rest.len;
     }
-    bool little = rest.len < IN_LITTLE;
-    size_t room = in->chunk->size - in->chunk->len;
-    if (little ? in->chunk->size == IN_SMALL && room > 0
-               : wanted <= in->chunk->size - in->start && room >= IN_ROOM_MIN) {
-        return 0;
+    if (in->shared) {
+        shared_leave(spare, in->chunk, in->start);
+    } else {
+        bk_bytes_unref(in->chunk);
     }
-    struct bk_bytes *chunk = bk_bytes_new(meter, little ? IN_SMALL : BB_MAX(IN_CHUNK, wanted + IN_ROOM_MIN));
-    if (chunk == NULL) {
-        return BB_ENOMEM;
-    }
-    memcpy(chunk->data, rest.data, rest.len);
-    chunk->len = rest.len;
-    chunk_leave(spare, in->chunk);
-    in->chunk = chunk;
-    in->start = 0;
+    *in = (struct bk_conn_in){.chunk = chunk};
     return 0;
 }
 

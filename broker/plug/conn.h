@@ -32,6 +32,7 @@ struct bk_conn_out {
 struct bk_conn_in {
     struct bk_bytes *chunk; /* what is read is behind start; NULL: nothing waits */
     size_t start;
+    bool shared; /* between read and keep: the chunk is the one of all connections */
 };
 
 /** bk_conn_out_copy() - append a copy of @len bytes. Return: 0 or BB_ENOMEM. */
@@ -47,7 +48,7 @@ void bk_conn_out_fini(struct bk_conn_out *out);
 
 /**
  * bk_conn_in_read() - read what the socket has, up to one chunk
- * @spare: a chunk shared by connections that have nothing waiting; taken, and left, as fits
+ * @spare: a chunk shared by all connections of which little waits: taken here, left by bk_conn_in_keep()
  *
  * Return: bytes read; 0: nothing now; BB_ECLOSED: the peer is gone; BB_ENOMEM.
  */
@@ -58,7 +59,7 @@ struct bb_slice bk_conn_in_bytes(const struct bk_conn_in *in);
 
 /**
  * bk_conn_in_keep() - after frames were taken: keep the rest, which is not a whole frame
- * @wanted: bytes of the frame that has begun, as far as is known
+ * @wanted: bytes of the frame that has begun, as far as is known; more than wait
  *
  * Return: 0 or BB_ENOMEM.
  */

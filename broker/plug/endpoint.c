@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -51,8 +52,10 @@ static int endpoints_add(struct bk_endpoints *endpoints, const char *name)
 static bool is_loopback(const char *endpoint)
 {
     const char *host = endpoint + strlen(TCP);
-    return strncmp(host, "127.", 4) == 0 || strncmp(host, "localhost:", 10) == 0 ||
-           strncmp(host, "[::1]:", 6) == 0 || strncmp(host, "lo:", 3) == 0;
+    char behind = host[strspn(host, "0123456789.")];
+    return ((behind == ':' || behind == 0) && strncmp(host, "127.", 4) == 0) ||
+           strncmp(host, "localhost:", 10) == 0 || strncmp(host, "[::1]:", 6) == 0 ||
+           strncmp(host, "lo:", 3) == 0;
 }
 
 /* Whether somebody accepts connections there. */
@@ -78,7 +81,7 @@ static int directories_add(const char *path, struct bb_buf *err)
         memcpy(part, path, len);
         part[len] = 0;
         if (mkdir(part, 0700) != 0 && errno != EEXIST) {
-            bb_buf_printf(err, "cannot make the directory %s: %s", part, strerror(errno));
+            bb_buf_printf(err, "cannot make the directory %s: %m", part);
             return BB_ESYSTEM;
         }
     }
@@ -94,6 +97,11 @@ static int check_ipc(const char *endpoint, struct bb_buf *err)
     }
     if (*path == '@' || *path == '*') {
         return 0; /* abstract, or chosen by libzmq */
+    }
+    struct stat found;
+    if (lstat(path, &found) == 0 && !S_ISSOCK(found.st_mode)) {
+        bb_buf_printf(err, "%s: there is something that is not a socket", endpoint);
+        return BB_EEXISTS;
     }
     if (is_alive(path)) {
         bb_buf_printf(err, "%s: another broker is listening there; stop it or choose another path", endpoint);
@@ -152,7 +160,8 @@ int bk_endpoint_bind(void *socket,
 
 static int fail(struct bb_buf *err, const char *endpoint, int error)
 {
-    bb_buf_printf(err, "cannot bind %s: %s", endpoint, strerror(error));
+    errno = error;
+    bb_buf_printf(err, "cannot bind %s: %m", endpoint);
     return error == EADDRINUSE ? BB_EEXISTS : BB_ESYSTEM;
 }
 
@@ -167,6 +176,10 @@ static int listen_ipc(const char *endpoint, struct bb_buf *err, int *ret_fd)
     const char *path = endpoint + strlen(IPC);
     socklen_t len = sizeof(address);
     memcpy(address.sun_path, path, strlen(path) + 1);
+    if (strcmp(path, "*") == 0) {
+        bb_buf_printf(err, "%s: the main door needs a path", endpoint);
+        return BB_EINVAL;
+    }
     if (*path == '@') { /* abstract: a zero instead of the @, and no zero at the end */
         address.sun_path[0] = 0;
         len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
@@ -190,9 +203,15 @@ static int split(const char *endpoint, char host[256], char port[16])
 {
     const char *start = endpoint + strlen(TCP);
     const char *colon = strrchr(start, ':');
-    if (colon == NULL || colon == start || (size_t)(colon - start) >= 256 || strlen(colon + 1) >= 16 || colon[1] == 0) {
+    if (colon == NULL || colon == start || (size_t)(colon - start) >= 256) {
         return BB_EINVAL;
     }
+    const char *number = strcmp(colon + 1, "*") == 0 ? "0" : colon + 1;
+    size_t n_digits = strspn(number, "0123456789");
+    if (n_digits == 0 || n_digits > 5 || number[n_digits] != 0 || strtoul(number, NULL, 10) > UINT16_MAX) {
+        return BB_EINVAL;
+    }
+    memcpy(port, number, n_digits + 1);
     size_t len = (size_t)(colon - start);
     if (*start == '[' && colon[-1] == ']') {
         start++;
@@ -200,8 +219,6 @@ static int split(const char *endpoint, char host[256], char port[16])
     }
     memcpy(host, start, len);
     host[len] = 0;
-    const char *number = strcmp(colon + 1, "*") == 0 ? "0" : colon + 1;
-    memcpy(port, number, strlen(number) + 1);
     return 0;
 }
 
@@ -230,7 +247,8 @@ static int bound_name(int fd, char name[320])
     char host[256];
     char port[16];
     if (getsockname(fd, (struct sockaddr *)&address, &len) != 0 ||
-        getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
         return BB_ESYSTEM;
     }
     bool is_v6 = address.ss_family == AF_INET6;
@@ -248,8 +266,8 @@ static int listen_tcp(const char *endpoint, struct bb_buf *err, char name[320], 
         bb_buf_printf(err, "%s: an endpoint is tcp://HOST:PORT; the port may be *", endpoint);
         return BB_EINVAL;
     }
-    if (strcmp(host, "*") == 0) {
-        hints.ai_family = AF_INET;
+    if (strchr(host, ':') == NULL) {
+        hints.ai_family = AF_INET; /* also of names: where peers look unless they ask for the other */
     }
     int error = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &info);
     if (error != 0) {

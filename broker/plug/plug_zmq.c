@@ -149,7 +149,7 @@ static int door_send(struct bk_door *door, void *to, const struct bk_part *parts
 
 static const uint8_t *taken_id(const struct plug_zmq *zmq)
 {
-    zmq_msg_t *id = (zmq_msg_t *)(uintptr_t)&zmq->id; /* libzmq's getters take no const */
+    zmq_msg_t *id = bb_unconst(&zmq->id); /* libzmq's getters take no const */
     const uint8_t *bytes = zmq_msg_data(id);
     return zmq_msg_size(id) == ROUTING_ID_LEN && bytes[0] == 0 ? bytes : NULL;
 }

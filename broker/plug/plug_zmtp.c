@@ -3,6 +3,7 @@
 #include "broker/plug/plug_zmtp.h"
 
 #include "proto/base/error.h"
+#include "proto/base/time.h"
 #include "proto/wire/message.h"
 
 #include "broker/plug/conn.h"
@@ -12,34 +13,42 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define EVENTS_MAX 64
+#define EVENTS_MAX  64
 #define ACCEPTS_MAX 64
 
 /* A peer that has not finished the handshake by then is cut off. */
 #define HANDSHAKE_US UINT64_C(3000000)
 
-/* A frame that has begun comes on within this time. */
-#define FRAME_US UINT64_C(30000000)
+/* A message that has begun is whole within this time. */
+#define MESSAGE_US UINT64_C(30000000)
 
-/* What is still to be written to a peer that is being closed has this time. */
+/* What is still to be written to a peer that is being closed has this time; and then the peer, to close as well. */
 #define LINGER_US UINT64_C(1000000)
+
+/* Pongs wait for no more than this: only who does not read has so much unread, and it may ping without end. */
+#define PONG_UNWRITTEN_MAX ((size_t)64 << 10)
+
+/* What peers that are being closed still send is dropped in pieces of this size. */
+#define DROP_SIZE 16384
 
 struct peer {
     int fd;
     bool listening; /* not a peer: a socket to accept from */
     bool writable_wanted;
-    bool dirty;   /* has something to write, in the plug's list */
-    bool closing; /* written out, then closed; nothing is read any more */
+    bool dirty;               /* has something to write, in the plug's list */
+    bool closing;             /* written out, then closed; what it still sends is dropped */
+    bool mute;                /* nothing can be written any more; what it has sent is still read */
     struct bk_client *client; /* NULL: not open yet, or closing */
     struct peer *next;
     struct peer *prev;
     struct peer *next_dirty;
-    uint64_t since; /* state, frame or closing began */
+    uint64_t since; /* connection, message or closing began */
     struct bk_zmtp zmtp;
     struct bk_edge edge;
     struct bk_conn_in in;
@@ -55,7 +64,10 @@ struct plug_zmtp {
     struct peer *peers;
     struct peer *listeners;
     struct peer *dirty;
-    struct peer *dead; /* freed when no event of this step can mean them any more */
+    struct peer *dead; /* freed when no event can mean them any more */
+    struct epoll_event events[EVENTS_MAX];
+    int n_events;
+    int next_event; /* those from here on are for the next step */
     struct bk_bytes *spare;
     struct bk_edge_scratch scratch;
     struct bb_buf handshake; /* scratch */
@@ -104,7 +116,7 @@ static void dirty_add(struct plug_zmtp *plug, struct peer *peer)
     }
 }
 
-/* The end of a connection. The struct lives until the step is over. */
+/* The end of a connection. The struct lives until the events are taken. */
 static void peer_end(struct plug_zmtp *plug, struct peer *peer)
 {
     if (peer->fd < 0) {
@@ -138,6 +150,9 @@ static void peer_free(struct peer *peer)
 static void dead_free(struct plug_zmtp *plug)
 {
     struct peer *kept = NULL;
+    if (plug->next_event < plug->n_events) {
+        return;
+    }
     while (plug->dead != NULL) {
         struct peer *peer = plug->dead;
         plug->dead = peer->next;
@@ -151,14 +166,21 @@ static void dead_free(struct plug_zmtp *plug)
     plug->dead = kept;
 }
 
-/* Write what waits, then close. */
+/* Write what waits, then close. Called from within the core, which may still look at what was read. */
 static void peer_close(struct plug_zmtp *plug, struct peer *peer)
 {
     peer->closing = true;
     peer->client = NULL;
     peer->since = plug->now;
-    bk_conn_in_fini(&peer->in);
     dirty_add(plug, peer);
+}
+
+/* Writing is over. The peer's end will be read, behind what it had sent before. */
+static void peer_mute(struct peer *peer)
+{
+    peer->mute = true;
+    bk_conn_out_fini(&peer->out);
+    (void)shutdown(peer->fd, SHUT_WR);
 }
 
 /* --- sending -------------------------------------------------------------------------------------- */
@@ -179,6 +201,9 @@ static int door_send(struct bk_door *door, void *to, const struct bk_part *parts
     if (peer->fd < 0 || peer->closing) {
         return BB_ECLOSED;
     }
+    if (peer->mute) {
+        return 0;
+    }
     if (peer->edge.json) {
         struct bb_slice json = {0};
         if (bk_edge_to_json(plug->context, &peer->edge, &plug->scratch, parts, n_parts, &json) < 0) {
@@ -190,7 +215,8 @@ static int door_send(struct bk_door *door, void *to, const struct bk_part *parts
     }
     for (size_t i = 0; i < n_parts; i++) {
         if (send_frame(plug, peer, &parts[i], i + 1 < n_parts) < 0) {
-            return BB_ECLOSED; /* a part may be out: no way back but the end */
+            peer_mute(peer); /* a part may be out: no way back but the end */
+            return BB_ECLOSED;
         }
     }
     dirty_add(plug, peer);
@@ -205,14 +231,16 @@ static void door_close_peer(struct bk_door *door, void *to, bool shut_out)
 
 static void peer_write(struct plug_zmtp *plug, struct peer *peer)
 {
-    if (bk_conn_out_write(&peer->out, peer->fd) < 0 || (peer->closing && peer->out.bytes == 0)) {
-        peer_end(plug, peer);
-        return;
+    if (peer->mute || bk_conn_out_write(&peer->out, peer->fd) < 0) {
+        peer_mute(peer);
     }
     bool wanted = peer->out.bytes > 0;
     if (wanted != peer->writable_wanted) {
         peer->writable_wanted = wanted;
-        (void)watch(plug, peer, EPOLL_CTL_MOD, (peer->closing ? 0 : EPOLLIN) | (wanted ? EPOLLOUT : 0u));
+        (void)watch(plug, peer, EPOLL_CTL_MOD, EPOLLIN | (wanted ? EPOLLOUT : 0u));
+    }
+    if (peer->closing && !wanted) { /* not closed yet: if it still sends, that would undo what was written */
+        (void)shutdown(peer->fd, SHUT_WR);
     }
 }
 
@@ -274,16 +302,31 @@ static int refuse_routing_id(struct plug_zmtp *plug, struct peer *peer)
     return r;
 }
 
-static void take_message(struct plug_zmtp *plug, struct peer *peer, struct bb_slice bytes, struct bk_bytes *owner)
+/* The peer's client, from its first message on. NULL: there may be no more; the peer is closed. */
+static struct bk_client *client_of(struct plug_zmtp *plug, struct peer *peer)
 {
     if (peer->client == NULL) {
         peer->client = bk_core_client_add(plug->context->core, peer);
     }
     if (peer->client == NULL) {
         peer_close(plug, peer); /* too many, or ending */
-        return;
     }
-    bk_edge_take(plug->context, &peer->edge, &plug->scratch, peer->client, bytes, owner);
+    return peer->client;
+}
+
+static void
+take_message(struct plug_zmtp *plug, struct peer *peer, struct bb_slice bytes, struct bk_bytes *owner)
+{
+    if (client_of(plug, peer) != NULL) {
+        bk_edge_take(plug->context, &peer->edge, &plug->scratch, peer->client, bytes, owner);
+    }
+}
+
+static void refuse_message(struct plug_zmtp *plug, struct peer *peer)
+{
+    if (client_of(plug, peer) != NULL) {
+        bk_core_bad_message(plug->context->core, peer->client, BB_ETOOBIG, NULL);
+    }
 }
 
 /* One more frame: the message is this alone, or what was put together so far. */
@@ -293,37 +336,40 @@ static int take_frame(struct plug_zmtp *plug, struct peer *peer, const struct bk
         take_message(plug, peer, input->data, peer->in.chunk);
         return 0;
     }
-    peer->n_frames++;
-    if (peer->n_frames <= BB_FRAMES_MAX && peer->joined.len <= plug->context->max_message) {
+    if (peer->n_frames < BB_FRAMES_MAX && input->data.len <= plug->context->max_message - peer->joined.len) {
+        peer->n_frames++;
         bb_buf_append(&peer->joined, input->data.data, input->data.len);
+    } else {
+        peer->n_frames = BB_FRAMES_MAX + 1; /* and so it stays */
+        bb_buf_fini(&peer->joined);
     }
-    if (input->more) {
+    if (input->more || peer->joined.error != 0) {
         return peer->joined.error;
     }
-    bool too_many = peer->n_frames > BB_FRAMES_MAX || peer->joined.len > plug->context->max_message;
-    struct bb_buf joined = peer->joined;
+    struct bb_buf joined = peer->joined; /* the peer may be closed when the core has seen them */
+    bool is_whole = peer->n_frames <= BB_FRAMES_MAX;
     peer->joined = BB_BUF_INIT;
     peer->n_frames = 0;
-    if (joined.error == 0 && too_many && peer->client != NULL) {
-        bk_core_bad_message(plug->context->core, peer->client, BB_ETOOBIG, NULL);
-    } else if (joined.error == 0 && !too_many) {
+    if (is_whole) {
         take_message(plug, peer, bb_buf_slice(&joined), NULL);
+    } else {
+        refuse_message(plug, peer);
     }
-    int r = joined.error;
     bb_buf_fini(&joined);
-    return r;
+    return 0;
 }
 
+/* What follows cannot be told apart any more. */
 static int take_too_big(struct plug_zmtp *plug, struct peer *peer)
 {
-    struct bk_client *client = peer->client;
-    if (client != NULL) {
-        bk_core_bad_message(plug->context->core, client, BB_ETOOBIG, NULL);
+    if (peer->client != NULL) {
+        bk_core_bad_message(plug->context->core, peer->client, BB_ETOOBIG, NULL);
     }
-    if (peer->client != NULL) { /* what follows cannot be told apart any more */
+    struct bk_client *client = peer->client;
+    peer_close(plug, peer);
+    if (client != NULL) {
         bk_core_client_gone(plug->context->core, client);
     }
-    peer_close(plug, peer);
     return 0;
 }
 
@@ -344,6 +390,9 @@ static int take_step(struct plug_zmtp *plug, struct peer *peer, size_t *ret_want
     case BK_ZMTP_ROUTED:
         return refuse_routing_id(plug, peer);
     case BK_ZMTP_PING:
+        if (peer->out.bytes > PONG_UNWRITTEN_MAX) {
+            return 0;
+        }
         bb_buf_reset(&plug->handshake);
         bk_zmtp_pong(&plug->handshake, input.data);
         return send_handshake(plug, peer);
@@ -361,19 +410,33 @@ static int take_step(struct plug_zmtp *plug, struct peer *peer, size_t *ret_want
 static size_t peer_read(struct plug_zmtp *plug, struct peer *peer)
 {
     size_t wanted = 0;
+    bool begins = bk_conn_in_bytes(&peer->in).len == 0 && peer->n_frames == 0; /* a message, here or below */
     ssize_t n = bk_conn_in_read(&peer->in, meter_of(plug), &plug->spare, peer->fd);
-    int r = n < 0 ? (int)n : 0;
-    while (r == 0 && !peer->closing && peer->fd >= 0) {
+    int r = n < 0 ? (int)n : take_step(plug, peer, &wanted);
+    while (r == 0 && !peer->closing) {
+        begins = begins || peer->n_frames == 0;
         r = take_step(plug, peer, &wanted);
     }
-    if (peer->fd < 0 || peer->closing) {
-        return n > 0 ? (size_t)n : 0;
+    if (begins && peer->zmtp.state == BK_ZMTP_OPEN && !peer->closing) {
+        peer->since = plug->now;
     }
-    if (r == 1) {
-        peer->since = plug->now; /* it moves on */
+    if (peer->closing) {
+        bk_conn_in_fini(&peer->in);
+    } else if (r == 1) {
         r = bk_conn_in_keep(&peer->in, meter_of(plug), &plug->spare, wanted);
     }
     if (r < 0) {
+        peer_end(plug, peer);
+    }
+    return n > 0 ? (size_t)n : 0;
+}
+
+/* The same for one that is being closed. */
+static size_t peer_drop(struct plug_zmtp *plug, struct peer *peer)
+{
+    uint8_t bytes[DROP_SIZE];
+    ssize_t n = recv(peer->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
         peer_end(plug, peer);
     }
     return n > 0 ? (size_t)n : 0;
@@ -388,8 +451,10 @@ static void set_tcp_options(int fd)
         int option;
         int value;
     } rows[] = {
-        {IPPROTO_TCP, TCP_NODELAY, 1},          {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, 30},        {IPPROTO_TCP, TCP_KEEPINTVL, 10},
+        {IPPROTO_TCP, TCP_NODELAY, 1},
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, 30},
+        {IPPROTO_TCP, TCP_KEEPINTVL, 10},
         {IPPROTO_TCP, TCP_KEEPCNT, 3},
         {IPPROTO_TCP, TCP_USER_TIMEOUT, 60000}, /* also cuts off who keeps its window shut */
     };
@@ -466,6 +531,8 @@ static void door_stop_accepting(struct bk_door *door)
 {
     struct plug_zmtp *plug = of_door(door);
     plug->accepting = false;
+    plug->n_events = plug->next_event = 0; /* they may mean a listener; the others are told again */
+    bk_endpoints_fini(&door->endpoints);   /* while it is ours: afterwards another may have bound there */
     while (plug->listeners != NULL) {
         struct peer *listener = plug->listeners;
         plug->listeners = listener->next;
@@ -482,33 +549,46 @@ static size_t items(struct bk_plug *base, zmq_pollitem_t *to)
     return 1;
 }
 
+/* Returns bytes read. */
+static size_t take_event(struct plug_zmtp *plug, const struct epoll_event *event)
+{
+    struct peer *peer = event->data.ptr;
+    if (peer->listening) {
+        accept_some(plug, peer);
+        return 0;
+    }
+    if (peer->fd >= 0 && (event->events & EPOLLOUT) != 0) {
+        peer_write(plug, peer);
+    }
+    if (peer->fd < 0 || (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) {
+        return 0;
+    }
+    if (peer->closing) {
+        return peer_drop(plug, peer);
+    }
+    bool waited = peer->in.chunk != NULL;
+    size_t n = peer_read(plug, peer);
+    if (waited && n > 0 && peer->fd >= 0 && !peer->closing && peer->in.chunk == NULL) {
+        n += peer_read(plug, peer); /* that was the end of a frame alone */
+    }
+    return n;
+}
+
+/* All events of one look are taken before the next look: else who always has something would come first always. */
 static bool step(struct bk_plug *base, uint64_t now, size_t budget)
 {
     struct plug_zmtp *plug = of(base);
-    struct epoll_event events[EVENTS_MAX];
     size_t taken = 0;
     plug->now = now;
-    int n = epoll_wait(plug->epoll, events, EVENTS_MAX, 0);
-    for (int i = 0; i < n; i++) {
-        struct peer *peer = events[i].data.ptr;
-        if (peer->listening) {
-            accept_some(plug, peer);
-            continue;
-        }
-        if (peer->fd >= 0 && (events[i].events & EPOLLOUT) != 0) {
-            peer_write(plug, peer);
-        }
-        if (peer->fd >= 0 && peer->closing && (events[i].events & (EPOLLHUP | EPOLLERR)) != 0) {
-            peer_end(plug, peer);
-        }
-        if (peer->fd >= 0 && !peer->closing && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
-            taken += peer_read(plug, peer);
-        }
-        if (taken >= budget && i + 1 < n) { /* what is not looked at is told again */
-            return true;
-        }
+    if (plug->next_event == plug->n_events) {
+        int n = epoll_wait(plug->epoll, plug->events, EVENTS_MAX, 0);
+        plug->n_events = BB_MAX(n, 0);
+        plug->next_event = 0;
     }
-    return n == EVENTS_MAX || taken >= budget;
+    while (plug->next_event < plug->n_events && taken < budget) {
+        taken += take_event(plug, &plug->events[plug->next_event++]);
+    }
+    return plug->n_events == EVENTS_MAX || taken >= budget;
 }
 
 static bool is_late(const struct plug_zmtp *plug, const struct peer *peer)
@@ -520,7 +600,7 @@ static bool is_late(const struct plug_zmtp *plug, const struct peer *peer)
     if (peer->zmtp.state != BK_ZMTP_OPEN) {
         return since > HANDSHAKE_US;
     }
-    return since > FRAME_US && (peer->in.chunk != NULL || peer->n_frames > 0);
+    return since > MESSAGE_US && (peer->in.chunk != NULL || peer->n_frames > 0);
 }
 
 static void tick(struct bk_plug *base, uint64_t now)
@@ -529,30 +609,46 @@ static void tick(struct bk_plug *base, uint64_t now)
     struct peer *peer = plug->peers;
     plug->now = now;
     while (peer != NULL) {
-        struct peer *next = peer->next;
+        struct peer *next = peer->next; /* others are closed at most, and stay in the list */
         if (is_late(plug, peer)) {
             peer_end(plug, peer);
-            next = plug->peers; /* others may have gone with it: begin again */
         }
         peer = next;
     }
     dead_free(plug);
-    const struct bk_crowd *crowd = plug->context->crowd; /* of the windows as well: nobody says when they went */
+    const struct bk_crowd *crowd =
+        plug->context->crowd; /* of the windows as well: nobody says when they went */
     if (plug->is_full && plug->accepting && crowd->n < crowd->max - crowd->max / 5) {
         listeners_watch(plug, true);
     }
 }
 
+/* Goodbyes are written as long as their peers take them, within the linger time. */
 static void close_plug(struct bk_plug *base)
 {
     struct plug_zmtp *plug = of(base);
-    flush(base); /* goodbyes; what a socket does not take at once stays behind */
+    uint64_t now = (uint64_t)bb_clock_monotonic_us();
+    uint64_t end = now + (uint64_t)plug->context->linger_ms * 1000;
     door_stop_accepting(&plug->door);
+    for (struct peer *peer = plug->peers; peer != NULL;) {
+        struct peer *next = peer->next;
+        if (!peer->closing) {
+            peer_end(plug, peer);
+        }
+        peer = next;
+    }
+    flush(base);
+    while (plug->peers != NULL && now < end) {
+        struct pollfd item = {.fd = plug->epoll, .events = POLLIN};
+        (void)poll(&item, 1, (int)((end - now) / 1000) + 1);
+        now = (uint64_t)bb_clock_monotonic_us();
+        (void)step(base, now, SIZE_MAX);
+        flush(base);
+    }
     while (plug->peers != NULL) {
         peer_end(plug, plug->peers);
     }
     flush(base);
-    dead_free(plug);
 }
 
 static void free_plug(struct bk_plug *base)

@@ -18,6 +18,10 @@
 #define PUBLISH_HWM   10000
 #define PUBLISH_BYTES ((size_t)64 << 20)
 
+/* Topics on their way in, of one subscriber. libzmq takes in all that come without a pause before we see the
+ * first: there is a pause when this many were taken. */
+#define PUBLISH_TOPICS_HWM 16
+
 #define INGEST_HWM   256
 #define HANDSHAKE_MS 3000
 
@@ -326,6 +330,7 @@ static int window_open(struct windows *windows, enum bk_window_kind kind)
     struct window *window = &windows->windows[kind];
     const int one = 1;
     const int hwm = is_output(kind) ? PUBLISH_HWM : INGEST_HWM;
+    const int hwm_in = is_output(kind) ? PUBLISH_TOPICS_HWM : INGEST_HWM;
     const int handshake = HANDSHAKE_MS;
     const int64_t max = (int64_t)windows->context->max_message;
     window->socket = zmq_socket(windows->context->zmq, socket_types[kind]);
@@ -334,7 +339,7 @@ static int window_open(struct windows *windows, enum bk_window_kind kind)
     bool ok = socket != NULL &&
               bk_connections_watch(&window->connections, context->zmq, socket, context->crowd) == 0 &&
               zmq_setsockopt(socket, ZMQ_SNDHWM, &hwm, sizeof(hwm)) == 0 &&
-              zmq_setsockopt(socket, ZMQ_RCVHWM, &hwm, sizeof(hwm)) == 0 &&
+              zmq_setsockopt(socket, ZMQ_RCVHWM, &hwm_in, sizeof(hwm_in)) == 0 &&
               zmq_setsockopt(socket, ZMQ_HANDSHAKE_IVL, &handshake, sizeof(handshake)) == 0 &&
               zmq_setsockopt(socket, ZMQ_TCP_KEEPALIVE, &one, sizeof(one)) == 0 &&
               zmq_setsockopt(socket, ZMQ_LINGER, &windows->context->linger_ms, sizeof(int)) == 0 &&

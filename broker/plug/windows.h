@@ -33,4 +33,4 @@ const struct bk_endpoints *bk_windows_endpoints(struct bk_plug *plug, enum bk_wi
 const bool *bk_windows_is_open(struct bk_plug *plug);
 
 /** bk_windows_show() - struct bk_out's window(). */
-void bk_windows_show(struct bk_plug *plug, const struct bk_window_event *event);
+void bk_windows_show(struct bk_plug *plug, const struct bk_window_event *shown);

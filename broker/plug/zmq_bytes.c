@@ -54,7 +54,7 @@ int bk_zmq_send_part(void *socket, const struct bk_part *part, bool more)
     struct bk_bytes *owner = bk_bytes_ref(part->owner);
     BB_HANDOVER_GIVE(owner);
     /* libzmq takes the bytes without const and never writes to them */
-    if (zmq_msg_init_data(&msg, (void *)(uintptr_t)part->data, part->len, part_free, owner) != 0) {
+    if (zmq_msg_init_data(&msg, bb_unconst(part->data), part->len, part_free, owner) != 0) {
         bk_bytes_unref(owner);
         return -1;
     }

@@ -3,9 +3,11 @@
 
 #include "proto/base/cc.h"
 
+#include <strings.h>
+
 /* Flags of a frame; all other bits are zero. */
-#define FLAG_MORE 0x01u
-#define FLAG_LONG 0x02u
+#define FLAG_MORE    0x01u
+#define FLAG_LONG    0x02u
 #define FLAG_COMMAND 0x04u
 
 /* Commands are small: a READY carries a few properties. */
@@ -14,7 +16,7 @@
 /* A ping's context has at most this many bytes, after two of its time to live. */
 #define PING_CONTEXT_MAX 16
 
-#define MECHANISM_AT 12
+#define MECHANISM_AT  12
 #define MECHANISM_LEN 20
 
 void bk_zmtp_init(struct bk_zmtp *zmtp, size_t max_frame)
@@ -22,7 +24,8 @@ void bk_zmtp_init(struct bk_zmtp *zmtp, size_t max_frame)
     *zmtp = (struct bk_zmtp){.state = BK_ZMTP_GREETING, .max_frame = max_frame};
 }
 
-static enum bk_zmtp_step take_greeting(struct bk_zmtp *zmtp, struct bb_slice bytes, struct bk_zmtp_input *input)
+static enum bk_zmtp_step
+take_greeting(struct bk_zmtp *zmtp, struct bb_slice bytes, struct bk_zmtp_input *input)
 {
     static const uint8_t null_mechanism[MECHANISM_LEN] = "NULL";
     const uint8_t *p = bytes.data;
@@ -57,6 +60,12 @@ static bool name_is(struct bb_slice name, const char *text)
     return bb_slice_equal(name, bb_slice_str(text));
 }
 
+/* Names of properties are the same in upper and lower case. */
+static bool property_is(struct bb_slice name, const char *text)
+{
+    return name.len == strlen(text) && strncasecmp((const char *)name.data, text, name.len) == 0;
+}
+
 static enum bk_zmtp_step take_ready(struct bk_zmtp *zmtp, struct bb_slice properties)
 {
     bool is_peer = false;
@@ -73,9 +82,9 @@ static enum bk_zmtp_step take_ready(struct bk_zmtp *zmtp, struct bb_slice proper
         }
         struct bb_slice value = bb_slice(p + 4, len);
         properties = bb_slice(p + 4 + len, properties.len - 4 - len);
-        if (name_is(name, "Socket-Type")) {
+        if (property_is(name, "Socket-Type")) {
             is_peer = name_is(value, "DEALER") || name_is(value, "REQ") || name_is(value, "ROUTER");
-        } else if (name_is(name, "Identity")) {
+        } else if (property_is(name, "Identity")) {
             is_routed = len > 0;
         }
     }

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #define BK_ZMTP_GREETING_LEN 64
-#define BK_ZMTP_HEAD_MAX 9
+#define BK_ZMTP_HEAD_MAX     9
 
 enum bk_zmtp_state {
     BK_ZMTP_GREETING,  /* the peer's greeting has not come */

@@ -44,6 +44,7 @@ struct bench_config {
     uint64_t batch;     /* bytes of a batch, where the contestant lets the client choose; 0: none */
     uint64_t unbatched; /* busbar: every event its own message */
     uint64_t embedded;  /* busbar: no I/O thread, the caller's loop */
+    uint64_t plain;     /* busbar: the publisher is a DEALER without our library, one bare event a message */
     uint64_t window;    /* events outstanding for each publisher; 0: 8 MiB, at most 32,768 */
     uint64_t rate;      /* events a second of each publisher, or requests; 0: as fast as it goes */
     uint64_t clients;

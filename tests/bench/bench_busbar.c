@@ -5,12 +5,16 @@
  * The one exception is the ring of a channel: several publishers may have more outstanding than the default
  * holds, and a subscriber that falls behind the ring loses events, so it grows with their number.
  */
+#include "proto/wire/mp.h"
+#include "proto/wire/path.h"
+
 #include "bus/busbar.h"
 #include "tests/bench/bench.h"
 
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -72,14 +76,50 @@ static bb_subscription *subscribe(bb_bus *bus, const char *pattern, bb_events_fn
     return sub;
 }
 
+/* A bare DEALER. Nothing is limited: the window bounds what is queued. */
+static void *plain_open(void)
+{
+    static const int none = 0;
+    void *zmq = zmq_ctx_new();
+    void *socket = zmq != NULL ? zmq_socket(zmq, ZMQ_DEALER) : NULL;
+    if (socket == NULL || zmq_setsockopt(socket, ZMQ_SNDHWM, &none, sizeof(none)) != 0 ||
+        zmq_connect(socket, bench_endpoint(0)) != 0) {
+        bench_fail("no plain publisher: %s", zmq_strerror(zmq_errno()));
+    }
+    return socket;
+}
+
+static void plain_publish(void *socket, const char *path, const void *data, size_t len)
+{
+    uint8_t head[1 + 2 * BB_MP_MAX_HEAD + BB_PATH_MAX];
+    size_t path_len = strlen(path);
+    uint8_t *p = bb_mp_put_str_head(bb_mp_put_array_head(head, 2), (uint32_t)path_len);
+    memcpy(p, path, path_len);
+    p = bb_mp_put_bin_head(p + path_len, (uint32_t)len);
+    size_t head_len = (size_t)(p - head);
+    zmq_msg_t msg;
+    if (zmq_msg_init_size(&msg, head_len + len) != 0) {
+        bench_fail("no memory for a message");
+    }
+    memcpy(zmq_msg_data(&msg), head, head_len);
+    memcpy((uint8_t *)zmq_msg_data(&msg) + head_len, data, len);
+    if (zmq_msg_send(&msg, socket, 0) < 0) {
+        bench_fail("zmq_msg_send: %s", zmq_strerror(zmq_errno()));
+    }
+}
+
 static void *publisher_open(uint32_t index)
 {
     (void)index;
-    return bus_open();
+    return bench_config.plain != 0 ? plain_open() : bus_open();
 }
 
 static void publish(void *publisher, const char *path, const void *data, size_t len)
 {
+    if (bench_config.plain != 0) {
+        plain_publish(publisher, path, data, len);
+        return;
+    }
     check(publisher, bb_publish(publisher, path, BB_PAYLOAD_BINARY, data, len), "bb_publish");
 }
 
@@ -165,6 +205,7 @@ static void clients_open(uint64_t n)
             bench_fail("a client was not welcome: %s", zmq_strerror(zmq_errno()));
         }
     }
+    free(sockets); /* they stay open */
 }
 
 extern const struct bench_contestant bench_busbar;

@@ -27,7 +27,8 @@ struct client {
 static pid_t broker_start(void)
 {
     const char *conf = bench_file("mosquitto.conf");
-    const struct passwd *user = getpwuid(getuid()); /* else it would change to a user of its own */
+    /* else it would change to a user of its own; NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
+    const struct passwd *user = getpwuid(getuid());
     FILE *file = fopen(conf, "w");
     if (file == NULL || user == NULL || bench_is_ipc()) {
         bench_fail("only tcp, with a file for its options");

@@ -60,6 +60,7 @@ static const struct number_row number_rows[] = {
     NUMBER(batch, 1 << 20),
     NUMBER(unbatched, 1),
     NUMBER(embedded, 1),
+    NUMBER(plain, 1),
     NUMBER(window, UINT32_MAX),
     NUMBER(rate, 1000000),
     NUMBER(clients, 10000),

@@ -87,7 +87,7 @@ static void find_ports(void)
         fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fds[i] < 0 || bind(fds[i], (const struct sockaddr *)&address, len) != 0 ||
             getsockname(fds[i], (struct sockaddr *)&address, &len) != 0) {
-            bench_fail("no free port: %s", strerror(errno));
+            bench_fail("no free port: %m");
         }
         ports[i] = ntohs(address.sin_port);
     }
@@ -99,7 +99,7 @@ static void find_ports(void)
 void bench_setup(void)
 {
     if (mkdtemp(directory) == NULL || chmod(directory, FILES_MODE) != 0) {
-        bench_fail("%s: %s", directory, strerror(errno));
+        bench_fail("%s: %m", directory);
     }
     find_ports();
 }
@@ -225,7 +225,7 @@ int bench_listen(size_t i)
     int r = bench_is_ipc() ? bind(fd, (const struct sockaddr *)&ipc, sizeof(ipc))
                            : bind(fd, (const struct sockaddr *)&tcp, sizeof(tcp));
     if (r != 0 || listen(fd, BACKLOG) != 0) {
-        bench_fail("cannot listen at %s: %s", bench_endpoint(i), strerror(errno));
+        bench_fail("cannot listen at %s: %m", bench_endpoint(i));
     }
     return fd;
 }

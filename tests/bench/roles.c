@@ -158,7 +158,7 @@ static uint8_t *payload_new(uint32_t publisher)
     for (size_t i = 0; i < bench_config.size; i++) {
         payload[i] = (uint8_t)(i * 31 + 7);
     }
-    memset(payload, 0, 2 * TIME_OFFSET);
+    memset(payload, 0, (size_t)2 * TIME_OFFSET);
     payload[0] = (uint8_t)publisher;
     return payload;
 }

@@ -34,7 +34,7 @@ static size_t replay(const char *path)
     }
     size_t n_files = 0;
     struct dirent *entry;
-    while ((entry = readdir(dir)) != NULL) { /* NOLINT(concurrency-mt-unsafe): one thread */
+    while ((entry = readdir(dir)) != NULL) {
         char name[4096];
         int len = snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
         CHECK(len > 0 && (size_t)len < sizeof(name));

@@ -15,16 +15,19 @@ static struct {
     size_t n_live;
 } fault;
 
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *memory, size_t size);
-char *__real_strdup(const char *text);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-char *__wrap_strdup(const char *text);
-void __wrap_free(void *memory);
+/* ld --wrap calls what it wraps __wrap_NAME and the original __real_NAME. */
+#define LINKER_NAME(name) __asm__("__" #name)
+
+void *real_malloc(size_t size) LINKER_NAME(real_malloc);
+void *real_calloc(size_t n, size_t size) LINKER_NAME(real_calloc);
+void *real_realloc(void *memory, size_t size) LINKER_NAME(real_realloc);
+char *real_strdup(const char *text) LINKER_NAME(real_strdup);
+void real_free(void *memory) LINKER_NAME(real_free);
+void *wrap_malloc(size_t size) LINKER_NAME(wrap_malloc);
+void *wrap_calloc(size_t n, size_t size) LINKER_NAME(wrap_calloc);
+void *wrap_realloc(void *memory, size_t size) LINKER_NAME(wrap_realloc);
+char *wrap_strdup(const char *text) LINKER_NAME(wrap_strdup);
+void wrap_free(void *memory) LINKER_NAME(wrap_free);
 
 void fault_start(size_t nth, enum fault_mode mode)
 {
@@ -77,38 +80,38 @@ static void *counted(void *memory)
     return memory;
 }
 
-void *__wrap_malloc(size_t size)
+void *wrap_malloc(size_t size)
 {
-    return must_fail() ? NULL : counted(__real_malloc(size));
+    return must_fail() ? NULL : counted(real_malloc(size));
 }
 
-void *__wrap_calloc(size_t n, size_t size)
+void *wrap_calloc(size_t n, size_t size)
 {
-    return must_fail() ? NULL : counted(__real_calloc(n, size));
+    return must_fail() ? NULL : counted(real_calloc(n, size));
 }
 
-void *__wrap_realloc(void *memory, size_t size)
+void *wrap_realloc(void *memory, size_t size)
 {
     if (must_fail()) {
         return NULL;
     }
     bool is_new = memory == NULL;
-    void *bigger = __real_realloc(memory, size);
+    void *bigger = real_realloc(memory, size);
     return is_new ? counted(bigger) : bigger;
 }
 
-char *__wrap_strdup(const char *text)
+char *wrap_strdup(const char *text)
 {
-    return must_fail() ? NULL : counted(__real_strdup(text));
+    return must_fail() ? NULL : counted(real_strdup(text));
 }
 
-void __wrap_free(void *memory)
+void wrap_free(void *memory)
 {
     fault.n_live -= memory != NULL;
-    __real_free(memory);
+    real_free(memory);
 }
 
 void fault_json_use(void)
 {
-    json_set_alloc_funcs(__wrap_malloc, __wrap_free);
+    json_set_alloc_funcs(wrap_malloc, wrap_free);
 }

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 
+TOPS = ("proto", "bus", "broker", "tools", "tests", "cmake")
 MAX_LINES = 800
 SPDX = "SPDX-License-Identifier: Apache-2.0"
 CODE = (".c", ".h")
@@ -44,21 +45,27 @@ def judge_code(path, text):
                 yield number, f"suite {found.group(1)} would not run: it must be named as its file"
 
 
-def is_built(path):
-    """Whether a CMakeLists.txt above names the file, or the suite or fuzz target that it holds."""
-    name = re.sub(r"^(test|fuzz)_|\.c$", "", os.path.basename(path))
-    folder = os.path.dirname(path)
-    while folder:
-        lists = os.path.join(folder, "CMakeLists.txt")
-        if os.path.exists(lists):
-            text = open(lists, encoding="utf-8").read()
-            if os.path.relpath(path, folder) in text or re.search(rf"(^|[\s(]){name}([\s)]|$)", text):
-                return True
-        folder = os.path.dirname(folder)
-    return path == "tests/fuzz/driver.c"
+def build_lists():
+    """Folder -> the words of its CMakeLists.txt."""
+    lists = {}
+    for top in TOPS:
+        for folder, _, names in os.walk(top):
+            if "CMakeLists.txt" in names:
+                text = open(os.path.join(folder, "CMakeLists.txt"), encoding="utf-8").read()
+                lists[folder] = set(re.findall(r"[\w./-]+", text))
+    return lists
 
 
-def judge(path, text):
+def is_built(path, lists):
+    """Whether a CMakeLists.txt names the file, or the one beside it the suite, fuzz target or example in it."""
+    folder, name = os.path.split(path)
+    target = re.sub(r"^(test|fuzz)_|\.c$", "", name)
+    return (any(os.path.relpath(path, f) in words for f, words in lists.items())
+            or target in lists.get(folder, ())
+            or path == "tests/fuzz/driver.c")
+
+
+def judge(path, text, lists):
     lines = text.split("\n")
     if len(lines) > MAX_LINES:
         yield len(lines), f"more than {MAX_LINES} lines"
@@ -71,17 +78,18 @@ def judge(path, text):
             yield number, "tab or trailing space"
     if path.endswith(CODE):
         yield from judge_code(path, text)
-    if path.endswith(".c") and not is_built(path):
+    if path.endswith(".c") and not is_built(path, lists):
         yield 1, "no CMakeLists.txt builds this file"
 
 
 def main():
     bad = 0
-    for top in ("proto", "bus", "broker", "tools", "tests", "cmake"):
+    lists = build_lists()
+    for top in TOPS:
         for folder, _, names in os.walk(top):
             for name in sorted(n for n in names if n.endswith(ALL)):
                 path = os.path.join(folder, name)
-                for number, wrong in judge(path, open(path, encoding="utf-8").read()):
+                for number, wrong in judge(path, open(path, encoding="utf-8").read(), lists):
                     print(f"{path}:{number}: {wrong}")
                     bad += 1
     return 1 if bad else 0

@@ -5,9 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-library=$(find "$1" -name 'libbusbar.so*' -type f)
+library=$(find "$1/bus" -name 'libbusbar.so*' -type f)
 if [[ -z $library ]]; then
-    echo "no libbusbar.so in $1"
+    echo "no libbusbar.so in $1/bus"
     exit 1
 fi
 listed=$(sed -E 's/#.*//; s,/\*.*\*/,,' bus/busbar.sym | grep -oE '\bbb_[a-z0-9_]+\b' | sort)

@@ -60,7 +60,7 @@ static void *receive(void *arg)
     bb_subscription *sub = arg;
     struct bb_event events[64];
     uint64_t last = 0;
-    while (last < N_PUBLISHERS * N_EACH) {
+    while (last < (uint64_t)N_PUBLISHERS * N_EACH) {
         int n = bb_receive(sub, events, BB_COUNT(events), PATIENCE_MS);
         CHECK(n > 0);
         for (int i = 0; i < n; i++) {

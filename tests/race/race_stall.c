@@ -85,7 +85,7 @@ int main(int argc, char **argv)
     (void)pthread_mutex_lock(&stall.lock);
     stall.may_go = true;
     (void)pthread_cond_broadcast(&stall.cond);
-    while (stall.last < 2 * N_EACH) {
+    while (stall.last < (uint64_t)2 * N_EACH) {
         (void)pthread_cond_wait(&stall.cond, &stall.lock);
     }
     (void)pthread_mutex_unlock(&stall.lock);

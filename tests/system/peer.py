@@ -3,22 +3,24 @@
 """A client in its own process, for tests that stop and kill it: peer.py ENDPOINT [key=value]...
 
 Subscribes to `pattern`, answers pings, and answers each line of stdin with one line on stdout:
-`status` (ok or the code of the refusal), `count` (events received and lost)."""
+`status` (ok, the code of the refusal, or silence after a second without an answer), `count` (events received and lost)."""
 import sys
 
 import zmq
 
-from peers import Client, Failure
+from peers import Client
 
 
 def answer(client, line, ledger):
     if line == "count":
         return f"{len(ledger.events)} {ledger.lost}"
+    client.corr += 1
+    client.send(line, corr=client.corr)
     try:
-        client.request(line)
-        return "ok"
-    except Failure as failure:
-        return failure.code
+        answer = client.wait(lambda message: message.get("corr") == client.corr, f"the answer to {line}", timeout=1)
+    except AssertionError:
+        return "silence"
+    return answer["code"] if answer["op"] == "error" else "ok"
 
 
 def main():

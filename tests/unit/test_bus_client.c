@@ -101,6 +101,38 @@ Test(bus_client, answers_the_pings_of_the_broker)
     script_finish(&script, bus);
 }
 
+/* The heartbeat is far too long to be what makes it reconnect. */
+Test(bus_client, a_broker_that_forgot_it_is_told_hello_again)
+{
+    static const enum bb_msg_type about[] = {BB_MSG_PING, BB_MSG_CREDIT, BB_MSG_SUBSCRIBE};
+    struct script script;
+    struct bb_options options = BB_OPTIONS_INIT;
+    options.heartbeat_ms = 600000;
+    bb_bus *bus = script_open_bus(&script, options);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_HELLO);
+    for (size_t i = 0; i < 3; i++) {
+        script_welcome(&script, 7, 0);
+        uint64_t corr = script_expect(&script, BB_MSG_SUBSCRIBE)->corr;
+        script_send(&script, &(struct bb_msg){.type = BB_MSG_ERROR,
+                                              .about = about[i],
+                                              .corr = corr,
+                                              .code = bb_slice_str("hello_first"),
+                                              .text = bb_slice_str("who are you?")});
+        (void)script_expect(&script, BB_MSG_HELLO);
+    }
+    script_welcome(&script, 7, 0);
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    struct bb_event event;
+    cr_assert_eq(bb_receive(sub, &event, 1, PATIENCE_MS), 1, "the subscription lives");
+    script_finish(&script, bus);
+}
+
 /* --- calls that wait, on a thread of their own ------------------------------------------------------- */
 
 struct call {

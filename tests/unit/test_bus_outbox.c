@@ -166,22 +166,122 @@ Test(bus_outbox, an_event_larger_than_a_batch_is_a_batch_of_its_own)
     bb_outbox_fini(&outbox);
 }
 
-Test(bus_outbox, after_a_reconnection_the_rest_is_sent_again_in_order_under_the_same_numbers)
+static uint64_t number_on_the_wire(struct bb_batch *batch)
+{
+    struct bb_msg msg;
+    size_t len = BB_BATCH_HEAD_MAX - batch->start + batch->len;
+    cr_assert_eq(bb_msg_decode(bb_slice(batch->bytes + batch->start, len), &msg), 0);
+    return msg.number;
+}
+
+/* Sends what may be sent, which must be the batches @from to @to in this order. */
+static void expect_numbers(struct bb_outbox *outbox, uint64_t from, uint64_t to)
+{
+    struct bb_batch *batch;
+    while ((batch = bb_outbox_next(outbox)) != NULL) {
+        cr_assert_eq(batch->number, from);
+        cr_assert_eq(number_on_the_wire(batch), from);
+        bb_outbox_sent(outbox);
+        from++;
+    }
+    cr_assert_eq(from, to + 1);
+}
+
+/* @n batches of one event are sent, the event of batch i being 900 + i bytes long. */
+static void send_batches(struct bb_outbox *outbox, size_t n)
+{
+    for (size_t i = 1; i <= n; i++) {
+        publish(outbox, 900 + i);
+        (void)send_all(outbox);
+    }
+    publish(outbox, 900); /* stays open; what was open before it leaves */
+    (void)send_all(outbox);
+    cr_assert_eq(outbox->in_flight, n);
+}
+
+Test(bus_outbox, after_a_reconnection_all_is_sent_again_in_order_under_the_same_numbers)
 {
     struct bb_outbox outbox;
     start(&outbox, 1 << 20);
-    for (int i = 0; i < 5; i++) {
-        publish(&outbox, 900);
-        (void)send_all(&outbox);
+    send_batches(&outbox, 5);
+    ack(&outbox, 1);
+    for (int i = 0; i < 3; i++) {
+        bb_outbox_resume(&outbox, 3, true, BB_MESSAGE_DEFAULT);
+        cr_assert_eq(bb_outbox_answered(&outbox), 1);
+        expect_numbers(&outbox, 2, 5);
+        cr_assert_eq(outbox.first->len, 902);
+        cr_assert_eq(outbox.in_flight, 4);
     }
-    bb_outbox_resume(&outbox, 2, BB_MESSAGE_DEFAULT);
-    cr_assert_eq(bb_outbox_answered(&outbox), 2);
-    for (uint64_t number = 3; number <= 4; number++) {
+    cr_assert_eq(outbox.repeated, 12);
+    for (uint64_t number = 2; number <= 5; number++) {
+        ack(&outbox, number);
+    }
+    expect_numbers(&outbox, 6, 6);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, what_was_answered_out_of_turn_leaves_no_hole_in_the_numbers)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    send_batches(&outbox, 5);
+    bb_outbox_refuse(&outbox, 2, BB_ENOMEM);
+    bb_outbox_resume(&outbox, 3, true, BB_MESSAGE_DEFAULT);
+    static const uint64_t numbers[] = {1, 3, 4, 5};
+    static const size_t lens[] = {901, 903, 904, 905};
+    for (size_t i = 0; i < 4; i++) {
         struct bb_batch *batch = bb_outbox_next(&outbox);
         cr_assert_not_null(batch);
-        cr_assert_eq(batch->number, number);
+        cr_assert_eq(batch->number, numbers[i]);
+        cr_assert_eq(batch->len, lens[i]);
         bb_outbox_sent(&outbox);
     }
+    cr_assert_null(bb_outbox_next(&outbox));
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, another_run_numbers_all_from_its_last_whatever_the_old_numbers_were)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    send_batches(&outbox, 5);
+    ack(&outbox, 1);
+    bb_outbox_resume(&outbox, 4, false, BB_MESSAGE_DEFAULT);
+    struct bb_batch *batch = bb_outbox_next(&outbox);
+    cr_assert_eq(batch->number, 5);
+    cr_assert_eq(batch->len, 902);
+    bb_outbox_sent(&outbox);
+    /* The connection breaks before the others are sent: their old numbers must not pass for repetitions. */
+    bb_outbox_resume(&outbox, 5, true, BB_MESSAGE_DEFAULT);
+    expect_numbers(&outbox, 5, 8);
+    cr_assert_eq(outbox.first->len, 902);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, a_run_that_forgot_the_client_gets_new_numbers)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    send_batches(&outbox, 4);
+    ack(&outbox, 1);
+    ack(&outbox, 2);
+    bb_outbox_resume(&outbox, 0, true, BB_MESSAGE_DEFAULT);
+    expect_numbers(&outbox, 1, 2);
+    cr_assert_eq(outbox.first->len, 903);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, numbers_go_on_behind_what_the_broker_took_though_all_was_answered)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    publish(&outbox, 10);
+    expect_numbers(&outbox, 1, 1);
+    ack(&outbox, 1);
+    bb_outbox_resume(&outbox, 1, true, BB_MESSAGE_DEFAULT);
+    cr_assert_null(bb_outbox_next(&outbox));
+    publish(&outbox, 10);
+    expect_numbers(&outbox, 2, 2);
     bb_outbox_fini(&outbox);
 }
 
@@ -196,24 +296,33 @@ Test(bus_outbox, a_broker_that_lost_its_memory_gets_numbers_from_one)
     ack(&outbox, 1);
     bb_batch_ref(outbox.first); /* as if libzmq were still sending it */
     struct bb_batch *held = outbox.first;
-    bb_outbox_resume(&outbox, 0, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(&outbox, 0, false, BB_MESSAGE_DEFAULT);
     struct bb_batch *batch = bb_outbox_next(&outbox);
     cr_assert_not_null(batch);
     cr_assert_eq(batch->number, 1);
     cr_assert_eq(batch->len, 900);
     cr_assert_neq(batch, held, "the head was written over while it may be read");
-    cr_assert_eq(held->number, 2);
+    cr_assert_eq(number_on_the_wire(held), 2);
     bb_batch_unref(held);
     bb_outbox_fini(&outbox);
 }
 
-Test(bus_outbox, repeated_events_are_answered_as_repeated)
+/* One event whose batch the broker took before the connection broke, and which is sent again. */
+static void repeat_one(struct bb_outbox *outbox)
+{
+    start(outbox, 65536);
+    publish_tracked(outbox, 10, tracked_new());
+    cr_assert_eq(send_all(outbox), 1);
+    bb_outbox_resume(outbox, 1, true, BB_MESSAGE_DEFAULT);
+    cr_assert_null(bb_outbox_take_done(outbox), "that it was taken does not say what became of it");
+    expect_numbers(outbox, 1, 1);
+}
+
+Test(bus_outbox, a_repetition_that_is_acknowledged_is_answered_as_repeated)
 {
     struct bb_outbox outbox;
-    start(&outbox, 65536);
-    publish_tracked(&outbox, 10, tracked_new());
-    cr_assert_eq(send_all(&outbox), 1);
-    bb_outbox_resume(&outbox, 1, BB_MESSAGE_DEFAULT);
+    repeat_one(&outbox);
+    cr_assert_eq(bb_outbox_ack(&outbox, bb_slice("\x94\x01\x01\xc0\xc0", 5)), 0);
     struct bb_tracked *done = bb_outbox_take_done(&outbox);
     cr_assert_not_null(done);
     cr_assert(done->ack.repeated);
@@ -221,6 +330,22 @@ Test(bus_outbox, repeated_events_are_answered_as_repeated)
     cr_assert_eq(done->ack.sequence, BB_UNKNOWN);
     free(done);
     bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, a_repetition_that_is_refused_is_a_refusal)
+{
+    static const int errors[] = {BB_ENOMEM, BB_EUNKNOWNRESULT};
+    for (size_t i = 0; i < 2; i++) {
+        struct bb_outbox outbox;
+        repeat_one(&outbox);
+        bb_outbox_refuse(&outbox, 1, errors[i]);
+        struct bb_tracked *done = bb_outbox_take_done(&outbox);
+        cr_assert_not_null(done);
+        cr_assert_eq(done->ack.error, errors[i]);
+        cr_assert_eq(bb_outbox_take_refusal(&outbox), errors[i]);
+        free(done);
+        bb_outbox_fini(&outbox);
+    }
 }
 
 Test(bus_outbox, each_event_gets_its_sequence_or_its_refusal)
@@ -239,7 +364,7 @@ Test(bus_outbox, each_event_gets_its_sequence_or_its_refusal)
                                 "bad_path";
     cr_assert_eq(bb_outbox_ack(&outbox, bb_slice(entry, sizeof(entry) - 1)), 0);
     struct bb_tracked *done = bb_outbox_take_done(&outbox);
-    for (int i = 0; i < 4; i++) {
+    for (uint32_t i = 0; i < 4; i++) {
         cr_assert_not_null(done);
         cr_assert_eq(done->index, i);
         cr_assert_eq(done->ack.sequence, sequences[i]);
@@ -309,7 +434,7 @@ Test(bus_outbox, batches_larger_than_the_broker_takes_are_refused_at_the_welcome
     publish(&outbox, 9000);
     publish(&outbox, 10);
     (void)send_all(&outbox);
-    bb_outbox_resume(&outbox, 0, 8192);
+    bb_outbox_resume(&outbox, 0, false, 8192);
     cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_ETOOBIG);
     cr_assert_eq(bb_outbox_answered(&outbox), 1);
     cr_assert_eq(bb_outbox_next(&outbox)->number, 1);

@@ -60,7 +60,7 @@ Test(bus_publish, a_refusal_is_told_by_flush_once)
     script_finish(&script, bus);
 }
 
-Test(bus_publish, after_a_break_only_what_was_not_taken_is_repeated_by_the_same_client)
+Test(bus_publish, after_a_break_all_that_is_unanswered_is_repeated_by_the_same_client)
 {
     struct script script;
     struct bb_bus_info info;
@@ -76,12 +76,88 @@ Test(bus_publish, after_a_break_only_what_was_not_taken_is_repeated_by_the_same_
     cr_assert(bb_slice_equal(hello->client, bb_slice(client, sizeof(client))));
     script_welcome(&script, 7, 1);
     const struct bb_msg *msg = script_expect(&script, BB_MSG_PUBLISH);
+    cr_assert_eq(msg->number, 1);
+    cr_assert(bb_slice_equal(msg->body, MP("\x92\xa3"
+                                           "a/b\xa3one")));
+    script_ack(&script, MP("\x91\x94\x01\x01\xc0\xc0"));
+    msg = script_expect(&script, BB_MSG_PUBLISH);
     cr_assert_eq(msg->number, 2);
     cr_assert(bb_slice_equal(msg->body, MP("\x92\xa3"
                                            "a/b\xa3two")));
-    script_ack(&script, MP("\x91\x94\x02\x01\xc0\xc0"));
+    script_ack_number(&script, 2);
     cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), 0);
     bb_bus_get_info(bus, &info);
+    cr_assert_eq(info.connects, 2);
+    cr_assert_eq(info.repeated, 1);
+    script_finish(&script, bus);
+}
+
+static void script_refuse(struct script *script, uint64_t number, const char *code)
+{
+    script_send(script, &(struct bb_msg){.type = BB_MSG_ERROR,
+                                         .about = BB_MSG_PUBLISH,
+                                         .corr = number,
+                                         .code = bb_slice_str(code),
+                                         .text = bb_slice_str("a sentence")});
+}
+
+Test(bus_publish, a_refusal_that_was_lost_with_the_connection_is_asked_for)
+{
+    static const struct {
+        const char *code;
+        int error;
+    } rows[] = {{"no_memory", BB_ENOMEM}, {"unknown_result", BB_EUNKNOWNRESULT}};
+    for (size_t i = 0; i < 2; i++) {
+        struct script script;
+        bb_bus *bus = script_open_ready(&script);
+        cr_assert_eq(script_publish(bus, "x"), 0);
+        (void)script_expect(&script, BB_MSG_PUBLISH);
+        script_goodbye(&script);
+        (void)script_expect(&script, BB_MSG_HELLO);
+        script_welcome(&script, 7, 1);
+        cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, 1);
+        script_refuse(&script, 1, rows[i].code);
+        cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), rows[i].error);
+        script_finish(&script, bus);
+    }
+}
+
+Test(bus_publish, a_broker_that_restarted_gets_new_numbers)
+{
+    struct script script;
+    bb_bus *bus = script_open_ready(&script);
+    for (uint64_t number = 1; number <= 2; number++) {
+        cr_assert_eq(script_publish(bus, "x"), 0);
+        cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, number);
+        if (number == 1) {
+            script_ack_number(&script, number);
+            cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), 0);
+        }
+    }
+    script_goodbye(&script);
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 8, 0);
+    cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, 1);
+    script_ack_number(&script, 1);
+    cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), 0);
+    script_finish(&script, bus);
+}
+
+Test(bus_publish, a_broker_that_forgot_the_client_has_refused_nothing)
+{
+    struct script script;
+    struct bb_bus_info info;
+    bb_bus *bus = script_open_ready(&script);
+    cr_assert_eq(script_publish(bus, "x"), 0);
+    (void)script_expect(&script, BB_MSG_PUBLISH);
+    script_refuse(&script, 1, "hello_first");
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 7, 0);
+    cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, 1);
+    script_ack_number(&script, 1);
+    cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), 0);
+    bb_bus_get_info(bus, &info);
+    cr_assert_eq(info.refused, 0);
     cr_assert_eq(info.connects, 2);
     script_finish(&script, bus);
 }

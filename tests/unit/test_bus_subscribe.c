@@ -175,6 +175,207 @@ Test(bus_subscribe, a_gap_of_the_broker_is_passed_on_and_moves_the_position)
     script_finish(&script, bus);
 }
 
+/* All events and gaps until @n came. */
+static void receive_all(bb_subscription *sub, struct bb_event *events, size_t n)
+{
+    size_t at = 0;
+    while (at < n) {
+        int got = bb_receive(sub, events + at, n - at, PATIENCE_MS);
+        cr_assert_gt(got, 0);
+        at += (size_t)got;
+    }
+    cr_assert_eq(at, n);
+}
+
+static void expect_position(bb_subscription *sub, uint64_t sequence)
+{
+    struct bb_position *positions = NULL;
+    size_t n = 0;
+    cr_assert_eq(bb_subscription_positions(sub, &positions, &n), 0);
+    cr_assert_eq(n, 1);
+    cr_expect_eq(positions[0].sequence, sequence);
+    free(positions);
+}
+
+static bb_subscription *subscribe_at_4(struct script *script, bb_bus *bus)
+{
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(script, BB_MSG_SUBSCRIBE);
+    script_subscribed(script, MP("\x91\x92\xa1"
+                                 "a\x04"));
+    return sub;
+}
+
+Test(bus_subscribe, the_gaps_of_a_message_come_before_its_events_which_may_lie_inside_them)
+{
+    struct script script;
+    struct bb_event events[4];
+    struct bb_subscription_counts counts;
+    struct bb_buf body = BB_BUF_INIT;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus);
+    script_write_block(&body, 6, 1);
+    script_write_block(&body, 9, 2);
+    script_send_body(&script,
+                     &(struct bb_msg){.type = BB_MSG_DELIVER,
+                                      .sub = 1,
+                                      .ranges = MP("\x91\x93\xa1"
+                                                   "a\x0a\x0a"),
+                                      .gaps = MP("\x91\x95\xa1"
+                                                 "a\x05\x0a\x03\xa9"
+                                                 "conflated")},
+                     bb_buf_slice(&body));
+    bb_buf_fini(&body);
+    receive_all(sub, events, 4);
+    cr_assert_not_null(events[0].gap);
+    cr_expect_eq(events[0].gap->from, 5);
+    cr_expect_eq(events[0].gap->to, 10);
+    cr_expect_eq(events[0].gap->count, 3);
+    cr_expect_str_eq(events[0].gap->reason, "conflated");
+    static const uint64_t sequences[] = {0, 6, 9, 10};
+    for (size_t i = 1; i < 4; i++) {
+        cr_assert_null(events[i].gap);
+        cr_expect_eq(events[i].sequence, sequences[i]);
+    }
+    expect_position(sub, 10);
+    bb_subscription_get_counts(sub, &counts);
+    cr_expect_eq(counts.gaps, 1);
+    cr_expect_eq(counts.lost, 3);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, the_ranges_of_a_message_join_its_gaps)
+{
+    struct script script;
+    struct bb_event events[4];
+    struct bb_buf body = BB_BUF_INIT;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus);
+    script_write_block(&body, 9, 1);
+    script_send_body(&script,
+                     &(struct bb_msg){.type = BB_MSG_DELIVER,
+                                      .sub = 1,
+                                      .ranges = MP("\x91\x93\xa1"
+                                                   "a\x08\x09"),
+                                      .gaps = MP("\x92\x95\xa1"
+                                                 "a\x05\x06\x02\xa8overflow\x95\xa1"
+                                                 "a\x07\x08\x01\xae"
+                                                 "dropped_oldest")},
+                     bb_buf_slice(&body));
+    receive_all(sub, events, 3);
+    cr_assert_not_null(events[0].gap);
+    cr_expect_eq(events[0].gap->to, 6);
+    cr_assert_not_null(events[1].gap);
+    cr_expect_eq(events[1].gap->from, 7);
+    cr_expect_null(events[2].gap, "there is no hole behind the gaps");
+    cr_expect_eq(events[2].sequence, 9);
+    /* The field may also be nil. */
+    bb_buf_reset(&body);
+    script_write_block(&body, 10, 1);
+    script_send_body(&script,
+                     &(struct bb_msg){.type = BB_MSG_DELIVER,
+                                      .sub = 1,
+                                      .ranges = MP("\x91\x93\xa1"
+                                                   "a\x09\x0a"),
+                                      .gaps = MP("\xc0")},
+                     bb_buf_slice(&body));
+    bb_buf_fini(&body);
+    receive_all(sub, events, 1);
+    cr_expect_null(events[0].gap);
+    cr_expect_eq(events[0].sequence, 10);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, what_lies_inside_the_gaps_of_an_unreadable_message_is_lost_too)
+{
+    struct script script;
+    struct bb_event events[4];
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus);
+    script_send_body(&script,
+                     &(struct bb_msg){.type = BB_MSG_DELIVER,
+                                      .sub = 1,
+                                      .ranges = MP("\x91\x93\xa1"
+                                                   "a\x09\x0a"),
+                                      .gaps = MP("\x91\x95\xa1"
+                                                 "a\x06\x09\x01\xa9"
+                                                 "conflated")},
+                     MP("\x97\x01\x01\x01\x06\x01\x03\x02\xc1\xc1"));
+    receive_all(sub, events, 4);
+    static const struct bb_gap gaps[] = {
+        {"a", 5, 5, BB_UNKNOWN, "transport"}, /* the hole before the gap */
+        {"a", 6, 9, 1, "conflated"},
+        {"a", 6, 9, BB_UNKNOWN, "transport"},
+        {"a", 10, 10, BB_UNKNOWN, "transport"},
+    };
+    for (size_t i = 0; i < 4; i++) {
+        cr_assert_not_null(events[i].gap);
+        cr_expect_eq(events[i].gap->from, gaps[i].from);
+        cr_expect_eq(events[i].gap->to, gaps[i].to);
+        cr_expect_eq(events[i].gap->count, gaps[i].count);
+        cr_expect_str_eq(events[i].gap->reason, gaps[i].reason);
+    }
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, several_gaps_of_one_message_come_in_its_order)
+{
+    struct script script;
+    struct bb_event events[4];
+    struct bb_subscription_counts counts;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus);
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_GAP,
+                                          .sub = 1,
+                                          .gaps = MP("\x94\x95\xa1"
+                                                     "b\x01\x02\x02\xa8overflow\x95\xa1"
+                                                     "a\x05\x07\xc0\xa7trimmed\x95\xa1"
+                                                     "a\x08\x09\x01\xa8overflow\x95\xa1"
+                                                     "c\x63\xc0\xc0\xa7restart")});
+    receive_all(sub, events, 4);
+    static const struct bb_gap gaps[] = {
+        {"b", 1, 2, 2, "overflow"},
+        {"a", 5, 7, BB_UNKNOWN, "trimmed"},
+        {"a", 8, 9, 1, "overflow"},
+        {"c", 99, BB_UNKNOWN, BB_UNKNOWN, "restart"},
+    };
+    for (size_t i = 0; i < 4; i++) {
+        cr_assert_not_null(events[i].gap);
+        cr_expect_str_eq(events[i].gap->channel, gaps[i].channel);
+        cr_expect_eq(events[i].gap->from, gaps[i].from);
+        cr_expect_eq(events[i].gap->to, gaps[i].to);
+        cr_expect_eq(events[i].gap->count, gaps[i].count);
+        cr_expect_str_eq(events[i].gap->reason, gaps[i].reason);
+    }
+    bb_subscription_get_counts(sub, &counts);
+    cr_expect_eq(counts.gaps, 4);
+    cr_expect_eq(counts.lost, 3);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, a_message_that_is_wrong_at_its_end_moves_nothing)
+{
+    struct script script;
+    struct bb_event event;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus);
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_DELIVER,
+                                          .sub = 1,
+                                          .ranges = MP("\x92\x93\xa1"
+                                                       "a\x09\x0a\x07"),
+                                          .gaps = MP("\x91\x95\xa1"
+                                                     "a\x05\x09\x05\xa8overflow")});
+    (void)script_expect(&script, BB_MSG_HELLO);
+    expect_position(sub, 4);
+    script_welcome(&script, 7, 0);
+    const struct bb_msg *msg = script_expect(&script, BB_MSG_SUBSCRIBE);
+    cr_assert(bb_slice_equal(msg->from, MP("\x82\xa3run\x07\xa5"
+                                           "after\x81\xa1"
+                                           "a\x04")));
+    cr_assert_eq(bb_receive(sub, &event, 1, 0), BB_ETIMEOUT);
+    script_finish(&script, bus);
+}
+
 Test(bus_subscribe, after_a_break_a_subscription_resumes_after_what_it_saw)
 {
     struct script script;

@@ -314,12 +314,14 @@ static void random_str(struct random *random, struct bb_buf *out)
                                          "\xc3\xa9",
                                          "\xf0\x9f\x98\x80",
                                          "long enough to need a head"};
-    char text[160] = "";
+    struct bb_buf text = BB_BUF_INIT;
     for (uint32_t count = random_below(random, 5); count > 0; count--) {
-        strcat(text, pieces[random_below(random, BB_COUNT(pieces))]);
+        bb_buf_printf(&text, "%s", pieces[random_below(random, BB_COUNT(pieces))]);
     }
+    const char *string = bb_buf_string(&text);
     /* One text in eight carries its terminating NUL along. */
-    bb_mp_write_str(out, bb_slice(text, strlen(text) + (random_below(random, 8) == 0)));
+    bb_mp_write_str(out, bb_slice(string, strlen(string) + (random_below(random, 8) == 0)));
+    bb_buf_fini(&text);
 }
 
 static void random_double(struct random *random, struct bb_buf *out)
