@@ -125,12 +125,19 @@ class Paths(unittest.TestCase):
         with Broker() as broker, Client(broker) as client:
             wide = window(broker, "publish", "tcp")
             subs = {}
-            for length in (1, 199, 200, 201, 245, 246, 247, 250, 255, 256, 300):
+
+            def subscribe(length):
                 subs[length] = socket(zmq.SUB, broker.door("publish"))
                 subs[length].subscribe("p" * length)
             path = "p" * 200
             for length in (1, 199, 200):
+                subscribe(length)
                 until(lambda: client.publish(event(path)) and subs[length].poll(20), f"topic of {length} bytes")
+            # libzmq 4.3.4 sends 246 to 255 bytes so that the connection breaks, again and again: after the others
+            for length in (201, 245, 246, 247, 250, 255, 256, 300):
+                subscribe(length)
+            for _ in range(100):
+                client.publish(event(path))
             client.publish(event("plant", "end"))
             while wide.recv_multipart()[0] != b"plant":
                 pass
