@@ -10,11 +10,12 @@ import zmq
 
 def main():
     endpoint, path = sys.argv[1:]
-    socket = zmq.Context.instance().socket(zmq.XPUB)  # a PUB that is told who subscribes
-    socket.connect(endpoint)
-    socket.recv()
-    for line in sys.stdin:
-        socket.send_multipart([path.encode(), line.rstrip("\n").encode()])
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:  # a PUB that is told who subscribes
+        socket.connect(endpoint)
+        socket.recv()
+        for line in sys.stdin:
+            socket.send_multipart([path.encode(), line.rstrip("\n").encode()])
+    # The end of the context waits for what has not left yet.
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import zmq
 
 def main():
     endpoint, path, body = sys.argv[1:]
-    socket = zmq.Context.instance().socket(zmq.PUSH)
-    socket.connect(endpoint)
-    socket.send_multipart([path.encode(), body.encode()])  # leaves before the program ends: that is ZMQ_LINGER
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        socket.connect(endpoint)
+        socket.send_multipart([path.encode(), body.encode()])
+    # Only a context that is ended waits for what has not left yet; the end of the program alone does not.
 
 
 if __name__ == "__main__":
