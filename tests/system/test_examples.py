@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs of examples/plain and the command, talking with each other."""
+"""The programs of examples/plain and the command, talking with each other, and the programs of bus/examples."""
+import json
 import os
 import subprocess
 import sys
@@ -74,6 +75,31 @@ class Plain(unittest.TestCase):
 
     def test_all_directions_over_ipc(self):
         self.everybody("ipc")
+
+
+class Compiled(unittest.TestCase):
+    """bus/examples, over tcp and ipc."""
+
+    def example(self, name):
+        return {os.path.basename(path): path for path in Settings.examples}[f"example_{name}"]
+
+    def test_publisher_and_subscriber(self):
+        for transport in ("tcp", "ipc"):
+            with Broker() as broker, Client(broker) as watcher:
+                url = broker.door("listen", transport)
+                subscriber = start(self.example("subscriber"), url, "plant/*", "3")
+                watcher.request("matches", path="plant/temp", min=1, timeout=30000)
+                self.assertIn("1 subscriptions", run(self.example("publisher"), url))
+                events = [json.loads(line) for line in subscriber.communicate(timeout=60)[0].splitlines()]
+                self.assertEqual(subscriber.returncode, 0)
+                self.assertEqual([event["path"] for event in events], ["plant/temp", "plant/state", "plant/alarm"])
+                self.assertEqual(events[2]["payload"], {"high": True})
+
+    def test_embedded_in_a_poll_loop_and_in_libuv(self):
+        for name in ("poll_loop", "libuv_loop"):
+            for transport in ("tcp", "ipc"):
+                with Broker() as broker:
+                    self.assertEqual(run(self.example(name), broker.door("listen", transport)), "1000 events\n")
 
 
 def until_open(broker, client, window):
