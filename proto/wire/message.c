@@ -111,6 +111,19 @@ static void read_field(struct bb_mp_reader *reader, const struct bb_field *field
     memcpy(at, &value, sizeof(value));
 }
 
+/* PROTOCOL 2: an optional field that is nil is as good as left out. */
+static void forget_nil(const struct bb_field *field, struct bb_msg *msg)
+{
+    static const struct bb_slice none = {0};
+    struct bb_slice value = {0};
+    if (field->kind == BB_FIELD_RAW) {
+        memcpy(&value, (const char *)msg + field->offset, sizeof(value));
+        if (value.len == 1 && value.data[0] == 0xc0) {
+            memcpy((char *)msg + field->offset, &none, sizeof(none));
+        }
+    }
+}
+
 int bb_msg_decode(struct bb_slice bytes, struct bb_msg *ret_msg)
 {
     struct bb_mp_reader reader = bb_mp_reader(bytes);
@@ -133,6 +146,9 @@ int bb_msg_decode(struct bb_slice bytes, struct bb_msg *ret_msg)
     for (uint64_t i = 0; i < n - 1 && reader.error == 0; i++) {
         if (i < row->n_fields) {
             read_field(&reader, &row->fields[i], &msg);
+            if (i >= row->n_required) {
+                forget_nil(&row->fields[i], &msg);
+            }
             ret_msg->corr = msg.corr != 0 ? msg.corr : msg.number;
         } else {
             (void)read_raw(&reader); /* PROTOCOL 2: elements after the last known one are ignored */
