@@ -155,7 +155,7 @@ fuzz()
 {
     local work=$PWD/build/fuzz/work/$1 seconds=${FUZZ_SECONDS:-5}
     mkdir -p "$work/new" "$work/found"
-    "build/fuzz/tests/fuzz/fuzz_$1" -verbosity=0 -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
+    "build/fuzz/tests/fuzz/fuzz_$1" -verbosity=0 -seed=1 -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
         -artifact_prefix="$work/found/" "$work/new" "tests/fuzz/corpus/$1"
 }
 
