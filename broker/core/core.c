@@ -243,6 +243,11 @@ int bk_core_ingest(struct bk_core *core, struct bb_slice events, struct bk_bytes
     return r;
 }
 
+void bk_core_window_dropped(struct bk_core *core)
+{
+    bk_count(core, BK_COUNTER_window_dropped, 1);
+}
+
 void bk_core_ingest_refused(struct bk_core *core, int error)
 {
     bk_count(core, BK_COUNTER_ingest_refused, 1);

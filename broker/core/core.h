@@ -54,7 +54,8 @@ enum bk_log_level {
     BK_LOG_DEBUG,
 };
 
-/* What the core needs of the outside. Calls come from inside the core's functions and must not call back. */
+/* What the core needs of the outside. Calls come from inside the core's functions and must not call back, but for
+ * bk_core_window_dropped(). */
 struct bk_out {
     void *context;
     /* Send to the client's peer. Return: 0; BB_EAGAIN: no room now, nothing was sent; BB_ECLOSED: the peer is gone
@@ -134,6 +135,9 @@ void bk_core_client_gone(struct bk_core *core, struct bk_client *client);
 
 /** bk_core_ingest() - bare events of a window. Return: 0 or why nothing was taken, for bk_core_ingest_refused(). */
 int bk_core_ingest(struct bk_core *core, struct bb_slice events, struct bk_bytes *owner);
+
+/** bk_core_window_dropped() - the publish window had no room for an event: count it. */
+void bk_core_window_dropped(struct bk_core *core);
 
 /** bk_core_ingest_refused() - a window message could not be taken: count it and log it. */
 void bk_core_ingest_refused(struct bk_core *core, int error);

@@ -45,6 +45,8 @@ static void write_broker(struct bb_buf *out, const struct bk_core *core)
         {"event_bytes", atomic_load_explicit(&core->meter.bytes, memory_order_relaxed)},
         {"pattern_bytes", bb_trie_bytes(core->route.trie)},
         {"paths_cached", bb_map_count(&core->route.paths)},
+        {"path_hits", core->route.n_hits},
+        {"path_misses", core->route.n_misses},
     };
     bb_mp_write_map(out, BB_COUNT(rows));
     for (size_t i = 0; i < BB_COUNT(rows); i++) {

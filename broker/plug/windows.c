@@ -43,7 +43,6 @@ struct windows {
     struct window windows[BK_WINDOW_KINDS];
     struct bk_meter meter; /* bytes on their way out */
     bool is_open;
-    uint64_t n_dropped;
     zmq_msg_t msg;
     struct bb_buf joined;
     struct bb_buf converted;
@@ -99,19 +98,19 @@ static void send_event(struct windows *windows, struct window *window, struct bb
 {
     size_t len = windows->converted.len;
     if (atomic_load_explicit(&windows->meter.bytes, memory_order_relaxed) + len > PUBLISH_BYTES) {
-        windows->n_dropped++;
+        bk_core_window_dropped(windows->context->core);
         return;
     }
     struct bk_bytes *bytes = bk_bytes_new(&windows->meter, len);
     if (bytes == NULL) {
-        windows->n_dropped++;
+        bk_core_window_dropped(windows->context->core);
         return;
     }
     memcpy(bytes->data, windows->converted.data, len);
     struct bk_part part = {bytes, bytes->data, len};
     if (zmq_send(window->socket, path.data, path.len, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0 ||
         bk_zmq_send_part(window->socket, &part, false) < 0) {
-        windows->n_dropped++;
+        bk_core_window_dropped(windows->context->core);
     }
     bk_bytes_unref(bytes);
 }
