@@ -40,7 +40,12 @@
     X(BB_EUNSUPPORTED,      -28, "unsupported",         "not supported by this broker") \
     X(BB_EDEADLOCK,         -29, "would_deadlock",      "a blocking call from inside a callback") \
     X(BB_EGAP,              -30, "gap",                 "events were lost") \
-    X(BB_EUNKNOWNRESULT,    -31, "unknown_result",      "the connection broke before the answer came")
+    X(BB_EUNKNOWNRESULT,    -31, "unknown_result",      "the connection broke before the answer came") \
+    X(BB_ELOGFULL,          -32, "log_full",            "the log has no room; trim it or give it more") \
+    X(BB_ELOGFAILED,        -33, "log_failed",          "the log cannot be written now") \
+    X(BB_ECORRUPT,          -34, "corrupt",             "what was stored is damaged") \
+    X(BB_ETIME,             -35, "bad_time",            "the time is before that of the event before") \
+    X(BB_ECONFLICT,         -36, "conflict",            "the sequence is not the expected one")
 /* clang-format on */
 
 enum bb_errno {

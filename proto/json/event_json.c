@@ -76,6 +76,9 @@ static int write_event(struct bb_buf *out,
         write_name(out, "payload_type");
         bb_json_write_str(out, attributes->payload_type);
     }
+    if (attributes->has_ttl) {
+        bb_buf_printf(out, ",\"ttl\":%" PRIu64, attributes->ttl_ms);
+    }
     write_name(out, "payload");
     r = r < 0 ? r : write_value(out, event->payload, "null");
     bb_buf_append_byte(out, '}');
@@ -146,7 +149,7 @@ int bb_event_map_write(struct bb_buf *out,
     }
     bool has_id = attributes.id.len > 0;
     bool has_type = attributes.payload_type.len > 0;
-    bb_mp_write_map(out, 9u + has_id + has_type);
+    bb_mp_write_map(out, 9u + has_id + has_type + attributes.has_ttl);
     map_broker_members(out, meta, event->path);
     map_key(out, "source_time");
     if (attributes.has_source_time) {
@@ -169,6 +172,9 @@ int bb_event_map_write(struct bb_buf *out,
     if (has_type) {
         map_key(out, "payload_type");
         bb_mp_write_str(out, attributes.payload_type);
+    }
+    if (attributes.has_ttl) {
+        map_uint(out, "ttl", attributes.ttl_ms);
     }
     map_key(out, "payload");
     bb_buf_append(out, event->payload.data, event->payload.len);
@@ -197,6 +203,7 @@ static const struct member event_members[] = {
     {"source_time", "source_time"},
     {"headers", "headers"},
     {"payload_type", "payload_type"},
+    {"ttl", "ttl"},
 };
 
 static const struct member nexus_members[] = {

@@ -263,7 +263,7 @@ int bb_message_json_write(struct bb_slice bytes,
     for (size_t i = 0; i < n && r == 0; i++) {
         r = write_field(&msg, &row->fields[i], out);
     }
-    if (r == 0 && msg.type == BB_MSG_DELIVER) {
+    if (r == 0 && (msg.type == BB_MSG_DELIVER || msg.type == BB_MSG_EVENTS)) {
         r = write_blocks(msg.body, server, shape, out);
     }
     bb_buf_append_byte(out, '}');

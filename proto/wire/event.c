@@ -65,12 +65,19 @@ static int read_payload_type(struct bb_mp_reader *reader, struct bb_attributes *
     return attributes->payload_type.len > BB_PAYLOAD_TYPE_MAX ? BB_EEVENT : reader->error;
 }
 
+static int read_ttl(struct bb_mp_reader *reader, struct bb_attributes *attributes)
+{
+    attributes->ttl_ms = bb_mp_read_uint(reader);
+    attributes->has_ttl = true;
+    return attributes->ttl_ms == 0 || attributes->ttl_ms > BB_TTL_MAX_MS ? BB_EEVENT : reader->error;
+}
+
 static const struct {
     const char *name;
     attribute_fn *read;
 } attribute_rows[] = {
     {"id", read_id},           {"priority", read_priority},         {"source_time", read_source_time},
-    {"headers", read_headers}, {"payload_type", read_payload_type},
+    {"headers", read_headers}, {"payload_type", read_payload_type}, {"ttl", read_ttl},
 };
 
 int bb_event_attributes(struct bb_slice attributes, struct bb_attributes *ret_attributes)
@@ -127,6 +134,7 @@ int bb_event_read(struct bb_slice *rest, struct bb_event_view *ret_event)
     size_t len = 0;
     ret_event->error = 0;
     ret_event->attributes = (struct bb_slice){0};
+    ret_event->has_ttl = ret_event->has_source_time = false;
     if (rest->len < 3 || (*p != 0x92 && *p != 0x93)) {
         return BB_EMALFORMED; /* an event is an array of two or three */
     }
@@ -154,9 +162,13 @@ int bb_event_read(struct bb_slice *rest, struct bb_event_view *ret_event)
         }
         ret_event->attributes = bb_slice(p, len);
         p += len;
-        struct bb_attributes ignored;
+        struct bb_attributes attributes;
         if (ret_event->error == 0) {
-            ret_event->error = bb_event_attributes(ret_event->attributes, &ignored);
+            ret_event->error = bb_event_attributes(ret_event->attributes, &attributes);
+        }
+        if (ret_event->error == 0) {
+            ret_event->has_ttl = attributes.has_ttl;
+            ret_event->has_source_time = attributes.has_source_time;
         }
     }
     ret_event->raw = bb_slice(rest->data, (size_t)(p - rest->data));
@@ -167,7 +179,7 @@ int bb_event_read(struct bb_slice *rest, struct bb_event_view *ret_event)
 static void write_attributes(struct bb_buf *out, const struct bb_attributes *attributes)
 {
     int n = (attributes->id.len > 0) + (attributes->priority != 0) + attributes->has_source_time +
-            (attributes->headers.len > 0) + (attributes->payload_type.len > 0);
+            (attributes->headers.len > 0) + (attributes->payload_type.len > 0) + attributes->has_ttl;
     bb_mp_write_map(out, (uint32_t)n);
     if (attributes->id.len > 0) {
         bb_mp_write_str(out, bb_slice_str("id"));
@@ -189,13 +201,17 @@ static void write_attributes(struct bb_buf *out, const struct bb_attributes *att
         bb_mp_write_str(out, bb_slice_str("payload_type"));
         bb_mp_write_str(out, attributes->payload_type);
     }
+    if (attributes->has_ttl) {
+        bb_mp_write_str(out, bb_slice_str("ttl"));
+        bb_mp_write_uint(out, attributes->ttl_ms);
+    }
 }
 
 static bool attributes_are_empty(const struct bb_attributes *attributes)
 {
     return attributes == NULL ||
            (attributes->id.len == 0 && attributes->priority == 0 && !attributes->has_source_time &&
-            attributes->headers.len == 0 && attributes->payload_type.len == 0);
+            attributes->headers.len == 0 && attributes->payload_type.len == 0 && !attributes->has_ttl);
 }
 
 void bb_event_write(struct bb_buf *out,

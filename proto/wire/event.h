@@ -20,7 +20,9 @@ struct bb_event_view {
     struct bb_slice path;       /* text */
     struct bb_slice payload;    /* one MessagePack value */
     struct bb_slice attributes; /* a MessagePack map, or empty */
-    int error;                  /* why this event must be refused, 0 if it is good */
+    bool has_ttl;               /* of its attributes */
+    bool has_source_time;
+    int error; /* why this event must be refused, 0 if it is good */
 };
 
 /* PROTOCOL 4, the attributes. Slices borrow from the event. */
@@ -31,7 +33,12 @@ struct bb_attributes {
     int64_t source_time; /* microseconds since the epoch */
     int32_t priority;
     bool has_source_time;
+    bool has_ttl;
+    uint64_t ttl_ms; /* time to live, 1 to BB_TTL_MAX_MS */
 };
+
+/* 2^53, so that every language can say it. */
+#define BB_TTL_MAX_MS (UINT64_C(1) << 53)
 
 /* PROTOCOL 7.4. */
 struct bb_block {

@@ -15,7 +15,7 @@
 
 static const struct bb_msg_row rows[] = {
     {BB_MSG_HELLO, "hello", 5, 4, {UINT(corr), UINT(version), BIN(client), UINT(epoch), RAW(options)}},
-    {BB_MSG_PUBLISH, "publish", 2, 1, {UINT(number), UINT(level)}},
+    {BB_MSG_PUBLISH, "publish", 3, 1, {UINT(number), UINT(level), RAW(options)}},
     {BB_MSG_SUBSCRIBE, "subscribe", 5, 3, {UINT(corr), UINT(sub), RAW(patterns), RAW(from), RAW(options)}},
     {BB_MSG_UNSUBSCRIBE, "unsubscribe", 2, 2, {UINT(corr), UINT(sub)}},
     {BB_MSG_CREDIT, "credit", 3, 3, {UINT(sub), UINT(bytes), UINT(events)}},
@@ -24,23 +24,30 @@ static const struct bb_msg_row rows[] = {
     {BB_MSG_STATUS, "status", 2, 1, {UINT(corr), RAW(what)}},
     {BB_MSG_MATCHES, "matches", 4, 2, {UINT(corr), TEXT(path), UINT(min), UINT(timeout)}},
     {BB_MSG_GOODBYE, "goodbye", 2, 1, {TEXT(code), TEXT(text)}},
+    {BB_MSG_CURSOR, "cursor", 3, 2, {UINT(corr), TEXT(name), RAW(positions)}},
+    {BB_MSG_QUERY, "query", 2, 2, {UINT(corr), RAW(query)}},
+    {BB_MSG_CHANNEL, "channel", 4, 2, {UINT(corr), TEXT(action), TEXT(name), RAW(settings)}},
+    {BB_MSG_LOG, "log", 3, 2, {UINT(corr), TEXT(action), RAW(options)}},
     {BB_MSG_WELCOME, "welcome", 8, 8, {UINT(corr), UINT(version), UINT(server), UINT(run), UINT(client_number), UINT(last), RAW(limits), RAW(features)}},
     {BB_MSG_SUBSCRIBED, "subscribed", 4, 4, {UINT(corr), UINT(sub), UINT(session), RAW(positions)}},
     {BB_MSG_ACK, "ack", 1, 1, {RAW(entries)}},
-    {BB_MSG_DELIVER, "deliver", 3, 2, {UINT(sub), RAW(ranges), RAW(gaps)}},
+    {BB_MSG_DELIVER, "deliver", 4, 2, {UINT(sub), RAW(ranges), RAW(gaps), UINT(retained)}},
     {BB_MSG_GAP, "gap", 2, 2, {UINT(sub), RAW(gaps)}},
     {BB_MSG_RESULT, "result", 2, 2, {UINT(corr), RAW(value)}},
     {BB_MSG_ERROR, "error", 5, 4, {UINT(about), UINT(corr), TEXT(code), TEXT(text), RAW(detail)}},
+    {BB_MSG_EVENTS, "events", 2, 2, {UINT(corr), UINT(more)}},
+    {BB_MSG_ENDED, "ended", 3, 2, {UINT(sub), TEXT(code), TEXT(text)}},
 };
 /* clang-format on */
 
 /* Type to row without a search: message types are small numbers. */
-static const uint8_t row_of_type[BB_MSG_ERROR + 1] = {
-    [BB_MSG_HELLO] = 1,   [BB_MSG_PUBLISH] = 2,  [BB_MSG_SUBSCRIBE] = 3, [BB_MSG_UNSUBSCRIBE] = 4,
-    [BB_MSG_CREDIT] = 5,  [BB_MSG_PING] = 6,     [BB_MSG_PONG] = 7,      [BB_MSG_STATUS] = 8,
-    [BB_MSG_MATCHES] = 9, [BB_MSG_GOODBYE] = 10, [BB_MSG_WELCOME] = 11,  [BB_MSG_SUBSCRIBED] = 12,
-    [BB_MSG_ACK] = 13,    [BB_MSG_DELIVER] = 14, [BB_MSG_GAP] = 15,      [BB_MSG_RESULT] = 16,
-    [BB_MSG_ERROR] = 17,
+static const uint8_t row_of_type[BB_MSG_ENDED + 1] = {
+    [BB_MSG_HELLO] = 1,    [BB_MSG_PUBLISH] = 2,  [BB_MSG_SUBSCRIBE] = 3, [BB_MSG_UNSUBSCRIBE] = 4,
+    [BB_MSG_CREDIT] = 5,   [BB_MSG_PING] = 6,     [BB_MSG_PONG] = 7,      [BB_MSG_STATUS] = 8,
+    [BB_MSG_MATCHES] = 9,  [BB_MSG_GOODBYE] = 10, [BB_MSG_CURSOR] = 11,   [BB_MSG_QUERY] = 12,
+    [BB_MSG_CHANNEL] = 13, [BB_MSG_LOG] = 14,     [BB_MSG_WELCOME] = 15,  [BB_MSG_SUBSCRIBED] = 16,
+    [BB_MSG_ACK] = 17,     [BB_MSG_DELIVER] = 18, [BB_MSG_GAP] = 19,      [BB_MSG_RESULT] = 20,
+    [BB_MSG_ERROR] = 21,   [BB_MSG_EVENTS] = 22,  [BB_MSG_ENDED] = 23,
 };
 
 const struct bb_msg_row *bb_msg_row_find(uint64_t type)
@@ -112,16 +119,13 @@ static void read_field(struct bb_mp_reader *reader, const struct bb_field *field
 }
 
 /* PROTOCOL 2: an optional field that is nil is as good as left out. */
-static void forget_nil(const struct bb_field *field, struct bb_msg *msg)
+static bool skip_nil(struct bb_mp_reader *reader)
 {
-    static const struct bb_slice none = {0};
-    struct bb_slice value = {0};
-    if (field->kind == BB_FIELD_RAW) {
-        memcpy(&value, (const char *)msg + field->offset, sizeof(value));
-        if (value.len == 1 && value.data[0] == 0xc0) {
-            memcpy((char *)msg + field->offset, &none, sizeof(none));
-        }
+    if (reader->error != 0 || bb_mp_peek_type(reader) != BB_MP_NIL) {
+        return false;
     }
+    bb_mp_skip(reader);
+    return true;
 }
 
 int bb_msg_decode(struct bb_slice bytes, struct bb_msg *ret_msg)
@@ -145,9 +149,8 @@ int bb_msg_decode(struct bb_slice bytes, struct bb_msg *ret_msg)
     }
     for (uint64_t i = 0; i < n - 1 && reader.error == 0; i++) {
         if (i < row->n_fields) {
-            read_field(&reader, &row->fields[i], &msg);
-            if (i >= row->n_required) {
-                forget_nil(&row->fields[i], &msg);
+            if (i < row->n_required || !skip_nil(&reader)) {
+                read_field(&reader, &row->fields[i], &msg);
             }
             ret_msg->corr = msg.corr != 0 ? msg.corr : msg.number;
         } else {

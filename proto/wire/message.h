@@ -34,6 +34,10 @@ enum bb_msg_type {
     BB_MSG_STATUS = 8,
     BB_MSG_MATCHES = 9,
     BB_MSG_GOODBYE = 10,
+    BB_MSG_CURSOR = 11,
+    BB_MSG_QUERY = 12,
+    BB_MSG_CHANNEL = 13,
+    BB_MSG_LOG = 14,
     BB_MSG_WELCOME = 16,
     BB_MSG_SUBSCRIBED = 17,
     BB_MSG_ACK = 18,
@@ -41,6 +45,8 @@ enum bb_msg_type {
     BB_MSG_GAP = 20,
     BB_MSG_RESULT = 21,
     BB_MSG_ERROR = 22,
+    BB_MSG_EVENTS = 23,
+    BB_MSG_ENDED = 24,
 };
 
 enum bb_field_kind {
@@ -86,6 +92,8 @@ struct bb_msg {
     uint64_t min;
     uint64_t timeout;
     uint64_t about;
+    uint64_t more;
+    uint64_t retained;
     struct bb_slice client;
     struct bb_slice options;
     struct bb_slice patterns;
@@ -102,6 +110,10 @@ struct bb_msg {
     struct bb_slice code;
     struct bb_slice text;
     struct bb_slice path;
+    struct bb_slice name;
+    struct bb_slice action;
+    struct bb_slice query;
+    struct bb_slice settings;
     struct bb_slice body; /* what follows the head: events or blocks */
 };
 

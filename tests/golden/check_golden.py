@@ -20,7 +20,7 @@ SERVER = 1
 
 MESSAGES = {
     1: ("hello", "corr", "version", "client", "epoch", "options"),
-    2: ("publish", "number", "level"),
+    2: ("publish", "number", "level", "options"),
     3: ("subscribe", "corr", "sub", "patterns", "from", "options"),
     4: ("unsubscribe", "corr", "sub"),
     5: ("credit", "sub", "bytes", "events"),
@@ -29,13 +29,19 @@ MESSAGES = {
     8: ("status", "corr", "what"),
     9: ("matches", "corr", "path", "min", "timeout"),
     10: ("goodbye", "code", "text"),
+    11: ("cursor", "corr", "name", "positions"),
+    12: ("query", "corr", "query"),
+    13: ("channel", "corr", "action", "name", "settings"),
+    14: ("log", "corr", "action", "options"),
     16: ("welcome", "corr", "version", "server", "run", "client_number", "last", "limits", "features"),
     17: ("subscribed", "corr", "sub", "session", "positions"),
     18: ("ack", "entries"),
-    19: ("deliver", "sub", "ranges", "gaps"),
+    19: ("deliver", "sub", "ranges", "gaps", "retained"),
     20: ("gap", "sub", "gaps"),
     21: ("result", "corr", "value"),
     22: ("error", "about", "corr", "code", "text", "detail"),
+    23: ("events", "corr", "more"),
+    24: ("ended", "sub", "code", "text"),
 }
 
 
@@ -155,7 +161,7 @@ def delivered(event, block, index, shape):
         "source": {"type": "client" if source else "window", "id": source},
         "headers": said.get("headers", {}),
     }
-    members.update({name: said[name] for name in ("client_id", "payload_type") if name in said})
+    members.update({name: said[name] for name in ("client_id", "payload_type", "ttl") if name in said})
     members["payload"] = said["payload"]
     return members
 
@@ -205,7 +211,7 @@ def check_message(vector):
         assert [event_object(v) for v in values] == [published(e) for e in events]
         values = []
     found = head_to_json(head, vector["from"] == "broker")
-    if head[0] == 19:
+    if head[0] in (19, 23):
         found["events"] = blocks_to_json(values, vector.get("shape", "event"))
     assert not values and same(found, expected), found
     return found["op"]
