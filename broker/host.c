@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Bytes taken from a plug before what came is fanned out. */
@@ -41,6 +42,7 @@ struct host {
     struct bk_door *door;
     struct bk_plug *windows;
     struct bk_plug *plugs[HOST_PLUGS]; /* both of them */
+    struct bk_backend *backends[BK_STORES];
     struct bk_out out;
     int signals;
     uint64_t next_tick;
@@ -77,6 +79,13 @@ static void out_log(void *context, enum bk_log_level level, const char *id, cons
 {
     const struct host *host = context;
     bk_log_write(host->log, level, id, text);
+}
+
+static uint64_t set_time(struct host *host)
+{
+    uint64_t now = (uint64_t)bb_clock_monotonic_us();
+    bk_core_set_time(host->core, now, (uint64_t)bb_clock_wall_us());
+    return now;
 }
 
 /* --- starting ------------------------------------------------------------------------------------- */
@@ -150,6 +159,69 @@ static int open_core(struct host *host)
     return r;
 }
 
+static void log_backend(void *context, int level, const char *id, const char *text)
+{
+    const struct host *host = context;
+    bk_log_write(host->log, (enum bk_log_level)level, id, text);
+}
+
+static int open_backend(struct host *host,
+                        enum bk_store store,
+                        const char *name,
+                        const char *const *options,
+                        size_t n_options)
+{
+    struct bb_buf err = BB_BUF_INIT;
+    struct bk_backend_env env = {
+        .directory = store == BK_STORE_LOG ? host->options->data : NULL,
+        .server = host->options->core.server,
+        .listener = bk_core_listener(host->core, store),
+        .meter = bk_core_meter(host->core),
+        .log = log_backend,
+        .log_context = host,
+    };
+    int r = bk_backend_open(name, options, n_options, &env, &host->backends[store], &err);
+    if (r == 0) {
+        r = bk_core_set_backend(host->core, store, host->backends[store]);
+    }
+    if (r < 0) {
+        bb_buf_printf(&err, "%s%s", err.len > 0 ? ": " : "", bb_strerror(r));
+        log_error(host, "BB-BACKEND", bb_buf_string(&err));
+    }
+    bb_buf_fini(&err);
+    return r;
+}
+
+static int make_directory(const struct host *host)
+{
+    if (mkdir(host->options->data, 0700) == 0 || errno == EEXIST) {
+        return 0;
+    }
+    char text[320];
+    (void)snprintf(text, sizeof(text), "cannot make the directory %s: %m", host->options->data);
+    log_error(host, "BB-DATA", text);
+    return BB_ESYSTEM;
+}
+
+static int open_backends(struct host *host)
+{
+    char channel_size[48];
+    char total_size[48];
+    const char *sizes[] = {channel_size, total_size};
+    const struct bk_host_options *options = host->options;
+    (void)snprintf(channel_size, sizeof(channel_size), "channel-size=%zu", options->core.ring_bytes);
+    (void)snprintf(total_size, sizeof(total_size), "total-size=%zu", options->core.memory_bytes);
+    set_time(host);
+    int r = open_backend(host, BK_STORE_MEMORY, "memory", sizes, BB_COUNT(sizes));
+    if (r < 0 || options->data == NULL) {
+        return r;
+    }
+    r = make_directory(host);
+    return r < 0 ? r
+                 : open_backend(host, BK_STORE_LOG, options->backend != NULL ? options->backend : "lmdb",
+                                options->backend_options, options->n_backend_options);
+}
+
 static int bind_door(struct host *host, enum bk_door_kind door, const char *endpoint, struct bb_buf *err)
 {
     static const enum bk_window_kind kinds[BK_DOORS] = {
@@ -215,19 +287,15 @@ static int open_host(struct host *host)
         r = open_core(host);
     }
     if (r == 0) {
+        r = open_backends(host);
+    }
+    if (r == 0) {
         r = bind_doors(host);
     }
     return r == 0 ? tell_ports(host) : r;
 }
 
 /* --- the loop ------------------------------------------------------------------------------------- */
-
-static uint64_t set_time(struct host *host)
-{
-    uint64_t now = (uint64_t)bb_clock_monotonic_us();
-    bk_core_set_time(host->core, now, (uint64_t)bb_clock_wall_us());
-    return now;
-}
 
 static void begin_end(struct host *host, uint64_t now)
 {
@@ -304,10 +372,24 @@ static long wait_ms(const struct host *host, uint64_t now, bool more)
     return (long)((at - now + 999) / 1000);
 }
 
+static void dispatch_backends(struct host *host, const zmq_pollitem_t *items)
+{
+    for (size_t i = 0; i < BK_STORES; i++) {
+        if ((items[i].revents & ZMQ_POLLIN) != 0) {
+            host->backends[i]->ops->dispatch(host->backends[i]);
+        }
+    }
+}
+
 static void turn(struct host *host)
 {
-    zmq_pollitem_t items[2 * BK_PLUG_ITEMS + 1] = {{.fd = host->signals, .events = ZMQ_POLLIN}};
+    zmq_pollitem_t items[2 * BK_PLUG_ITEMS + 1 + BK_STORES] = {{.fd = host->signals, .events = ZMQ_POLLIN}};
     size_t n = 1;
+    for (size_t i = 0; i < BK_STORES; i++) {
+        const struct bk_backend *backend = host->backends[i];
+        int fd = backend != NULL ? backend->ops->fd(host->backends[i]) : -1;
+        items[n++] = (zmq_pollitem_t){.fd = fd >= 0 ? fd : host->signals, .events = fd >= 0 ? ZMQ_POLLIN : 0};
+    }
     for (size_t i = 0; i < HOST_PLUGS; i++) {
         n += host->plugs[i]->ops->items(host->plugs[i], items + n);
     }
@@ -323,6 +405,7 @@ static void turn(struct host *host)
         if ((items[0].revents & ZMQ_POLLIN) != 0) {
             take_signals(host, now);
         }
+        dispatch_backends(host, items + 1);
         more = false;
         for (size_t i = 0; i < HOST_PLUGS; i++) {
             more = host->plugs[i]->ops->step(host->plugs[i], now, STEP_BUDGET) || more;
@@ -352,6 +435,11 @@ static void close_host(struct host *host)
     for (size_t i = 0; i < HOST_PLUGS; i++) {
         if (host->plugs[i] != NULL) {
             host->plugs[i]->ops->free(host->plugs[i]); /* before the core: what they hold is metered there */
+        }
+    }
+    for (size_t i = 0; i < BK_STORES; i++) {
+        if (host->backends[i] != NULL) {
+            host->backends[i]->ops->close(host->backends[i]);
         }
     }
     bk_core_free(host->core);

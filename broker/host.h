@@ -2,6 +2,7 @@
 /* The host: the one file that knows every part of the broker. It opens them in order, runs the loop and closes them. */
 #pragma once
 
+#include "broker/backend/registry.h"
 #include "broker/core/core.h"
 #include "broker/log.h"
 
@@ -22,6 +23,10 @@ struct bk_host_options {
     const char *endpoints[BK_DOORS][BK_ENDPOINTS_MAX];
     size_t n_endpoints[BK_DOORS];
     const char *ports_file; /* NULL: none */
+    const char *data;       /* directory of the log; NULL: channels are kept in memory */
+    const char *backend;    /* that keeps it; NULL: lmdb */
+    const char *backend_options[BK_BACKEND_OPTIONS_MAX];
+    size_t n_backend_options;
     bool insecure;
     bool libzmq; /* the main door on libzmq instead of our own engine */
     int io_threads;

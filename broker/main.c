@@ -24,6 +24,7 @@ enum kind {
     KIND_NUMBER,
     KIND_DURATION,
     KIND_FLAG,
+    KIND_BACKEND_OPTION,
     KIND_LOG_FORMAT,
     KIND_LOG_LEVEL,
     KIND_HELP,
@@ -53,6 +54,9 @@ static const struct option_row rows[] = {
     {"ports-file", KIND_TEXT, AT(ports_file), 0, 0, "FILE", "write the bound endpoints there, as JSON, once ready"},
     {"insecure", KIND_FLAG, AT(insecure), 0, 0, NULL, "allow tcp beyond loopback, without encryption"},
     {"libzmq", KIND_FLAG, AT(libzmq), 0, 0, NULL, "serve the main door with libzmq instead of our own engine"},
+    {"data", KIND_TEXT, AT(data), 0, 0, "DIR", "keep channels in a log in this directory"},
+    {"backend", KIND_TEXT, AT(backend), 0, 0, "NAME", "what keeps the log: lmdb (default), dummy, or a shared object's path"},
+    {"backend-option", KIND_BACKEND_OPTION, 0, 0, 0, "NAME=VALUE", "an option of the backend"},
     {"ring", KIND_SIZE, AT(core.ring_bytes), 64 << 10, (uint64_t)1 << 40, "BYTES", "memory of one channel's ring (16M)"},
     {"memory", KIND_SIZE, AT(core.memory_bytes), MIB, (uint64_t)1 << 40, "BYTES", "memory of all rings (256M)"},
     {"inflight", KIND_SIZE, AT(core.inflight_bytes), 256 << 10, (uint64_t)1 << 32, "BYTES", "most on its way to one client (4M)"},
@@ -130,6 +134,12 @@ static int set_value(struct bk_host_options *options, const struct option_row *r
         return set_endpoint(options, row->offset, value);
     case KIND_TEXT:
         memcpy(at, &value, sizeof(value));
+        return 0;
+    case KIND_BACKEND_OPTION:
+        if (options->n_backend_options == BK_BACKEND_OPTIONS_MAX) {
+            return BB_ELIMIT;
+        }
+        options->backend_options[options->n_backend_options++] = value;
         return 0;
     case KIND_LOG_FORMAT:
         options->log_format = strcmp(value, "json") == 0 ? BK_LOG_JSON : BK_LOG_TEXT;

@@ -14,7 +14,8 @@
 
 void bk_sub_set_ready(struct bk_core *core, struct bk_sub *sub)
 {
-    if (sub->live || sub->ready || !bk_sub_has_credit(sub) || !bk_client_has_room(core, sub->client)) {
+    if (sub->live || sub->ready || !bk_sub_has_credit(sub) || !bk_client_has_room(core, sub->client) ||
+        bk_cold_is_waiting(core, sub) || bk_snapshot_is_waiting(sub)) {
         return;
     }
     sub->ready = true;
@@ -65,6 +66,10 @@ static const char *gap_reason(enum bk_counter counter)
         return "conflated";
     case BK_COUNTER_gap_trimmed:
         return "trimmed";
+    case BK_COUNTER_gap_expired:
+        return "expired";
+    case BK_COUNTER_gap_retracted:
+        return "retracted";
     default:
         return "restart";
     }
@@ -156,14 +161,16 @@ static void tell_lost(struct bk_core *core, struct bk_sub *sub, enum bk_counter 
 
 /* --- what of a block a subscription wants ------------------------------------------------------------ */
 
-/* The sequence up to which @sub's fate in @channel is settled. */
-static int wanted_after(struct bk_sub *sub, struct bk_channel *channel, uint64_t *ret_after)
+/* The sequence up to which @sub's fate in @channel is settled, and up to which it wants events from the ring. */
+static int
+wanted_after(struct bk_sub *sub, struct bk_channel *channel, uint64_t *ret_after, uint64_t *ret_stop)
 {
     const struct bk_position *position = bk_sub_position(sub, channel);
     if (position == NULL) {
         return BB_ENOMEM;
     }
     *ret_after = BB_MAX(position->covered, position->lost > 0 ? position->lost_to : 0);
+    *ret_stop = position->cold ? 0 : position->stop;
     return 0;
 }
 
@@ -173,6 +180,7 @@ struct wanting {
     const struct bk_block *block;
     struct bk_path *path; /* of the event before */
     uint64_t after;       /* UINT64_MAX: unknown until something matches */
+    uint64_t stop;
 };
 
 /* Does the subscription match @path? 1, 0, or BB_ENOMEM. */
@@ -188,7 +196,7 @@ static int wants_path(struct wanting *wanting, struct bb_slice path)
         return 0;
     }
     int r = wanting->after == UINT64_MAX
-                ? wanted_after(wanting->sub, wanting->block->channel, &wanting->after)
+                ? wanted_after(wanting->sub, wanting->block->channel, &wanting->after, &wanting->stop)
                 : 0;
     return r < 0 ? r : 1;
 }
@@ -212,19 +220,23 @@ int bk_for_each_wanted(struct bk_core *core,
 {
     struct bb_slice rest = bb_slice(block->body, block->body_len);
     struct bb_event_view event;
-    struct wanting wanting = {core, sub, block, NULL, UINT64_MAX};
+    struct wanting wanting = {core, sub, block, NULL, UINT64_MAX, 0};
     struct bk_item item = {.block = block};
     bool whole = false;
     int r = 0;
+    if (block->time > sub->until_time) {
+        return 0;
+    }
     for (uint32_t i = 0; i < block->count && r == 0 && !whole; i++) {
         r = bb_event_read(&rest, &event);
         r = r < 0 ? r : wants_path(&wanting, event.path);
         if (r < 0 || (r == 0 && block->uniform)) {
             return r;
         }
-        bool wanted = r > 0 && block->sequence + i > wanting.after;
+        uint64_t sequence = block->sequence + i;
+        bool wanted = r > 0 && sequence > wanting.after && sequence <= wanting.stop;
         r = 0;
-        if (wanted && block->uniform && i == 0) {
+        if (wanted && block->uniform && i == 0 && block->sequence + block->count - 1 <= wanting.stop) {
             whole = true;
             item_extend(&item, bb_slice(block->body, block->body_len), 0, block->count);
         } else if (wanted) {
@@ -287,6 +299,18 @@ static int lose_block(struct bk_core *core, struct bk_sub *sub, const struct bk_
     return r;
 }
 
+/* What a subscription that slides misses in the ring it finds in the log. */
+static bool go_on_from_log(struct bk_core *core, struct bk_sub *sub, const struct bk_block *block)
+{
+    struct bk_position *position = bk_sub_position(sub, block->channel); /* it matches a path of the block */
+    bool can = sub->filter != NULL && sub->overflow == BK_OVERFLOW_SLIDE && position != NULL &&
+               bk_store_of(core, block->channel) == BK_STORE_LOG;
+    if (can && position->covered < block->sequence + block->count - 1) {
+        bk_sub_set_cold(core, sub, position);
+    }
+    return can;
+}
+
 static int lose_for_set(struct bk_core *core, const struct bk_block *block, const struct bk_set *set)
 {
     for (uint32_t i = 0; i < set->n_subs; i++) {
@@ -295,7 +319,7 @@ static int lose_for_set(struct bk_core *core, const struct bk_block *block, cons
             continue;
         }
         sub->evicted_pos = block->pos + 1; /* met again through another path of the block: counted once */
-        int r = lose_block(core, sub, block);
+        int r = go_on_from_log(core, sub, block) ? 0 : lose_block(core, sub, block);
         if (r < 0) {
             bk_client_send_away(core, sub->client, r, NULL);
         }
@@ -434,7 +458,16 @@ static int catch_up(struct bk_core *core, struct bk_sub *sub)
     struct bk_conflation *conflation = NULL;
     uint64_t pos = 0;
     int r = 0;
+    if (sub->snapshot != NULL) {
+        return bk_snapshot_step(core, sub);
+    }
     tell_lost(core, sub, BK_COUNTER_gap_overflow);
+    if (sub->n_cold > 0) {
+        r = bk_cold_step(core, sub);
+        if (r < 0 || sub->client->doomed || !bk_sub_has_credit(sub)) {
+            return r;
+        }
+    }
     if (sub->dropping && sub->cursor >= sub->skip_pos) {
         drop_newest(core, sub);
         return 0;
@@ -467,7 +500,8 @@ static int catch_up(struct bk_core *core, struct bk_sub *sub)
         return r;
     }
     sub->cursor = pos;
-    if (sub->cursor >= core->fanned_pos && !sub->dropping) {
+    if (sub->cursor >= core->fanned_pos && !sub->dropping && sub->n_cold == 0 &&
+        sub->until == BK_UNTIL_NONE) {
         join_live(core, sub);
     }
     return 0;
@@ -487,7 +521,10 @@ void bk_catch_up(struct bk_core *core)
         int r = catch_up(core, sub);
         if (r < 0) {
             bk_client_send_away(core, sub->client, r, NULL);
-        } else {
+        } else if (bk_until_is_reached(core, sub)) {
+            bk_sub_end(core, sub, "done");
+        } else if (sub->until == BK_UNTIL_NONE || sub->cursor < core->fanned_pos || sub->n_cold > 0 ||
+                   sub->snapshot != NULL) {
             bk_sub_set_ready(core, sub);
         }
     }

@@ -5,9 +5,12 @@
 
 #include <stdlib.h>
 
-void bk_channels_init(struct bk_channels *channels, uint64_t seed, size_t max, size_t ring_max)
+void bk_channels_init(struct bk_channels *channels,
+                      uint64_t seed,
+                      size_t max,
+                      const struct bk_settings *defaults)
 {
-    *channels = (struct bk_channels){.max = max, .ring_max = ring_max};
+    *channels = (struct bk_channels){.max = max, .defaults = *defaults};
     bb_map_init(&channels->by_name, seed, max);
 }
 
@@ -64,14 +67,18 @@ int bk_channels_get(struct bk_channels *channels, struct bb_slice name, struct b
     }
     channel->name = bb_slice(copy, name.len);
     channel->index = (uint32_t)channels->n_channels;
+    channel->id = channels->last_id + 1;
     channel->first = 1;
-    channel->ring_max = channels->ring_max;
+    channel->log_first = 1;
+    channel->settings = channels->defaults;
+    channel->ring_max = channel->settings.ring_bytes;
     int r = bb_map_add(&channels->by_name, channel->name, channel);
     if (r < 0) {
         free(channel);
         return r;
     }
     channels->list[channels->n_channels++] = channel;
+    channels->last_id++;
     *ret_channel = channel;
     return 0;
 }

@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Channels: made by the first event published to them, never removed. */
+/*
+ * Channels: made by the first event published to them or by name, never taken out of the list.
+ *
+ * Of a logged channel three places matter: `taken`, the newest sequence given out; `last`, the newest that is durable and
+ * therefore visible; `log_first`, the oldest that the log still has. The ring holds some of what is visible.
+ */
 #pragma once
 
 #include "proto/base/map.h"
+
+#include "broker/core/settings.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -10,9 +17,15 @@
 struct bk_channel {
     struct bb_slice name; /* points behind the struct */
     uint32_t index;       /* in the order of making */
-    uint64_t last;        /* the newest sequence, 0 before the first event */
-    uint64_t first;       /* the oldest sequence in the ring, last + 1 if none is */
-    uint64_t first_pos;   /* no block of the channel lies before this position of the ring */
+    uint64_t last;        /* the newest visible sequence, 0 before the first event */
+    uint64_t taken;       /* the newest sequence given out, above `last` while events wait for the log */
+    uint64_t log_first;   /* the oldest sequence in the log */
+    uint32_t id;          /* for the backends; never used again, also not after a restart */
+    bool is_known[2];     /* the backend (enum bk_store) knows it as it is */
+    bool is_named;        /* made or changed by name: its settings are kept, also of a channel in memory */
+    struct bk_settings settings;
+    uint64_t first;     /* the oldest sequence in the ring, last + 1 if none is */
+    uint64_t first_pos; /* no block of the channel lies before this position of the ring */
     size_t ring_bytes;
     size_t ring_max;
     uint64_t n_events; /* counters */
@@ -27,10 +40,15 @@ struct bk_channels {
     size_t n_channels;
     size_t n_slots;
     size_t max;
-    size_t ring_max;
+    uint32_t last_id;            /* given to a channel */
+    struct bk_settings defaults; /* of new channels */
 };
 
-void bk_channels_init(struct bk_channels *channels, uint64_t seed, size_t max, size_t ring_max);
+/** bk_channels_init() - @defaults: settings of channels that are made without any. */
+void bk_channels_init(struct bk_channels *channels,
+                      uint64_t seed,
+                      size_t max,
+                      const struct bk_settings *defaults);
 void bk_channels_fini(struct bk_channels *channels);
 
 /** bk_channels_find() - the channel called @name, NULL if there is none. */

@@ -71,6 +71,7 @@ static void idle_add(struct bk_core *core, struct bk_producer *producer)
     struct bk_producer *oldest = core->idle_first;
     if (bb_map_count(&core->producers) > PRODUCERS_IDLE_MAX && oldest != producer) {
         idle_remove(core, oldest);
+        bk_stage_drop_producer(core, oldest);
         (void)bb_map_remove(&core->producers, bb_slice(oldest->key, sizeof(oldest->key)));
         free(oldest);
     }
@@ -121,6 +122,9 @@ void bk_client_remove(struct bk_core *core, struct bk_client *client, bool tell_
         bk_sub_remove(core, client->subs);
     }
     bk_waiters_remove(core, client);
+    bk_stage_forget(core, client);
+    bk_cursors_forget(core, client);
+    bk_asks_forget(core, client);
     acked_remove(core, client);
     if (client->producer != NULL) {
         idle_add(core, client->producer);
@@ -380,6 +384,8 @@ void bk_client_hello(struct bk_core *core, struct bk_client *client, const struc
     bb_buf_reset(&core->nested);
     write_limits(&core->nested, core, client);
     static const uint8_t no_features[] = {0x90};
+    static const uint8_t log_features[] = {0x91, 0xa3, 'l', 'o', 'g'};
+    bool has_log = core->stage.backend != NULL && core->stage.backend->is_durable;
     bk_client_send_msg(core, client,
                        &(struct bb_msg){
                            .type = BB_MSG_WELCOME,
@@ -390,7 +396,8 @@ void bk_client_hello(struct bk_core *core, struct bk_client *client, const struc
                            .client_number = client->number,
                            .last = client->producer != NULL ? client->producer->last : 0,
                            .limits = bb_buf_slice(&core->nested),
-                           .features = bb_slice(no_features, sizeof(no_features)),
+                           .features = has_log ? bb_slice(log_features, sizeof(log_features))
+                                               : bb_slice(no_features, sizeof(no_features)),
                        });
     bk_log(core, BK_LOG_DEBUG, "BB-CLIENT-CAME", "client %llu (%s) came", (unsigned long long)client->number,
            client->name);
@@ -440,6 +447,7 @@ uint64_t bk_core_tick(struct bk_core *core)
         next = BB_MIN(next, wanted);
     }
     bk_fanning_end(core);
+    next = BB_MIN(next, bk_until_tick(core));
     bk_waiters_check(core);
     bk_core_flush(core);
     for (const struct bk_waiter *waiter = core->waiters; waiter != NULL; waiter = waiter->next) {

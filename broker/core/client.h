@@ -28,21 +28,60 @@ enum bk_client_state {
 /* So many numbers back it is known which publishes were refused whole. */
 #define BK_OUTCOMES 256
 
-/* (client, epoch): what publishes it made, kept when the connection ends. */
+/* (client, epoch): what publishes it made, kept when the connection ends, and in the log. */
 struct bk_producer {
     uint8_t key[BB_CLIENT_ID_LEN + 8];
     uint64_t last;                /* highest number taken */
     int8_t outcomes[BK_OUTCOMES]; /* of the last numbers, by number: 0 or the error */
-    struct bk_client *client;     /* NULL: not connected */
-    struct bk_producer *next;     /* the unconnected ones, oldest first */
+    uint64_t refused;             /* the newest number with an outcome, 0 for none */
+    bool is_restored; /* from the log: what was not logged may be missing before the next number */
+    bool is_staged;   /* the log is to be told */
+    struct bk_producer *next_staged;
+    struct bk_client *client; /* NULL: not connected */
+    struct bk_producer *next; /* the unconnected ones, oldest first */
     struct bk_producer *prev;
+};
+
+/* A run of a batch that waits to be acknowledged. */
+struct bk_waiting_run {
+    struct bk_channel *channel;
+    uint64_t sequence;
+    uint32_t first; /* index in the batch */
+    uint32_t count;
+    bool logged;
+};
+
+/* A batch that waits for the log, or behind one that does. */
+struct bk_waiting {
+    struct bk_waiting *next;
+    uint64_t ticket; /* 0: it only waits for its turn */
+    uint64_t number;
+    uint64_t level;
+    uint64_t matches; /* UINT64_MAX: not asked for */
+    bool repeated;
+    uint8_t producer[BB_CLIENT_ID_LEN + 8]; /* when the client is gone: whose it was */
+    uint32_t n_refused;
+    struct bb_buf refused; /* [index, code] one after the other */
+    size_t n_runs;
+    struct bk_waiting_run runs[];
 };
 
 struct bk_client {
     void *peer;
     struct bk_client *next;
     struct bk_client *prev;
-    struct bk_client *next_acked; /* of those with acks to send */
+    struct bk_client *next_acked;   /* of those with acks to send */
+    struct bk_client *next_waiting; /* of those with batches that wait for the log */
+    struct bk_client *prev_waiting;
+    struct bk_waiting *waiting_first;
+    struct bk_waiting *waiting_last;
+    size_t n_waiting;
+    struct bk_deferred *deferred_first; /* messages that wait for the log to answer */
+    struct bk_deferred *deferred_last;
+    size_t deferred_bytes;
+    bool is_deferring;
+    struct bb_buf known; /* what it answered */
+    size_t n_early;      /* subscriptions with the early view */
     struct bk_client *next_doomed;
     struct bk_producer *producer; /* NULL without a client id */
     struct bk_sub *subs;

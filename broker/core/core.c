@@ -20,7 +20,11 @@ int bk_core_new(const struct bk_config *config, const struct bk_out *out, struct
     core->config = *config;
     core->out = out;
     atomic_init(&core->meter.bytes, 0);
-    bk_channels_init(&core->channels, config->seed, config->max_channels, config->ring_bytes);
+    const struct bk_settings defaults = {
+        .sync = true, .retention = BK_RETENTION_INIT, .ring_bytes = config->ring_bytes};
+    bk_channels_init(&core->channels, config->seed, config->max_channels, &defaults);
+    bb_map_init(&core->cursors, config->seed, SIZE_MAX);
+    core->stage.ticket = 1;
     bk_ring_init(&core->ring, &core->meter, config->memory_bytes, bk_block_evicted, core);
     bb_map_init(&core->producers, config->seed, PRODUCERS_MAX + config->max_clients);
     core->fan = bk_fan_new();
@@ -54,6 +58,7 @@ static void gone_free(struct bk_core *core)
         core->gone = client->next;
         bb_map_fini(&client->subs_by_id);
         bb_buf_fini(&client->acks);
+        bk_deferred_forget(client);
         free(client);
     }
 }
@@ -67,6 +72,8 @@ void bk_core_free(struct bk_core *core)
         bk_client_remove(core, core->clients, true);
     }
     gone_free(core);
+    bk_stage_fini(core);
+    bk_cursors_fini(core);
     producers_free(core);
     bk_route_fini(&core->route);
     bk_ring_fini(&core->ring);
@@ -76,6 +83,7 @@ void bk_core_free(struct bk_core *core)
     bb_buf_fini(&core->gaps);
     bb_buf_fini(&core->runs);
     bb_buf_fini(&core->refused);
+    bb_buf_fini(&core->kept);
     bk_fan_free(core->fan);
     bk_parcel_fini(&core->parcel);
     free(core);
@@ -158,7 +166,26 @@ static const struct {
     [BB_MSG_STATUS] = {bk_handle_status, false, true},
     [BB_MSG_MATCHES] = {bk_handle_matches, false, true},
     [BB_MSG_GOODBYE] = {handle_goodbye, true, true},
+    [BB_MSG_CURSOR] = {bk_handle_cursor, false, true},
+    [BB_MSG_QUERY] = {bk_handle_query, false, true},
+    [BB_MSG_CHANNEL] = {bk_handle_channel, false, true},
+    [BB_MSG_LOG] = {bk_handle_log, false, true},
 };
+
+/* Whether the publish may go on now: not when what it expects has to be looked up first. */
+static bool meets_expectations(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+{
+    int r = bk_expect_judge(core, client, msg->options);
+    if (r == BB_EAGAIN) {
+        client->is_deferring = true;
+        return false;
+    }
+    bb_buf_reset(&client->known);
+    if (r < 0) {
+        bk_publish_refuse(core, client, msg, r);
+    }
+    return r == 0;
+}
 
 static void handle_publish(struct bk_core *core,
                            struct bk_client *client,
@@ -167,6 +194,9 @@ static void handle_publish(struct bk_core *core,
 {
     if (client->state == BK_CLIENT_NEW && msg->number != 0) {
         bk_client_send_error(core, client, msg->type, msg->number, BB_EHELLO, NULL, (struct bb_slice){0});
+        return;
+    }
+    if (msg->options.len > 0 && !meets_expectations(core, client, msg)) {
         return;
     }
     (void)bk_publish(core, client, msg, msg->body, owner);
@@ -194,14 +224,10 @@ dispatch(struct bk_core *core, struct bk_client *client, const struct bb_msg *ms
     handlers[msg->type].handle(core, client, msg);
 }
 
-void bk_core_message(struct bk_core *core,
-                     struct bk_client *client,
-                     struct bb_slice bytes,
-                     struct bk_bytes *owner)
+static void
+take_message(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner)
 {
     struct bb_msg msg = {0};
-    bk_count(core, BK_COUNTER_messages_in, 1);
-    client->heard_at = core->monotonic;
     if (bytes.len > core->config.max_message) {
         bk_core_bad_message(core, client, BB_ETOOBIG, NULL);
     } else if (bytes.len > 0 && !bb_msg_is_head(bytes)) {
@@ -220,7 +246,41 @@ void bk_core_message(struct bk_core *core,
             bk_client_strike(core, client);
         }
     }
+}
+
+void bk_core_message(struct bk_core *core,
+                     struct bk_client *client,
+                     struct bb_slice bytes,
+                     struct bk_bytes *owner)
+{
+    bk_count(core, BK_COUNTER_messages_in, 1);
+    client->heard_at = core->monotonic;
+    if (client->is_deferring) {
+        (void)bk_defer(core, client, bytes, owner);
+    } else {
+        take_message(core, client, bytes, owner);
+        if (client->is_deferring) {
+            (void)bk_defer(core, client, bytes, owner);
+        }
+    }
     gone_free(core);
+}
+
+void bk_deferred_resume(struct bk_core *core, struct bk_client *client)
+{
+    struct bb_slice bytes = {0};
+    struct bk_bytes *owner = NULL;
+    struct bk_deferred *deferred = NULL;
+    client->is_deferring = false;
+    while (client->state != BK_CLIENT_GONE && !client->is_deferring &&
+           (deferred = bk_deferred_take(client, &bytes, &owner)) != NULL) {
+        take_message(core, client, bytes, owner);
+        if (!client->is_deferring) {
+            bk_deferred_free(deferred);
+        } else { /* it must wait again, before the others */
+            bk_deferred_return(client, deferred);
+        }
+    }
 }
 
 void bk_core_bad_message(struct bk_core *core, struct bk_client *client, int error, const char *text)
@@ -279,15 +339,18 @@ static void acks_send(struct bk_core *core)
 
 void bk_core_flush(struct bk_core *core)
 {
+    bk_stage_submit(core);
     bk_fan_out(core);
     bk_catch_up(core);
+    bk_early_show(core);
     acks_send(core);
     gone_free(core);
 }
 
 bool bk_core_wants_flush(const struct bk_core *core)
 {
-    return core->ready_first != NULL || core->acked != NULL || core->fanned_pos != bk_ring_end(&core->ring);
+    return core->stage.has_news || core->ready_first != NULL || core->acked != NULL ||
+           core->fanned_pos != bk_ring_end(&core->ring);
 }
 
 /* --- the end -------------------------------------------------------------------------------------- */
@@ -299,12 +362,14 @@ void bk_core_shut_down(struct bk_core *core)
 
 bool bk_core_is_drained(const struct bk_core *core)
 {
-    if (bk_core_wants_flush(core)) {
+    if (bk_core_wants_flush(core) || core->stage.blocks.len > 0 || core->stage.waiting != NULL) {
         return false;
     }
     for (const struct bk_client *client = core->clients; client != NULL; client = client->next) {
         for (const struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
-            if (!sub->live) {
+            bool has_all = sub->live || (sub->until != BK_UNTIL_NONE && sub->n_cold == 0 &&
+                                         sub->cursor >= core->fanned_pos);
+            if (!has_all) {
                 return false;
             }
         }

@@ -17,6 +17,8 @@
 
 struct bk_core;
 struct bk_client;
+struct bk_backend;
+struct bk_backend_listener;
 
 /* Counters, by row of counters.def. */
 enum bk_counter {
@@ -84,6 +86,14 @@ struct bk_config {
     size_t max_patterns; /* of one client */
     size_t max_patterns_all;
     uint64_t heartbeat_us; /* where the client does not ask */
+    size_t stage_bytes;    /* most that waits for the log */
+};
+
+/* Where channels are kept. */
+enum bk_store {
+    BK_STORE_MEMORY,
+    BK_STORE_LOG,
+    BK_STORES
 };
 
 #define BK_CONFIG_INIT                                     \
@@ -98,13 +108,28 @@ struct bk_config {
                         .max_clients = 20000,              \
                         .max_patterns = 100000,            \
                         .max_patterns_all = 1000000,       \
-                        .heartbeat_us = 10000000})
+                        .heartbeat_us = 10000000,          \
+                        .stage_bytes = (size_t)64 << 20})
 
 /** bk_core_new() - @out is borrowed for the core's life. Return: 0 or BB_ENOMEM. */
 int bk_core_new(const struct bk_config *config, const struct bk_out *out, struct bk_core **ret_core);
 
 /** bk_core_free() - forgets everything without a word to anyone; out->close() is called for each client. */
 void bk_core_free(struct bk_core *core);
+
+/** bk_core_listener() - what the backend of @store is to be opened with. */
+const struct bk_backend_listener *bk_core_listener(struct bk_core *core, enum bk_store store);
+
+/**
+ * bk_core_set_backend() - keep channels of @store in @backend, borrowed until the core is freed
+ *
+ * Before the first client. Loads what the backend knows: channels, how far producers have come, cursors. With a backend for
+ * the log new channels are logged. The owner calls the backend's dispatch() when its descriptor is readable, then
+ * bk_core_flush().
+ *
+ * Return: 0, or what load() returned.
+ */
+int bk_core_set_backend(struct bk_core *core, enum bk_store store, struct bk_backend *backend);
 
 /** bk_core_meter() - what every struct bk_bytes that enters the core is charged to. */
 struct bk_meter *bk_core_meter(struct bk_core *core);

@@ -406,8 +406,13 @@ static void wait_for(struct bk_core *core, struct bk_sub *sub, const struct bk_p
             bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
             return;
         }
-        position->pending += parcel->ranges[i].events;
-        sub->lag_bytes += sub->dropping ? 0 : parcel->ranges[i].bytes;
+        if (!position->cold) {
+            position->pending += parcel->ranges[i].events;
+            sub->lag_bytes += sub->dropping ? 0 : parcel->ranges[i].bytes;
+        }
+    }
+    if (sub->until != BK_UNTIL_NONE || sub->early) {
+        bk_sub_set_ready(core, sub);
     }
     if (sub->dropping || sub->lag_bytes <= sub->budget) {
         return;
@@ -428,6 +433,15 @@ static void give(struct bk_core *core, struct bk_sub *sub, uint64_t end)
         bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
         return;
     }
+    if (sub->early && sub->live) {
+        bool some = false;
+        if (bk_early_has_seen(sub, parcel, &some)) {
+            return;
+        }
+        if (some) { /* the rest comes one by one */
+            bk_sub_leave_live(core, sub, core->fanned_pos);
+        }
+    }
     if (sub->live && bk_sub_has_credit(sub) && bk_client_has_room(core, sub->client) &&
         bk_deliver(core, sub, parcel) == 0) {
         return;
@@ -439,7 +453,7 @@ static void give(struct bk_core *core, struct bk_sub *sub, uint64_t end)
 }
 
 /* Without memory for a round nobody can be given what came: they are told, and resume. */
-static void send_all_away(struct bk_core *core)
+void bk_send_all_away(struct bk_core *core)
 {
     for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
         if (client->subs != NULL) {
@@ -484,7 +498,7 @@ void bk_fan_out(struct bk_core *core)
         bk_route_trim(&core->route);
         uint64_t end = sort_round(core, &error);
         if (error != 0) {
-            send_all_away(core);
+            bk_send_all_away(core);
         } else {
             for (size_t i = 0; i < fan->subs.len / sizeof(struct bk_sub *); i++) {
                 give(core, ((struct bk_sub **)(void *)fan->subs.data)[i], end);

@@ -59,7 +59,8 @@ static void range_add(struct bk_parcel *parcel, const struct bk_item *item)
             return;
         }
         parcel->ranges = ranges;
-        parcel->ranges[parcel->n_ranges++] = (struct bk_range){.channel = block->channel};
+        parcel->ranges[parcel->n_ranges++] =
+            (struct bk_range){.channel = block->channel, .from = block->sequence};
         i = parcel->n_ranges;
     }
     struct bk_range *range = &parcel->ranges[i - 1];

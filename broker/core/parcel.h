@@ -22,6 +22,7 @@ struct bk_item {
 /* What a parcel says of a channel. */
 struct bk_range {
     struct bk_channel *channel;
+    uint64_t from; /* the first sequence */
     uint64_t to;
     uint64_t events;
     uint64_t bytes; /* of the events alone */

@@ -5,6 +5,8 @@
  */
 #include "broker/core/state.h"
 
+#include <stdlib.h>
+
 /* Consecutive good events of one channel. */
 struct run {
     const uint8_t *data;
@@ -15,11 +17,17 @@ struct run {
     struct bk_channel *channel;
     const struct bk_path *path; /* of the newest event */
     bool uniform;
+    bool has_ttl;
+    bool has_source_time;
+    bool logged;
 };
 
 /* A batch while it is scanned. */
 struct batch {
     struct bk_core *core;
+    uint64_t level;      /* asked for */
+    uint32_t n_logged;   /* runs for the log, */
+    uint32_t n_unsynced; /* and those whose publisher need not wait for the disk */
     uint32_t n_events;
     uint32_t n_refused;
     uint64_t matches; /* smallest number of subscriptions an event met */
@@ -69,7 +77,12 @@ static int start_run(struct batch *batch, const struct bb_event_view *event, con
         .channel = path->channel,
         .path = path,
         .uniform = true,
+        .has_ttl = event->has_ttl,
+        .has_source_time = event->has_source_time,
+        .logged = bk_store_of(core, path->channel) == BK_STORE_LOG,
     };
+    batch->n_logged += run.logged;
+    batch->n_unsynced += !run.logged || !path->channel->settings.sync;
     bb_buf_append(&core->runs, &run, sizeof(run));
     if (core->runs.error != 0) {
         return core->runs.error;
@@ -92,6 +105,9 @@ static int event_path(struct batch *batch, const struct bb_event_view *event, co
     int r = bk_route_find(&batch->core->route, event->path, &path);
     if (r == 0) {
         r = bk_route_channel(&batch->core->route, path);
+    }
+    if (r == 0) {
+        r = bk_stage_admit(batch->core, path->channel, batch->level);
     }
     if (r < 0) {
         return r;
@@ -123,6 +139,8 @@ static int add_event(struct batch *batch, const struct bb_event_view *event)
     run->len += event->raw.len;
     run->count++;
     run->uniform = run->uniform && run->path == path;
+    run->has_ttl = run->has_ttl || event->has_ttl;
+    run->has_source_time = run->has_source_time || event->has_source_time;
     run->path = path;
     return 0;
 }
@@ -162,6 +180,31 @@ static int refuse_runs(struct batch *batch, size_t i)
     }
     batch->n_events = n_events;
     core->runs.len = i * sizeof(struct run);
+    batch->n_logged = batch->n_unsynced = 0;
+    for (size_t j = 0; j < i; j++) {
+        const struct run *run = run_at(core, j);
+        batch->n_logged += run->logged;
+        batch->n_unsynced += !run->logged || !run->channel->settings.sync;
+    }
+    return 0;
+}
+
+/* Put one block where its channel is kept. */
+static int keep_block(struct bk_core *core, const struct run *run, struct bk_block *block)
+{
+    block->uniform = run->uniform;
+    block->has_ttl = run->has_ttl;
+    block->has_source_time = run->has_source_time;
+    int r = run->logged ? bk_stage_add(core, block) : bk_ring_push(&core->ring, block);
+    if (r < 0) {
+        bk_ring_drop(&core->ring, block);
+        return r;
+    }
+    if (!run->logged) {
+        run->channel->taken = run->channel->last;
+        core->fanned_bytes += run->len;
+        bk_memory_keep(core, block);
+    }
     return 0;
 }
 
@@ -172,24 +215,26 @@ static int keep_runs(struct batch *batch, const struct bk_client *client, struct
     uint64_t time = BB_MAX(core->session_time, core->wall); /* PROTOCOL 4: never goes back */
     for (size_t i = 0; i < n_runs(core); i++) {
         struct run *run = run_at(core, i);
-        struct bb_block block = {
+        struct bk_block block;
+        struct bb_block head = {
             .session = session,
             .time = time,
             .source = client != NULL ? client->number : 0,
-            .sequence = run->channel->last + 1,
+            .sequence = run->channel->taken + 1,
             .instance = (uint64_t)run->first + 1,
             .count = run->count,
             .length = run->len,
         };
-        int r = bk_ring_append(&core->ring, run->channel, &block, bb_slice(run->data, run->len), owner,
-                               run->uniform);
+        int r = bk_ring_build(&core->ring, run->channel, &head, bb_slice(run->data, run->len), owner, &block);
+        if (r == 0) {
+            r = keep_block(core, run, &block);
+        }
         if (r < 0) {
             return refuse_runs(batch, i);
         }
-        run->sequence = block.sequence;
+        run->sequence = head.sequence;
         core->session = session;
         core->session_time = time;
-        core->fanned_bytes += run->len;
         run->channel->n_events += run->count;
         run->channel->n_bytes += run->len;
         bk_count(core, BK_COUNTER_events_in, run->count);
@@ -212,37 +257,110 @@ ack_begin(struct bk_core *core, struct bk_client *client, uint64_t number, uint6
     bb_mp_write_uint(&client->acks, level);
 }
 
+/* What a batch is acknowledged with (PROTOCOL 6.2). */
+static void ack_write(struct bk_core *core, struct bk_client *client, const struct bk_waiting *ack)
+{
+    struct bb_buf *acks = &client->acks;
+    ack_begin(core, client, ack->number, ack->level, ack->n_refused > 0 ? 5 : 4);
+    if (ack->repeated) {
+        bb_mp_write_nil(acks);
+        bb_mp_write_nil(acks);
+        return;
+    }
+    if (ack->matches == UINT64_MAX) {
+        bb_mp_write_nil(acks);
+    } else {
+        bb_mp_write_uint(acks, ack->matches);
+    }
+    bb_mp_write_array(acks, (uint32_t)ack->n_runs);
+    for (size_t i = 0; i < ack->n_runs; i++) {
+        bb_mp_write_array(acks, 3);
+        bb_mp_write_str(acks, ack->runs[i].channel->name);
+        bb_mp_write_uint(acks, ack->runs[i].sequence);
+        bb_mp_write_uint(acks, ack->runs[i].count);
+    }
+    if (ack->n_refused > 0) {
+        bb_mp_write_array(acks, ack->n_refused);
+        bb_buf_append(acks, ack->refused.data, ack->refused.len);
+        acks->error = acks->error != 0 ? acks->error : ack->refused.error;
+    }
+}
+
+static void waiting_free(struct bk_waiting *waiting)
+{
+    bb_buf_fini(&waiting->refused);
+    free(waiting);
+}
+
+/* Acknowledge now, or in turn behind what waits for the log. Return: 0 or BB_ENOMEM. */
+static int ack_or_wait(struct bk_core *core, struct bk_client *client, struct bk_waiting *ack)
+{
+    if (ack->ticket == 0 && client->waiting_first == NULL) {
+        ack_write(core, client, ack);
+        waiting_free(ack);
+    } else {
+        bk_stage_wait(core, client, ack);
+    }
+    return 0;
+}
+
 static void ack_repeated(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
 {
+    struct bk_waiting *ack = calloc(1, sizeof(*ack));
     bk_count(core, BK_COUNTER_batches_repeated, 1);
-    ack_begin(core, client, msg->number, msg->level, 4);
-    bb_mp_write_nil(&client->acks);
-    bb_mp_write_nil(&client->acks);
+    if (ack == NULL) {
+        bk_client_send_away(core, client, BB_ENOMEM, "no memory for acknowledgements");
+        return;
+    }
+    ack->number = msg->number;
+    ack->level = msg->level;
+    ack->repeated = true;
+    /* What the first one waits for is decided before: it is in the queue, or the connection that it came over has
+     * ended, and then it was staged before what is staged now. */
+    ack->ticket = core->stage.backend != NULL ? core->stage.ticket - !core->stage.has_news : 0;
+    if (ack->ticket <= core->stage.durable) {
+        ack->ticket = 0;
+    }
+    (void)ack_or_wait(core, client, ack);
+}
+
+/* The level that the batch reaches, and whether that takes the disk. */
+static uint64_t level_reached(const struct batch *batch, bool *ret_waits)
+{
+    size_t n = n_runs(batch->core);
+    *ret_waits = batch->level == BB_LEVEL_SYNCED || (batch->level == BB_LEVEL_NONE && n > batch->n_unsynced);
+    *ret_waits = *ret_waits && batch->n_logged > 0;
+    if (batch->level != BB_LEVEL_NONE) {
+        return batch->level;
+    }
+    bool is_synced = n > 0 && batch->n_unsynced == 0 && batch->core->stage.backend->is_durable;
+    return is_synced ? BB_LEVEL_SYNCED : BB_LEVEL_ACCEPTED;
 }
 
 static void ack_batch(struct bk_client *client, const struct bb_msg *msg, const struct batch *batch)
 {
     struct bk_core *core = batch->core;
-    struct bb_buf *acks = &client->acks;
-    ack_begin(core, client, msg->number, msg->level, batch->n_refused > 0 ? 5 : 4);
-    if (msg->level >= BB_LEVEL_ROUTED) {
-        bb_mp_write_uint(acks, n_runs(core) > 0 ? batch->matches : 0);
-    } else {
-        bb_mp_write_nil(acks);
+    bool waits = false;
+    size_t n = n_runs(core);
+    struct bk_waiting *ack = calloc(1, sizeof(*ack) + n * sizeof(ack->runs[0]));
+    if (ack == NULL) {
+        bk_client_send_away(core, client, BB_ENOMEM, "no memory for acknowledgements");
+        return;
     }
-    bb_mp_write_array(acks, (uint32_t)n_runs(core));
-    for (size_t i = 0; i < n_runs(core); i++) {
+    ack->number = msg->number;
+    ack->level = level_reached(batch, &waits);
+    ack->ticket = waits ? core->stage.ticket : 0;
+    ack->matches = msg->level < BB_LEVEL_ROUTED ? UINT64_MAX : n > 0 ? batch->matches : 0;
+    ack->n_refused = batch->n_refused;
+    bb_buf_append(&ack->refused, batch->refused->data, batch->refused->len);
+    ack->refused.error = ack->refused.error != 0 ? ack->refused.error : batch->refused->error;
+    ack->n_runs = n;
+    for (size_t i = 0; i < n; i++) {
         const struct run *run = run_at(core, i);
-        bb_mp_write_array(acks, 3);
-        bb_mp_write_str(acks, run->channel->name);
-        bb_mp_write_uint(acks, run->sequence);
-        bb_mp_write_uint(acks, run->count);
+        ack->runs[i] =
+            (struct bk_waiting_run){run->channel, run->sequence, run->first, run->count, run->logged};
     }
-    if (batch->n_refused > 0) {
-        bb_mp_write_array(acks, batch->n_refused);
-        bb_buf_append(acks, batch->refused->data, batch->refused->len);
-        acks->error = acks->error != 0 ? acks->error : batch->refused->error;
-    }
+    (void)ack_or_wait(core, client, ack);
 }
 
 static void refuse_batch(struct bk_core *core,
@@ -274,6 +392,91 @@ static void refuse_batch(struct bk_core *core,
     }
 }
 
+/* What was refused whole is refused again when it is repeated: the first answer may have been lost. */
+static void note_outcome(const struct bk_client *client, uint64_t number, int outcome)
+{
+    if (client != NULL && client->producer != NULL && number != 0) {
+        bk_producer_note(client->producer, number, outcome);
+    }
+}
+
+static int find_outcome(const struct bk_client *client, uint64_t number)
+{
+    const struct bk_producer *producer = client->producer;
+    bool is_known = producer != NULL && number != 0 && producer->last - number < BK_OUTCOMES;
+    return is_known ? producer->outcomes[number % BK_OUTCOMES] : 0;
+}
+
+/* Of a batch whose events for the log have failed: what is left of it. */
+static void strike_out(struct bk_waiting *waiting, int error)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < waiting->n_runs; i++) {
+        const struct bk_waiting_run *run = &waiting->runs[i];
+        if (!run->logged) {
+            waiting->runs[kept++] = *run;
+            continue;
+        }
+        for (uint32_t k = 0; k < run->count; k++) {
+            bb_mp_write_array(&waiting->refused, 2);
+            bb_mp_write_uint(&waiting->refused, run->first + k);
+            bb_mp_write_str(&waiting->refused, bb_slice_str(bb_errcode(error)));
+            waiting->n_refused++;
+        }
+    }
+    waiting->n_runs = kept;
+    waiting->level = BB_MIN(waiting->level, BB_LEVEL_ACCEPTED);
+}
+
+int bk_waiting_outcome(const struct bk_waiting *waiting, int error)
+{
+    bool has_others = waiting->n_refused > 0;
+    for (size_t i = 0; i < waiting->n_runs; i++) {
+        has_others = has_others || !waiting->runs[i].logged;
+    }
+    return has_others ? BB_EUNKNOWNRESULT : error;
+}
+
+/* What is known of the first one: @error came over it, or over a later one only. */
+static void answer_repeated(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting)
+{
+    int outcome = find_outcome(client, waiting->number);
+    if (outcome < 0) {
+        struct bb_msg msg = {.number = waiting->number};
+        refuse_batch(core, client, &msg, NULL, outcome);
+    } else {
+        ack_write(core, client, waiting);
+    }
+}
+
+void bk_ack_waiting(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting, int error)
+{
+    if (waiting->repeated) {
+        answer_repeated(core, client, waiting);
+    } else if (error != 0 && waiting->ticket != 0) {
+        int outcome = bk_waiting_outcome(waiting, error);
+        struct bb_msg msg = {.number = waiting->number};
+        note_outcome(client, waiting->number, outcome);
+        strike_out(waiting, error);
+        if (outcome == error) {
+            refuse_batch(core, client, &msg, NULL, error);
+        } else {
+            ack_write(core, client, waiting);
+        }
+    } else {
+        ack_write(core, client, waiting);
+    }
+    waiting_free(waiting);
+}
+
+void bk_producer_note(struct bk_producer *producer, uint64_t number, int outcome)
+{
+    producer->outcomes[number % BK_OUTCOMES] = (int8_t)outcome;
+    if (outcome != 0) {
+        producer->refused = BB_MAX(producer->refused, number);
+    }
+}
+
 /* --- the whole ------------------------------------------------------------------------------------ */
 
 /* Memory that is alive beyond what rings and clients may hold: someone holds on to more than was foreseen. */
@@ -289,27 +492,12 @@ static int admit(struct bk_core *core, const struct bb_msg *msg)
     if (core->shutting_down) {
         return BB_ESHUTDOWN;
     }
-    if (msg->level > BB_LEVEL_ROUTED) {
+    if (msg->level > (core->stage.backend != NULL ? BB_LEVEL_SYNCED : BB_LEVEL_ROUTED)) {
         return BB_EUNSUPPORTED;
     }
     while (memory_is_used_up(core) && bk_ring_evict(&core->ring)) { /* small blocks may pin large bytes */
     }
     return memory_is_used_up(core) ? BB_ENOMEM : 0;
-}
-
-/* What was refused whole is refused again when it is repeated: the first answer may have been lost. */
-static void note_outcome(const struct bk_client *client, uint64_t number, int outcome)
-{
-    if (client != NULL && client->producer != NULL && number != 0) {
-        client->producer->outcomes[number % BK_OUTCOMES] = (int8_t)outcome;
-    }
-}
-
-static int find_outcome(const struct bk_client *client, uint64_t number)
-{
-    const struct bk_producer *producer = client->producer;
-    bool is_known = producer != NULL && number != 0 && producer->last - number < BK_OUTCOMES;
-    return is_known ? producer->outcomes[number % BK_OUTCOMES] : 0;
 }
 
 static int take_number(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
@@ -324,9 +512,13 @@ static int take_number(struct bk_core *core, struct bk_client *client, const str
         }
         return BB_EEXISTS;
     }
-    if (msg->number > *last + 1) {
+    bool may_jump = client->producer != NULL && client->producer->is_restored;
+    if (msg->number > *last + 1 && !may_jump) {
         refuse_batch(core, client, msg, NULL, BB_ESEQUENCE);
         return BB_ESEQUENCE;
+    }
+    if (client->producer != NULL) {
+        client->producer->is_restored = false;
     }
     *last = msg->number;
     note_outcome(client, msg->number, 0);
@@ -375,7 +567,8 @@ int bk_publish(struct bk_core *core,
                struct bb_slice events,
                struct bk_bytes *owner)
 {
-    struct batch batch = {.core = core, .matches = UINT64_MAX, .refused = &core->refused};
+    struct batch batch = {
+        .core = core, .level = msg->level, .matches = UINT64_MAX, .refused = &core->refused};
     int r = 0;
     bk_fan_out_if_due(core);
     if (client != NULL && client->state == BK_CLIENT_GONE) {
@@ -404,10 +597,28 @@ int bk_publish(struct bk_core *core,
         refuse_batch(core, client, msg, &batch, r);
         return r;
     }
+    bk_memory_register(core);
     count_batch(core, client, &batch);
+    if (batch.n_logged > 0 && client != NULL && client->producer != NULL && msg->number != 0) {
+        bk_stage_producer(core, client->producer);
+    }
     answer(core, client, msg, &batch);
     if (client != NULL && batch.n_refused > 0) {
         note_outcome(client, msg->number, BB_EUNKNOWNRESULT); /* which events, is not kept */
     }
     return 0;
+}
+
+void bk_publish_refuse(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, int error)
+{
+    struct bb_buf detail = BB_BUF_INIT;
+    if (error == BB_ECONFLICT) {
+        bb_buf_append(&detail, core->nested.data, core->nested.len);
+    }
+    if (msg->number == 0 || take_number(core, client, msg) == 0) {
+        note_outcome(client, msg->number, error);
+        bk_count(core, BK_COUNTER_batches_refused, 1);
+        bk_client_send_error(core, client, BB_MSG_PUBLISH, msg->number, error, NULL, bb_buf_slice(&detail));
+    }
+    bb_buf_fini(&detail);
 }

@@ -75,12 +75,7 @@ static void block_drop(struct bk_ring *ring, struct bk_block *block)
     block->channel->first = block->sequence + block->count;
     block->channel->first_pos = block->pos + 1;
     block->channel = NULL;
-    struct bk_chunk *chunk = BB_CONTAINER(block->head_bytes, struct bk_chunk, bytes);
-    if (--chunk->n_blocks == 0 && chunk != ring->chunk) {
-        ring->chunk_bytes -= chunk->bytes.size;
-    }
-    bk_bytes_unref(block->head_bytes);
-    bk_bytes_unref(block->body_bytes);
+    bk_ring_drop(ring, block);
     ring->n_holes++;
 }
 
@@ -196,9 +191,9 @@ uint64_t bk_ring_find_time(const struct bk_ring *ring, uint64_t time)
 {
     size_t low = 0;
     size_t high = ring->n_blocks;
-    while (low < high) { /* times never go back, and holes keep theirs */
+    while (low < high) { /* what waited for the log may come after younger blocks; `newest` never goes back */
         size_t middle = low + (high - low) / 2;
-        if (ring_slot(ring, middle)->time < time) {
+        if (ring_slot(ring, middle)->newest < time) {
             low = middle + 1;
         } else {
             high = middle;
@@ -231,6 +226,11 @@ bool bk_ring_evict(struct bk_ring *ring)
     return evict_oldest(ring, NULL);
 }
 
+bool bk_ring_evict_from(struct bk_ring *ring, const struct bk_channel *channel)
+{
+    return evict_oldest(ring, channel);
+}
+
 static void evict(struct bk_ring *ring, const struct bk_channel *channel)
 {
     while (channel->ring_bytes > channel->ring_max && evict_oldest(ring, channel)) {
@@ -255,22 +255,20 @@ static struct bk_chunk *chunk_with_room(struct bk_ring *ring, size_t len)
     return ring->chunk;
 }
 
-int bk_ring_append(struct bk_ring *ring,
-                   struct bk_channel *channel,
-                   const struct bb_block *head,
-                   struct bb_slice events,
-                   struct bk_bytes *owner,
-                   bool uniform)
+int bk_ring_build(struct bk_ring *ring,
+                  struct bk_channel *channel,
+                  const struct bb_block *head,
+                  struct bb_slice events,
+                  struct bk_bytes *owner,
+                  struct bk_block *ret_block)
 {
     bool by_reference = owner != NULL && events.len >= REFERENCE_MIN;
     struct bk_chunk *chunk = chunk_with_room(ring, BB_BLOCK_HEAD_MAX + (by_reference ? 0 : events.len));
-    if (chunk == NULL || ring_grow(ring) < 0) {
+    if (chunk == NULL) {
         return BB_ENOMEM;
     }
-    struct bk_block *block = ring_slot(ring, ring->n_blocks);
     uint8_t *at = chunk->data + chunk->bytes.len;
-    *block = (struct bk_block){
-        .pos = ring->next_pos,
+    *ret_block = (struct bk_block){
         .session = head->session,
         .time = head->time,
         .source = head->source,
@@ -282,26 +280,76 @@ int bk_ring_append(struct bk_ring *ring,
         .head_len = (uint32_t)bb_block_write(at, head),
         .body_len = (uint32_t)events.len,
         .count = (uint32_t)head->count,
-        .uniform = uniform,
     };
-    chunk->bytes.len += block->head_len;
+    chunk->bytes.len += ret_block->head_len;
     chunk->n_blocks++;
     if (by_reference) {
-        block->body_bytes = bk_bytes_ref(owner);
-        block->body = events.data;
+        ret_block->body_bytes = bk_bytes_ref(owner);
+        ret_block->body = events.data;
     } else {
-        block->body = at + block->head_len;
-        memcpy(at + block->head_len, events.data, events.len);
+        ret_block->body = at + ret_block->head_len;
+        memcpy(at + ret_block->head_len, events.data, events.len);
         chunk->bytes.len += events.len;
     }
-    if (channel->first > channel->last) {
-        channel->first_pos = block->pos; /* its only block */
+    return 0;
+}
+
+void bk_ring_drop(struct bk_ring *ring, const struct bk_block *block)
+{
+    struct bk_chunk *chunk = BB_CONTAINER(block->head_bytes, struct bk_chunk, bytes);
+    if (--chunk->n_blocks == 0 && chunk != ring->chunk) {
+        ring->chunk_bytes -= chunk->bytes.size;
     }
-    channel->last = head->sequence + head->count - 1;
-    channel->ring_bytes += block_bytes(block);
-    ring->bytes += block_bytes(block);
+    bk_bytes_unref(block->head_bytes);
+    bk_bytes_unref(block->body_bytes);
+}
+
+int bk_ring_push(struct bk_ring *ring, const struct bk_block *block)
+{
+    struct bk_channel *channel = block->channel;
+    if (ring_grow(ring) < 0) {
+        return BB_ENOMEM;
+    }
+    uint64_t newest = ring->n_blocks > 0 ? ring_slot(ring, ring->n_blocks - 1)->newest : 0;
+    struct bk_block *slot = ring_slot(ring, ring->n_blocks);
+    *slot = *block;
+    slot->pos = ring->next_pos;
+    slot->newest = BB_MAX(newest, block->time);
+    if (channel->first > channel->last) { /* its only block */
+        channel->first_pos = slot->pos;
+        channel->first = block->sequence;
+    }
+    channel->last = block->sequence + block->count - 1;
+    channel->ring_bytes += block_bytes(slot);
+    ring->bytes += block_bytes(slot);
     ring->n_blocks++;
     ring->next_pos++;
     evict(ring, channel);
     return 0;
+}
+
+int bk_ring_append(struct bk_ring *ring,
+                   struct bk_channel *channel,
+                   const struct bb_block *head,
+                   struct bb_slice events,
+                   struct bk_bytes *owner,
+                   bool uniform)
+{
+    struct bk_block block;
+    int r = bk_ring_build(ring, channel, head, events, owner, &block);
+    if (r < 0) {
+        return r;
+    }
+    block.uniform = uniform;
+    r = bk_ring_push(ring, &block);
+    if (r < 0) {
+        bk_ring_drop(ring, &block);
+    }
+    return r;
+}
+
+void bk_ring_forget(struct bk_ring *ring, struct bk_channel *channel)
+{
+    while (channel->ring_bytes > 0 && evict_oldest(ring, channel)) {
+    }
 }

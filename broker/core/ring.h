@@ -26,6 +26,7 @@ struct bk_block {
     uint64_t pos;
     uint64_t session;
     uint64_t time;
+    uint64_t newest; /* the latest time of this and all blocks before it */
     uint64_t source;
     uint64_t sequence;           /* of the first event */
     struct bk_channel *channel;  /* NULL: the block went */
@@ -38,6 +39,8 @@ struct bk_block {
     uint32_t count;
     uint32_t instance; /* of the first event */
     bool uniform;      /* all events have the path of the first */
+    bool has_ttl;      /* some event of it may have a time to live */
+    bool has_source_time;
 };
 
 /* Told of a block before it goes. */
@@ -68,21 +71,47 @@ void bk_ring_init(struct bk_ring *ring,
 void bk_ring_fini(struct bk_ring *ring);
 
 /**
- * bk_ring_append() - add a block at the end, evicting what exceeds the limits
- * @channel: whose block it is; its first and last sequences and bytes are kept up to date
+ * bk_ring_build() - make a block of events that is in no ring yet
+ * @channel: whose block it is
  * @head:    what its head says; length and count describe @events
  * @events:  the events
  * @owner:   what @events lie in: referenced if they are large, else they are copied; NULL: copied
- * @uniform: all events have the same path
+ *
+ * It holds references; bk_ring_push() takes them over or bk_ring_drop() lets them go. Its flags are the caller's to set.
  *
  * Return: 0 or BB_ENOMEM, then nothing has changed.
  */
+int bk_ring_build(struct bk_ring *ring,
+                  struct bk_channel *channel,
+                  const struct bb_block *head,
+                  struct bb_slice events,
+                  struct bk_bytes *owner,
+                  struct bk_block *ret_block);
+
+/** bk_ring_drop() - let go of a block that was built and not pushed. */
+void bk_ring_drop(struct bk_ring *ring, const struct bk_block *block);
+
+/**
+ * bk_ring_push() - add a block at the end, evicting what exceeds the limits
+ *
+ * The channel's first and last sequences and bytes are kept up to date. Return: 0, or BB_ENOMEM, then nothing has
+ * changed.
+ */
+int bk_ring_push(struct bk_ring *ring, const struct bk_block *block);
+
+/** bk_ring_append() - build and push. */
 int bk_ring_append(struct bk_ring *ring,
                    struct bk_channel *channel,
                    const struct bb_block *head,
                    struct bb_slice events,
                    struct bk_bytes *owner,
                    bool uniform);
+
+/** bk_ring_evict_from() - let the oldest block of @channel go before its time. False if none may. */
+bool bk_ring_evict_from(struct bk_ring *ring, const struct bk_channel *channel);
+
+/** bk_ring_forget() - evict all blocks of @channel. */
+void bk_ring_forget(struct bk_ring *ring, struct bk_channel *channel);
 
 /** bk_ring_evict() - let the oldest block go before its time. False if none may. */
 bool bk_ring_evict(struct bk_ring *ring);
@@ -94,7 +123,7 @@ const struct bk_block *bk_ring_at(const struct bk_ring *ring, uint64_t *pos);
 /** bk_ring_before() - the last block before *@pos that is there, and its position in *@pos; NULL if none is. */
 const struct bk_block *bk_ring_before(const struct bk_ring *ring, uint64_t *pos);
 
-/** bk_ring_find_time() - the position of the first block at or after @time (us), the end if there is none. */
+/** bk_ring_find_time() - a position before which no block is of @time (us) or later; the end if none is at all. */
 uint64_t bk_ring_find_time(const struct bk_ring *ring, uint64_t time);
 
 /** bk_ring_end() - the position after the newest block. */

@@ -7,6 +7,7 @@
 #include "proto/wire/message.h"
 #include "proto/wire/mp.h"
 
+#include "broker/core/backend.h"
 #include "broker/core/client.h"
 #include "broker/core/conflation.h"
 #include "broker/core/core.h"
@@ -29,6 +30,31 @@ struct bk_waiter {
     uint64_t deadline;
     size_t path_len;
     uint8_t path[];
+};
+
+/* A block that is not durable yet. */
+struct bk_staged {
+    struct bk_block block;
+    uint64_t ticket;
+};
+
+/* What waits for the log. */
+struct bk_stage {
+    struct bk_backend *backend; /* NULL: there is no log */
+    enum bk_backend_state state;
+    struct bb_buf blocks; /* struct bk_staged, oldest first, */
+    size_t first;         /* of which those before this index have gone */
+    uint64_t n_gone;      /* blocks that ever went */
+    size_t bytes;
+    uint64_t ticket;               /* of what is staged now; all below it are registered */
+    uint64_t durable;              /* all tickets up to here are decided */
+    bool has_news;                 /* something is to be registered under `ticket` */
+    struct bk_producer *producers; /* the log is to be told of */
+    struct bb_buf removed;         /* struct bk_log_channel, to be removed there */
+    struct bb_buf forgotten;       /* struct bk_log_producer, to be removed there */
+    struct bk_client *waiting;     /* clients with batches that wait */
+    struct bk_waiting *orphans;    /* batches that wait, of clients that went */
+    struct bk_save *saves;         /* cursors being saved, oldest first */
 };
 
 struct bk_core {
@@ -68,10 +94,21 @@ struct bk_core {
     struct bb_buf nested;  /* a field of a message being written */
     struct bb_buf runs;    /* struct run of the batch being published, */
     struct bb_buf refused; /* and [index, code] of its events that are refused */
+    struct bk_stage stage;
+    struct bk_backend *backends[BK_STORES]; /* NULL: there is none */
+    struct bk_backend_listener listeners[BK_STORES];
+    uint64_t memory_ticket;
+    bool tell_memory;      /* the memory's backend does not know all channels */
+    struct bb_buf kept;    /* struct bk_log_block of the batch, for the memory's backend */
+    struct bb_map cursors; /* struct bk_cursor by name */
+    struct bk_ask *asks;   /* what backends are asked */
+    size_t n_asks;
     struct bk_fan *fan;
     struct bk_parcel parcel; /* of a lagging subscription */
     size_t n_lagging;
-    bool fanning; /* subscriptions are being walked: removals wait */
+    size_t n_early; /* subscriptions with the early view */
+    size_t n_until; /* subscriptions that end at a time */
+    bool fanning;   /* subscriptions are being walked: removals wait */
     struct bk_client *doomed;
     bool shutting_down;
     uint64_t counters[BK_COUNTERS];
@@ -139,7 +176,202 @@ int bk_publish(struct bk_core *core,
                struct bb_slice events,
                struct bk_bytes *owner);
 
+/** bk_publish_refuse() - refuse a batch that is not looked at, for @error; of BB_ECONFLICT the detail is in core->nested. */
+void bk_publish_refuse(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, int error);
+
+/** bk_ack_waiting() - a batch that waited is decided: durable, or what of it was for the log has failed with @error. Frees
+ * it. */
+void bk_ack_waiting(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting, int error);
+
+/** bk_waiting_outcome() - what a repetition of @waiting is to be told when what of it was for the log has failed. */
+int bk_waiting_outcome(const struct bk_waiting *waiting, int error);
+
+/** bk_producer_note() - what became of @number: 0 or an error. */
+void bk_producer_note(struct bk_producer *producer, uint64_t number, int outcome);
+
+/* --- stage.c --- */
+
+/** bk_store_of() - where @channel is kept. */
+enum bk_store bk_store_of(const struct bk_core *core, const struct bk_channel *channel);
+
+/** bk_stage_admit() - whether an event for @channel may be taken that is to reach @level. Return: 0, or why not. */
+int bk_stage_admit(const struct bk_core *core, const struct bk_channel *channel, uint64_t level);
+
+/** bk_stage_add() - take over @block until it is durable. Return: 0 or BB_ENOMEM. */
+int bk_stage_add(struct bk_core *core, const struct bk_block *block);
+
+/** bk_stage_producer() - tell the log how far @producer has come. */
+void bk_stage_producer(struct bk_core *core, struct bk_producer *producer);
+
+/** bk_stage_drop_producer() - it is forgotten, also by the log. */
+void bk_stage_drop_producer(struct bk_core *core, struct bk_producer *producer);
+
+/** bk_stage_wait() - let @waiting wait for its turn. */
+void bk_stage_wait(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting);
+
+/** bk_stage_forget() - free what waits for @client, which goes. */
+void bk_stage_forget(struct bk_core *core, struct bk_client *client);
+
+/** bk_stage_submit() - register what has been staged. */
+void bk_stage_submit(struct bk_core *core);
+
+void bk_stage_fini(struct bk_core *core);
+
+/** bk_log_block_of() - @block as backends take it. */
+struct bk_log_block bk_log_block_of(const struct bk_core *core, const struct bk_block *block);
+
+/** bk_log_channel_of() - @channel as backends take it; its settings are written to @settings. */
+struct bk_log_channel bk_log_channel_of(const struct bk_channel *channel, struct bb_buf *settings);
+
+/* --- keep.c --- */
+
+/** bk_memory_keep() - let the memory's backend have @block, which is in the ring, at the end of the batch. */
+void bk_memory_keep(struct bk_core *core, const struct bk_block *block);
+
+/** bk_memory_register() - the end of the batch. */
+void bk_memory_register(struct bk_core *core);
+
+/* --- cursor.c --- */
+
+/** bk_handle_cursor() - PROTOCOL 7.6. */
+void bk_handle_cursor(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
+
+/** bk_cursor_load() - the loader's. */
+int bk_cursor_load(void *context, const struct bk_log_cursor *entry);
+
+/** bk_cursor_find() - the positions of the cursor called @name: one MessagePack array; empty if there is none. */
+struct bb_slice bk_cursor_find(const struct bk_core *core, struct bb_slice name);
+
+/** bk_cursors_collect() - append struct bk_log_cursor for each that is to be registered now. */
+void bk_cursors_collect(struct bk_core *core, struct bb_buf *out);
+
+/** bk_cursors_saved() - tickets up to @durable are durable, from @failed on they have failed with @error. */
+void bk_cursors_saved(struct bk_core *core, uint64_t durable, uint64_t failed, int error);
+
+/** bk_cursors_forget() - nobody is to be told any more: the client goes. */
+void bk_cursors_forget(struct bk_core *core, const struct bk_client *client);
+
+void bk_cursors_fini(struct bk_core *core);
+
+/** bk_cursors_write() - append an array of all cursors, for status. */
+void bk_cursors_write(struct bb_buf *out, const struct bk_core *core);
+
+/* --- cold.c --- */
+
+/** bk_sub_set_cold() - from now on @sub has what comes after its position in @channel from the log. */
+void bk_sub_set_cold(struct bk_core *core, struct bk_sub *sub, struct bk_position *position);
+
+/** bk_cold_step() - read on in the log, or send what was read. Return: 0 or why its client must go. */
+int bk_cold_step(struct bk_core *core, struct bk_sub *sub);
+
+/** bk_cold_is_waiting() - whether nothing but the log's answer brings @sub on. */
+bool bk_cold_is_waiting(const struct bk_core *core, const struct bk_sub *sub);
+
+/** bk_cold_end() - @sub ends; an answer under way comes to nothing. */
+void bk_cold_end(struct bk_sub *sub);
+
+/* --- until.c --- */
+
+/** bk_until_is_reached() - whether everything that @sub still was to have is sent. */
+bool bk_until_is_reached(const struct bk_core *core, const struct bk_sub *sub);
+
+/** bk_sub_end() - tell the client that its subscription has ended, and remove it. */
+void bk_sub_end(struct bk_core *core, struct bk_sub *sub, const char *code);
+
+/** bk_until_tick() - look at the subscriptions that end at a time; returns when to look again, in us from now. */
+uint64_t bk_until_tick(struct bk_core *core);
+
+/* --- snapshot.c --- */
+
+/** bk_snapshot_start() - ask for the newest event of each path that @sub matches; they are sent before anything else.
+ * Return: 0 or an error. */
+int bk_snapshot_start(struct bk_core *core, struct bk_sub *sub, struct bb_slice patterns);
+
+/** bk_snapshot_step() - send some of them. Return: 0 or why the client must go. */
+int bk_snapshot_step(struct bk_core *core, struct bk_sub *sub);
+
+/** bk_snapshot_is_waiting() - whether they are not known yet. */
+bool bk_snapshot_is_waiting(const struct bk_sub *sub);
+
+/** bk_snapshot_end() - @sub ends. */
+void bk_snapshot_end(struct bk_sub *sub);
+
+/* --- ask.c --- */
+
+void bk_handle_query(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
+void bk_handle_log(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
+
+/** bk_asks_forget() - nobody is to be told any more: the client goes. */
+void bk_asks_forget(struct bk_core *core, const struct bk_client *client);
+
+/** bk_ask_locate() - find places in the log for the subscribe message @msg; bk_subscribe_located() gets them. Return: 0 or an
+ * error. */
+int bk_ask_locate(struct bk_core *core,
+                  struct bk_client *client,
+                  const struct bb_msg *msg,
+                  const struct bk_locate *locate);
+
+/** bk_ask_trim() - remove what is before @before from the log and answer @msg with what is left. */
+int bk_ask_trim(struct bk_core *core,
+                struct bk_client *client,
+                const struct bb_msg *msg,
+                const struct bk_channel *channel,
+                uint64_t before);
+
+/** bk_ask_path() - ask the log for the newest event of @path; the client's messages wait until it answers. */
+int bk_ask_path(struct bk_core *core,
+                struct bk_client *client,
+                const struct bk_channel *channel,
+                struct bb_slice path);
+
+/* --- expect.c --- */
+
+/** bk_expect_judge() - whether what @options of a publish demand holds. Return: 0; BB_ECONFLICT, with the detail in core->nested;
+ * BB_EAGAIN: the log has been asked, and the publish is to be judged again; BB_EINVAL, BB_ELIMIT, BB_ENOMEM. */
+int bk_expect_judge(struct bk_core *core, struct bk_client *client, struct bb_slice options);
+
+/** bk_expect_located() - the log's answer to bk_ask_path(). */
+void bk_expect_located(struct bk_client *client, const struct bk_locate *locate);
+
+/** bk_defer() - let a message wait until the log has answered. Return: 0, or why the client has been sent away. */
+int bk_defer(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner);
+
+/** bk_deferred_take() - the oldest of them, NULL if there is none; to be freed with bk_deferred_free(). */
+struct bk_deferred *
+bk_deferred_take(struct bk_client *client, struct bb_slice *ret_bytes, struct bk_bytes **ret_owner);
+void bk_deferred_free(struct bk_deferred *deferred);
+
+/** bk_deferred_return() - put one that was taken back in front. */
+void bk_deferred_return(struct bk_client *client, struct bk_deferred *deferred);
+
+/** bk_deferred_forget() - free all. */
+void bk_deferred_forget(struct bk_client *client);
+
+/** bk_deferred_resume() - take in what has waited (core.c). */
+void bk_deferred_resume(struct bk_core *core, struct bk_client *client);
+
+/* --- early.c --- */
+
+/** bk_early_show() - show what is staged to those who have the early view. */
+void bk_early_show(struct bk_core *core);
+
+/** bk_early_has_seen() - whether @sub has had all of @parcel, or (@ret_some) some of it. */
+bool bk_early_has_seen(const struct bk_sub *sub, const struct bk_parcel *parcel, bool *ret_some);
+
+/** bk_early_retract() - the log has failed: take back what was shown and does not exist. */
+void bk_early_retract(struct bk_core *core);
+
+/* --- admin.c --- */
+
+void bk_handle_channel(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
+
 /* --- subscribe.c --- */
+
+/** bk_subscribe_located() - go on with a subscription whose beginning had to be looked up in the log. */
+void bk_subscribe_located(struct bk_core *core,
+                          struct bk_client *client,
+                          const struct bb_msg *msg,
+                          const struct bk_locate *locate);
 
 void bk_handle_subscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
 void bk_handle_unsubscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
@@ -162,6 +394,9 @@ void bk_fan_out_if_due(struct bk_core *core);
 
 /** bk_fanning_end() - remove the clients whose removal had to wait. */
 void bk_fanning_end(struct bk_core *core);
+
+/** bk_send_all_away() - without memory to go on, all who subscribe are told to come again. */
+void bk_send_all_away(struct bk_core *core);
 
 /** bk_deliver() - send @parcel to @sub and move its positions. Return: 0, BB_EAGAIN, BB_ECLOSED. */
 int bk_deliver(struct bk_core *core, struct bk_sub *sub, struct bk_parcel *parcel);

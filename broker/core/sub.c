@@ -37,6 +37,7 @@ struct bk_sub *bk_sub_new(size_t n_patterns)
         return NULL;
     }
     sub->n_patterns = n_patterns;
+    sub->until_time = sub->new_stop = UINT64_MAX;
     for (size_t i = 0; i < n_patterns; i++) {
         sub->patterns[i].sub = sub;
     }
@@ -48,6 +49,7 @@ void bk_sub_free(struct bk_sub *sub, struct bk_route *route)
     for (size_t i = 0; i < sub->n_patterns; i++) {
         bk_route_remove(route, &sub->patterns[i]);
     }
+    bk_filter_unref(sub->filter);
     free(sub->positions);
     free(sub);
 }
@@ -98,6 +100,6 @@ struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *chann
     size_t i = position_index(sub, channel);
     memmove(&sub->positions[i + 1], &sub->positions[i], (sub->n_positions - i) * sizeof(sub->positions[0]));
     sub->n_positions++;
-    sub->positions[i] = (struct bk_position){.channel = channel};
+    sub->positions[i] = (struct bk_position){.channel = channel, .stop = sub->new_stop};
     return &sub->positions[i];
 }

@@ -7,9 +7,13 @@
  * Positions: per channel, `covered` is the sequence up to which the client knows the fate of every event;
  * of the matching events after it, `pending` wait in the ring and `lost` have left it unsent, up to the sequence
  * `lost_to`. delivered + gaps + pending + lost = published, at every instant.
+ *
+ * A position is cold when what follows it has left the ring but not the log: it is fed from there (cold.c) and neither
+ * pending nor lost are counted, until the ring has what follows.
  */
 #pragma once
 
+#include "broker/core/filter.h"
 #include "broker/core/ring.h"
 #include "broker/core/route.h"
 
@@ -33,7 +37,20 @@ struct bk_position {
     uint64_t pending;
     uint64_t lost;
     uint64_t lost_to;
+    uint64_t stop; /* the last sequence wanted */
+    bool cold;
 };
+
+/* Up to where, beside credit (PROTOCOL 7.1). Such a subscription is never live, so that nothing passes its end. */
+enum bk_until {
+    BK_UNTIL_NONE,
+    BK_UNTIL_STOP, /* `stop` of each position */
+    BK_UNTIL_TIME,
+};
+
+struct bk_sub_read;
+struct bk_snapshot;
+struct bk_cursor;
 
 struct bk_sub {
     struct bk_client *client;
@@ -43,7 +60,19 @@ struct bk_sub {
     struct bk_sub *prev_ready;
     bool ready;
     bool live;
-    bool dropping; /* drop_newest: everything from skip_pos on is dropped */
+    bool dropping;       /* drop_newest: everything from skip_pos on is dropped */
+    bool early;          /* the early view */
+    bool is_begun;       /* counted as what it is */
+    uint64_t early_seen; /* of the blocks ever staged, so many are settled */
+    enum bk_until until;
+    uint64_t until_time;          /* us, the last time wanted */
+    uint64_t new_stop;            /* `stop` of positions in channels to come */
+    struct bk_filter *filter;     /* its patterns for the log; NULL: never fed from there */
+    size_t n_cold;                /* positions that are */
+    struct bk_sub_read *read;     /* under way */
+    uint64_t read_hint;           /* where the log goes on for the same positions */
+    struct bk_snapshot *snapshot; /* retained values, to be sent before anything else */
+    struct bk_cursor *durable;    /* the cursor that it holds */
     enum bk_overflow overflow;
     uint64_t id;     /* the client's; also the key in its map */
     uint64_t serial; /* the broker's, in the order of subscribing */

@@ -15,7 +15,9 @@ enum from_kind {
     FROM_LAST,
     FROM_SEQUENCE,
     FROM_TIME,
+    FROM_ID,
     FROM_AFTER,
+    FROM_CURSOR,
 };
 
 /* PROTOCOL 7.1. */
@@ -23,13 +25,35 @@ struct from {
     enum from_kind kind;
     uint64_t number; /* sequence or time */
     uint64_t run;
-    struct bb_slice after; /* a map, channel to sequence */
+    struct bb_slice after; /* a map, channel to sequence; of a cursor: an array of pairs */
+    struct bk_event_id id;
+    const struct bk_locate *located; /* what the log knows of it */
+};
+
+/* PROTOCOL 7.1, the options that are not struct bk_sub's. */
+struct options {
+    bool retained;
+    bool has_overflow;
+    bool has_view;
+    bool until_now;
+    struct bb_slice durable;
 };
 
 /* --- reading -------------------------------------------------------------------------------------- */
 
+static void read_id(struct bb_mp_reader *reader, struct bk_event_id *ret_id)
+{
+    if (bb_mp_read_array(reader) != 3) {
+        bb_mp_reader_fail(reader, BB_EINVAL);
+    }
+    ret_id->server = bb_mp_read_uint(reader);
+    ret_id->session = bb_mp_read_uint(reader);
+    ret_id->instance = bb_mp_read_uint(reader);
+}
+
 static int read_from_map(struct bb_mp_reader *reader, struct from *from)
 {
+    bool has_id = false;
     bool has_run = false;
     bool has_after = false;
     bool has_time = false;
@@ -39,6 +63,9 @@ static int read_from_map(struct bb_mp_reader *reader, struct from *from)
         if (bb_slice_equal(key, bb_slice_str("time"))) {
             from->number = bb_mp_read_uint(reader);
             has_time = true;
+        } else if (bb_slice_equal(key, bb_slice_str("id"))) {
+            read_id(reader, &from->id);
+            has_id = true;
         } else if (bb_slice_equal(key, bb_slice_str("run"))) {
             from->run = bb_mp_read_uint(reader);
             has_run = true;
@@ -49,8 +76,8 @@ static int read_from_map(struct bb_mp_reader *reader, struct from *from)
             bb_mp_skip(reader);
         }
     }
-    from->kind = has_time ? FROM_TIME : FROM_AFTER;
-    return reader->error == 0 && has_time != (has_run && has_after) ? 0 : BB_EINVAL;
+    from->kind = has_time ? FROM_TIME : has_id ? FROM_ID : FROM_AFTER;
+    return reader->error == 0 && has_time + has_id + (has_run && has_after) == 1 ? 0 : BB_EINVAL;
 }
 
 static int read_from(struct bb_slice value, struct from *ret_from)
@@ -76,7 +103,37 @@ static int read_from(struct bb_slice value, struct from *ret_from)
     return r;
 }
 
-static int read_options(struct bb_slice options, struct bk_sub *sub)
+/* PROTOCOL 7.1: "now", a sequence, or {"time": T}. */
+static int read_until(struct bb_mp_reader *reader, struct bk_sub *sub, struct options *ret_options)
+{
+    enum bb_mp_type type = bb_mp_peek_type(reader);
+    sub->until = BK_UNTIL_STOP;
+    if (type == BB_MP_UINT) {
+        sub->new_stop = bb_mp_read_uint(reader);
+        return sub->new_stop > 0 ? 0 : BB_EINVAL;
+    }
+    if (type == BB_MP_STR) {
+        ret_options->until_now = bb_slice_equal(bb_mp_read_str(reader), bb_slice_str("now"));
+        sub->new_stop = 0;
+        return ret_options->until_now ? 0 : BB_EINVAL;
+    }
+    sub->until = BK_UNTIL_TIME;
+    if (bb_mp_read_map(reader) != 1 || !bb_slice_equal(bb_mp_read_str(reader), bb_slice_str("time"))) {
+        return BB_EINVAL;
+    }
+    sub->until_time = bb_mp_read_uint(reader);
+    return sub->until_time < UINT64_MAX ? 0 : BB_EINVAL;
+}
+
+static int read_view(struct bb_mp_reader *reader, struct bk_sub *sub, struct options *ret_options)
+{
+    struct bb_slice word = bb_mp_read_str(reader);
+    sub->early = bb_slice_equal(word, bb_slice_str("early"));
+    ret_options->has_view = true;
+    return sub->early || bb_slice_equal(word, bb_slice_str("durable")) ? 0 : BB_EINVAL;
+}
+
+static int read_options(struct bb_slice options, struct bk_sub *sub, struct options *ret_options)
 {
     struct bb_mp_reader reader = bb_mp_reader(options);
     int r = 0;
@@ -94,6 +151,16 @@ static int read_options(struct bb_slice options, struct bk_sub *sub)
             sub->budget = bb_mp_read_uint(&reader);
         } else if (bb_slice_equal(key, bb_slice_str("overflow"))) {
             r = bk_overflow_find(bb_mp_read_str(&reader), &sub->overflow);
+            ret_options->has_overflow = true;
+        } else if (bb_slice_equal(key, bb_slice_str("until"))) {
+            r = read_until(&reader, sub, ret_options);
+        } else if (bb_slice_equal(key, bb_slice_str("view"))) {
+            r = read_view(&reader, sub, ret_options);
+        } else if (bb_slice_equal(key, bb_slice_str("retained"))) {
+            ret_options->retained = bb_mp_read_bool(&reader);
+        } else if (bb_slice_equal(key, bb_slice_str("durable"))) {
+            ret_options->durable = bb_mp_read_str(&reader);
+            r = ret_options->durable.len == 0 || ret_options->durable.len > 64 ? BB_EINVAL : 0;
         } else {
             bb_mp_skip(&reader);
         }
@@ -150,15 +217,45 @@ find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, 
     return r;
 }
 
-static uint64_t sequence_at(const struct bk_core *core, const struct bk_channel *channel, uint64_t pos)
+static uint64_t sequence_at(const struct bk_core *core, const struct bk_channel *channel, uint64_t time)
 {
+    uint64_t pos = bk_ring_find_time(&core->ring, time);
     const struct bk_block *block = NULL;
     for (; (block = bk_ring_at(&core->ring, &pos)) != NULL; pos++) {
-        if (block->channel == channel) {
+        if (block->channel == channel && block->time >= time) {
             return block->sequence;
         }
     }
     return channel->last + 1;
+}
+
+static uint64_t
+sequence_of_id(const struct bk_core *core, const struct bk_channel *channel, struct bk_event_id id)
+{
+    uint64_t pos = channel->first_pos;
+    const struct bk_block *block = NULL;
+    for (; (block = bk_ring_at(&core->ring, &pos)) != NULL; pos++) {
+        uint64_t last = (uint64_t)block->instance + block->count - 1;
+        if (block->channel == channel &&
+            (block->session > id.session || (block->session == id.session && last > id.instance))) {
+            bool is_inside = block->session == id.session && id.instance >= block->instance;
+            return block->sequence + (is_inside ? id.instance - block->instance + 1 : 0);
+        }
+    }
+    return channel->last + 1;
+}
+
+/* What the log answered for @channel: a sequence; `last` + 1 if it has none of it. */
+static bool find_located(const struct from *from, const struct bk_channel *channel, uint64_t *ret_sequence)
+{
+    for (size_t i = 0; from->located != NULL && i < from->located->n_places; i++) {
+        const struct bk_locate_place *place = &from->located->places[i];
+        if (place->channel == channel->id && place->sequence != 0) {
+            *ret_sequence = place->sequence;
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The sequence of @channel after which the subscription begins. */
@@ -176,14 +273,25 @@ static int begin_after(struct bk_core *core,
         break;
     case FROM_LAST:
         r = find_last(core, sub, channel, &sequence);
+        if (r == 0 && sequence > channel->last) {
+            (void)find_located(from, channel, &sequence);
+        }
         break;
     case FROM_SEQUENCE:
         sequence = BB_MAX(from->number, 1);
         break;
     case FROM_TIME:
-        sequence = sequence_at(core, channel, bk_ring_find_time(&core->ring, from->number));
+        if (!find_located(from, channel, &sequence)) {
+            sequence = sequence_at(core, channel, from->number);
+        }
+        break;
+    case FROM_ID:
+        if (!find_located(from, channel, &sequence)) {
+            sequence = sequence_of_id(core, channel, from->id);
+        }
         break;
     case FROM_AFTER:
+    case FROM_CURSOR:
         sequence = 1; /* begin() sets those that are named */
         break;
     }
@@ -204,6 +312,9 @@ begin_channel(struct bk_core *core, struct bk_sub *sub, const struct from *from,
         return BB_ENOMEM;
     }
     position->covered = covered;
+    if (sub->until == BK_UNTIL_STOP && sub->new_stop == 0) {
+        position->stop = channel->last; /* until now */
+    }
     return 0;
 }
 
@@ -223,18 +334,43 @@ begin_pattern(struct bk_core *core, struct bk_sub *sub, const struct from *from,
     return r;
 }
 
+/* Whether what a client knew of @channel before still holds. */
+static bool position_is_valid(const struct bk_core *core,
+                              const struct from *from,
+                              const struct bk_channel *channel,
+                              uint64_t sequence)
+{
+    bool is_same_run = from->kind == FROM_CURSOR || from->run == core->config.run;
+    bool is_logged = bk_store_of(core, channel) == BK_STORE_LOG;
+    return is_same_run || (is_logged && sequence <= channel->last);
+}
+
 static void begin_named(struct bk_core *core, struct bk_sub *sub, const struct from *from)
 {
     struct bb_mp_reader reader = bb_mp_reader(from->after);
-    uint64_t n = bb_mp_read_map(&reader);
+    bool is_map = from->kind == FROM_AFTER;
+    uint64_t n = is_map ? bb_mp_read_map(&reader) : bb_mp_read_array(&reader);
     for (uint64_t i = 0; i < n && reader.error == 0; i++) {
+        if (!is_map) {
+            (void)bb_mp_read_array(&reader);
+        }
         struct bk_channel *channel = bk_channels_find(&core->channels, bb_mp_read_str(&reader));
         uint64_t sequence = bb_mp_read_uint(&reader);
         struct bk_position *position = channel != NULL ? bk_sub_find_position(sub, channel) : NULL;
-        if (position != NULL && reader.error == 0) {
+        if (position != NULL && reader.error == 0 && position_is_valid(core, from, channel, sequence)) {
             position->covered = BB_MIN(sequence, channel->last);
         }
     }
+}
+
+/* What comes after it is in the log and not in the ring. */
+static bool
+is_behind_ring(const struct bk_core *core, const struct bk_sub *sub, const struct bk_position *position)
+{
+    const struct bk_channel *channel = position->channel;
+    return sub->filter != NULL && bk_store_of(core, channel) == BK_STORE_LOG &&
+           position->covered < channel->last && position->covered + 1 < channel->first &&
+           channel->log_first < channel->first;
 }
 
 /* Positions in all channels that exist; the cursor before the first event wanted. */
@@ -249,15 +385,19 @@ static int begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *
     if (r < 0) {
         return r;
     }
-    if (from->kind == FROM_AFTER && from->run == core->config.run) {
+    if (from->kind == FROM_AFTER || from->kind == FROM_CURSOR) {
         begin_named(core, sub, from);
     }
-    sub->live = true;
+    sub->live = sub->until == BK_UNTIL_NONE && sub->snapshot == NULL;
     sub->cursor = bk_ring_end(&core->ring);
     for (size_t i = 0; i < sub->n_positions; i++) {
-        if (sub->positions[i].covered < sub->positions[i].channel->last) {
+        struct bk_position *position = &sub->positions[i];
+        if (is_behind_ring(core, sub, position)) {
             sub->live = false;
-            sub->cursor = BB_MIN(sub->cursor, sub->positions[i].channel->first_pos);
+            bk_sub_set_cold(core, sub, position);
+        } else if (position->covered < position->channel->last) {
+            sub->live = false;
+            sub->cursor = BB_MIN(sub->cursor, position->channel->first_pos);
         }
     }
     if (sub->live) {
@@ -273,19 +413,20 @@ static void tell_trimmed(struct bk_core *core, struct bk_sub *sub, const struct 
     for (size_t i = 0; i < sub->n_positions; i++) {
         struct bk_position *position = &sub->positions[i];
         struct bk_channel *channel = position->channel;
-        if (position->covered + 1 >= channel->first) {
+        uint64_t first = position->cold ? BB_MIN(channel->log_first, channel->first) : channel->first;
+        if (position->covered + 1 >= first) {
             continue;
         }
-        uint64_t n = channel->first - 1 - position->covered;
+        uint64_t n = first - 1 - position->covered;
         bk_gap_add(core, sub,
                    &(struct bk_gap){
                        .channel = channel,
                        .from = position->covered + 1,
-                       .to = channel->first - 1,
+                       .to = first - 1,
                        .count = covers(msg->patterns, channel->name) ? n : BK_GAP_NO_NUMBER,
                        .reason = BK_COUNTER_gap_trimmed,
                    });
-        position->covered = channel->first - 1;
+        position->covered = first - 1;
     }
     bk_gaps_send(core, sub);
 }
@@ -299,6 +440,10 @@ static void tell_restart(struct bk_core *core, struct bk_sub *sub, const struct 
         uint64_t sequence = bb_mp_read_uint(&reader);
         if (reader.error != 0) {
             break;
+        }
+        const struct bk_channel *channel = bk_channels_find(&core->channels, name);
+        if (channel != NULL && position_is_valid(core, from, channel, sequence)) {
+            continue;
         }
         bk_gap_add(core, sub,
                    &(struct bk_gap){
@@ -394,13 +539,76 @@ static void send_subscribed(struct bk_core *core, struct bk_sub *sub, const stru
                        });
 }
 
-static int subscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+/* What the log must be asked first, because the ring does not reach back so far. */
+static int ask_log(struct bk_core *core,
+                   struct bk_client *client,
+                   const struct bb_msg *msg,
+                   const struct bk_sub *sub,
+                   const struct from *from,
+                   bool *ret_asked)
+{
+    static const enum bk_locate_kind kinds[] = {
+        [FROM_LAST] = BK_LOCATE_LAST, [FROM_TIME] = BK_LOCATE_TIME, [FROM_ID] = BK_LOCATE_ID};
+    bool can = from->kind == FROM_LAST || from->kind == FROM_TIME || from->kind == FROM_ID;
+    struct bb_buf places = BB_BUF_INIT;
+    if (!can || from->located != NULL || sub->filter == NULL) {
+        return 0;
+    }
+    for (size_t i = 0; i < core->channels.n_channels; i++) {
+        const struct bk_channel *channel = core->channels.list[i];
+        if (bk_store_of(core, channel) == BK_STORE_LOG && channel->log_first < channel->first &&
+            channel->log_first <= channel->last) {
+            struct bk_locate_place place = {.channel = channel->id};
+            bb_buf_append(&places, &place, sizeof(place));
+        }
+    }
+    int r = places.error;
+    if (r == 0 && places.len > 0) {
+        struct bk_locate locate = {
+            .kind = kinds[from->kind],
+            .time = from->number,
+            .id = from->id,
+            .filter = sub->filter,
+            .places = (struct bk_locate_place *)(void *)places.data,
+            .n_places = places.len / sizeof(struct bk_locate_place),
+        };
+        r = bk_ask_locate(core, client, msg, &locate);
+        *ret_asked = r == 0;
+    }
+    bb_buf_fini(&places);
+    return r;
+}
+
+/* Channels that the patterns name say what holds for those who do not. */
+static void take_defaults(const struct bk_core *core,
+                          const struct bb_msg *msg,
+                          struct bk_sub *sub,
+                          const struct options *options)
+{
+    struct bb_mp_reader reader = bb_mp_reader(msg->patterns);
+    (void)bb_mp_read_array(&reader);
+    const struct bk_channel *channel =
+        bk_channels_find(&core->channels, bb_path_channel(bb_mp_read_str(&reader)));
+    const struct bk_settings *settings = channel != NULL ? &channel->settings : &core->channels.defaults;
+    if (!options->has_overflow) {
+        sub->overflow = (enum bk_overflow)settings->overflow;
+    }
+    if (!options->has_view) {
+        sub->early = settings->early;
+    }
+}
+
+static int make_sub(struct bk_core *core,
+                    struct bk_client *client,
+                    const struct bb_msg *msg,
+                    struct from *from,
+                    struct options *options,
+                    struct bk_sub **ret_sub)
 {
     uint32_t n_patterns = 0;
-    struct from from = {.kind = FROM_NEW};
     int r = count_patterns(core, client, msg, &n_patterns);
     if (r == 0) {
-        r = read_from(msg->from, &from);
+        r = read_from(msg->from, from);
     }
     if (r < 0) {
         return r;
@@ -409,15 +617,60 @@ static int subscribe(struct bk_core *core, struct bk_client *client, const struc
     if (sub == NULL) {
         return BB_ENOMEM;
     }
-    r = read_options(msg->options, sub);
+    r = read_options(msg->options, sub, options);
+    take_defaults(core, msg, sub, options);
     if (r == 0 && bb_map_find(&client->subs_by_id, bb_slice(&msg->sub, sizeof(msg->sub))) != NULL) {
         r = BB_EEXISTS;
+    }
+    if (r == 0 && core->stage.backend != NULL) {
+        r = bk_filter_new(msg->patterns, &sub->filter);
+    }
+    if (r == BB_ELIMIT) {
+        r = 0; /* so many patterns are fed from the ring alone */
     }
     if (r < 0) {
         bk_sub_free(sub, &core->route);
         return r;
     }
+    *ret_sub = sub;
+    return 0;
+}
+
+/* A cursor that exists decides where the subscription begins. */
+static void take_cursor(const struct bk_core *core, const struct options *options, struct from *from)
+{
+    struct bb_slice positions =
+        options->durable.len > 0 ? bk_cursor_find(core, options->durable) : (struct bb_slice){0};
+    if (positions.len > 0 && from->kind != FROM_AFTER) {
+        from->kind = FROM_CURSOR;
+        from->after = positions;
+    }
+}
+
+static int subscribe(struct bk_core *core,
+                     struct bk_client *client,
+                     const struct bb_msg *msg,
+                     const struct bk_locate *located)
+{
+    struct from from = {.kind = FROM_NEW};
+    struct options options = {0};
+    struct bk_sub *sub = NULL;
+    bool asked = false;
+    int r = make_sub(core, client, msg, &from, &options, &sub);
+    if (r < 0) {
+        return r;
+    }
+    from.located = located;
+    take_cursor(core, &options, &from);
+    r = ask_log(core, client, msg, sub, &from, &asked);
+    if (r < 0 || asked) {
+        bk_sub_free(sub, &core->route);
+        return r;
+    }
     r = sub_add(core, client, msg, sub);
+    if (r == 0 && options.retained) {
+        r = bk_snapshot_start(core, sub, msg->patterns);
+    }
     if (r == 0) {
         r = begin(core, sub, msg, &from);
     }
@@ -425,9 +678,18 @@ static int subscribe(struct bk_core *core, struct bk_client *client, const struc
         bk_sub_remove(core, sub);
         return r;
     }
+    sub->is_begun = true;
+    core->n_until += sub->until == BK_UNTIL_TIME;
+    core->n_early += sub->early;
+    client->n_early += sub->early;
+    sub->early_seen = core->stage.n_gone;
+    if (sub->until == BK_UNTIL_TIME) {
+        bk_tick_by(core, 0);
+    }
     bk_count(core, BK_COUNTER_subscribes, 1);
     send_subscribed(core, sub, msg);
-    if (client->state != BK_CLIENT_GONE && from.kind == FROM_AFTER && from.run != core->config.run) {
+    bool is_void = from.kind == FROM_AFTER && from.run != core->config.run;
+    if (client->state != BK_CLIENT_GONE && is_void) {
         tell_restart(core, sub, &from);
     }
     if (client->state != BK_CLIENT_GONE) {
@@ -440,16 +702,24 @@ static int subscribe(struct bk_core *core, struct bk_client *client, const struc
     return 0;
 }
 
-void bk_handle_subscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+void bk_subscribe_located(struct bk_core *core,
+                          struct bk_client *client,
+                          const struct bb_msg *msg,
+                          const struct bk_locate *located)
 {
     bk_fan_out(core); /* what came before the subscription does not go to it as new */
     if (client->state == BK_CLIENT_GONE) {
         return;
     }
-    int r = subscribe(core, client, msg);
+    int r = subscribe(core, client, msg, located);
     if (r < 0) {
         bk_client_send_error(core, client, msg->type, msg->corr, r, NULL, (struct bb_slice){0});
     }
+}
+
+void bk_handle_subscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+{
+    bk_subscribe_located(core, client, msg, NULL);
 }
 
 void bk_sub_remove(struct bk_core *core, struct bk_sub *sub)
@@ -459,7 +729,14 @@ void bk_sub_remove(struct bk_core *core, struct bk_sub *sub)
         bk_count(core, BK_COUNTER_gap_client_gone, sub->positions[i].pending + sub->positions[i].lost);
     }
     bk_sub_clear_ready(core, sub);
+    bk_cold_end(sub);
+    bk_snapshot_end(sub);
     core->n_lagging -= !sub->live;
+    if (sub->is_begun) {
+        core->n_until -= sub->until == BK_UNTIL_TIME;
+        core->n_early -= sub->early;
+        client->n_early -= sub->early;
+    }
     if (bb_map_find(&client->subs_by_id, bb_slice(&sub->id, sizeof(sub->id))) == sub) {
         (void)bb_map_remove(&client->subs_by_id, bb_slice(&sub->id, sizeof(sub->id)));
         *(sub->prev != NULL ? &sub->prev->next : &client->subs) = sub->next;

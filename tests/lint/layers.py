@@ -13,6 +13,7 @@ LAYERS = {
     "proto/io": ["proto/base", "proto/wire"],
     "bus": ["proto"],
     "broker/core": ["proto/base", "proto/wire"],
+    "broker/backend": ["proto/base", "proto/wire", "broker/core"],
     "broker/plug": ["proto", "broker/core"],
     "broker": ["proto", "broker"],
     "tools": ["proto", "bus"],
@@ -21,11 +22,12 @@ LAYERS = {
 
 # System headers -> the only layers that may include them. proto/wire, proto/json and broker/core have no
 # sockets, threads, files or clock. proto/base is what asks the system: for the time and who the user is.
-OUTSIDE = ["proto/io", "bus", "broker/plug", "broker", "tools", "tests"]
+OUTSIDE = ["proto/io", "bus", "broker/plug", "broker/backend", "broker", "tools", "tests"]
 SYSTEM = {
     r"zmq\.h|poll\.h|sys/socket\.h|sys/un\.h|sys/epoll\.h|sys/\w+fd\.h|netinet/.*|arpa/.*": OUTSIDE,
     r"pthread\.h|threads\.h|signal\.h|fcntl\.h|sys/stat\.h|sys/mman\.h": OUTSIDE,
     r"time\.h|sys/time\.h|unistd\.h": ["proto/base", *OUTSIDE],
+    r"lmdb\.h|dlfcn\.h": ["broker/backend"],
     r"jansson\.h": ["proto/json", "tools", "tests"],
     r"czmq\.h": ["broker", "tools", "tests"],
     r"criterion/.*": ["tests"],

@@ -28,7 +28,7 @@ static void fixture_init(struct fixture *fixture, size_t channel_bytes, size_t a
 {
     *fixture = (struct fixture){0};
     atomic_init(&fixture->meter.bytes, 0);
-    bk_channels_init(&fixture->channels, 1, 16, channel_bytes);
+    bk_channels_init(&fixture->channels, 1, 16, &(struct bk_settings){.ring_bytes = channel_bytes});
     bk_ring_init(&fixture->ring, &fixture->meter, all_bytes, note_evicted, fixture);
 }
 

@@ -18,7 +18,7 @@ struct fixture {
 static void fixture_init(struct fixture *fixture)
 {
     *fixture = (struct fixture){0};
-    bk_channels_init(&fixture->channels, 1, 2, 1000);
+    bk_channels_init(&fixture->channels, 1, 2, &(struct bk_settings){.ring_bytes = 1000});
     cr_assert_eq(bk_route_init(&fixture->route, 1, &fixture->channels), 0);
 }
 

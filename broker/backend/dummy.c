@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/backend/dummy.h"
+
+#include "proto/base/error.h"
+#include "proto/wire/mp.h"
+
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct dummy {
+    struct bk_backend backend;
+    const struct bk_backend_listener *listener;
+    int wake;
+    uint64_t told; /* tickets up to here are */
+    uint64_t ticket;
+    struct bk_request *requests;
+    struct bk_request **requests_end;
+};
+
+static struct dummy *of(struct bk_backend *backend)
+{
+    return BB_CONTAINER(backend, struct dummy, backend);
+}
+
+static int op_load(struct bk_backend *backend, const struct bk_backend_loader *loader)
+{
+    (void)backend;
+    (void)loader;
+    return 0;
+}
+
+static int op_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
+{
+    struct dummy *dummy = of(backend);
+    for (size_t i = 0; i < append->n_blocks; i++) {
+        append->blocks[i].error = 0;
+    }
+    dummy->ticket = ticket;
+    dummy->listener->registered(dummy->listener->context, ticket);
+    (void)eventfd_write(dummy->wake, 1);
+    return 0;
+}
+
+static void
+op_get_last(struct bk_backend *backend, uint64_t server, struct bk_event_id *ret_id, uint64_t *ret_time)
+{
+    (void)backend;
+    *ret_id = (struct bk_event_id){.server = server};
+    *ret_time = 0;
+}
+
+static void op_submit(struct bk_backend *backend, struct bk_request *request)
+{
+    struct dummy *dummy = of(backend);
+    bool is_upkeep = request->kind == BK_REQUEST_SNAPSHOT || request->kind == BK_REQUEST_COMPACT ||
+                     request->kind == BK_REQUEST_VERIFY;
+    request->error = is_upkeep ? BB_EUNSUPPORTED : 0;
+    request->next = NULL;
+    if (request->kind == BK_REQUEST_READ) { /* whatever was wanted is gone */
+        struct bk_read *read = BB_CONTAINER(request, struct bk_read, request);
+        for (size_t i = 0; i < read->n_ranges; i++) {
+            struct bk_read_range *range = &read->ranges[i];
+            range->reached = range->stop == BK_NO_LIMIT ? range->after : BB_MAX(range->stop, range->after);
+            range->first = range->reached + 1;
+            range->at_end = true;
+        }
+    } else if (request->kind == BK_REQUEST_TRIM) {
+        struct bk_trim *trim = BB_CONTAINER(request, struct bk_trim, request);
+        trim->first = trim->before;
+    }
+    *dummy->requests_end = request;
+    dummy->requests_end = &request->next;
+    (void)eventfd_write(dummy->wake, 1);
+}
+
+static int op_fd(struct bk_backend *backend)
+{
+    return of(backend)->wake;
+}
+
+static void op_dispatch(struct bk_backend *backend)
+{
+    struct dummy *dummy = of(backend);
+    eventfd_t count = 0;
+    (void)eventfd_read(dummy->wake, &count);
+    if (dummy->ticket > dummy->told) {
+        dummy->told = dummy->ticket;
+        dummy->listener->flushed(dummy->listener->context, dummy->ticket, 0);
+    }
+    struct bk_request *request = dummy->requests;
+    dummy->requests = NULL;
+    dummy->requests_end = &dummy->requests;
+    while (request != NULL) {
+        struct bk_request *next = request->next;
+        request->done(request->context, request);
+        request = next;
+    }
+}
+
+static void op_status(struct bk_backend *backend, struct bb_buf *out)
+{
+    (void)backend;
+    bb_mp_write_map(out, 0);
+}
+
+static void op_close(struct bk_backend *backend)
+{
+    struct dummy *dummy = of(backend);
+    op_dispatch(backend);
+    (void)close(dummy->wake);
+    free(dummy);
+}
+
+static const struct bk_backend_ops ops = {
+    .load = op_load,
+    .register_ = op_register,
+    .get_last_event_id = op_get_last,
+    .submit = op_submit,
+    .fd = op_fd,
+    .dispatch = op_dispatch,
+    .status = op_status,
+    .close = op_close,
+};
+
+static int open_dummy(const struct bk_backend_env *env, struct bk_backend **ret_backend, struct bb_buf *err)
+{
+    struct dummy *dummy = calloc(1, sizeof(*dummy));
+    if (dummy == NULL) {
+        return BB_ENOMEM;
+    }
+    dummy->backend = (struct bk_backend){&ops, false};
+    dummy->listener = env->listener;
+    dummy->requests_end = &dummy->requests;
+    dummy->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (dummy->wake < 0) {
+        bb_buf_printf(err, "no eventfd: %m");
+        free(dummy);
+        return BB_ESYSTEM;
+    }
+    *ret_backend = &dummy->backend;
+    return 0;
+}
+
+static const struct bk_backend_option options[] = {{0}};
+
+const struct bk_backend_driver bk_dummy_driver = {BK_BACKEND_ABI, "dummy", false, options, open_dummy};

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The journal: where what is registered becomes durable, before the store takes it into its tables in larger pieces. A commit of
+ * LMDB costs two flushes and rewrites a path of pages; here it is one write and one flush into space that is there already.
+ *
+ * Two files of one size, written with zeros when they are made. A record is a header and a payload, begins at a multiple of
+ * 4,096 bytes, so that writing it never touches an older one, and has the next number; numbers are never used again once the
+ * store has them. Only one record is ever on its way to the disk. A file is used again, from its beginning, when the store has
+ * everything that is in it.
+ *
+ * Recovery takes the records whose numbers go on from what the store has, as far as their CRC32C is right. The first that is not
+ * is the one that was on its way; nothing can come after it. What lies in the files from earlier rounds has lower numbers.
+ *
+ * One thread at a time.
+ */
+#pragma once
+
+#include "proto/base/buf.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct bk_journal;
+
+/* Told of a record that the store does not have; a return other than 0 ends recovery with it. */
+typedef int bk_journal_found_fn(void *context, uint64_t number, struct bb_slice payload);
+
+/**
+ * bk_journal_open() - make or open the journal in @directory, and recover
+ * @size:    bytes of each file; files that are there keep theirs if they are larger
+ * @applied: the number of the last record that the store has
+ * @found:   given what comes after it, in order; must make it durable before anything is appended
+ *
+ * Return: 0, BB_ESYSTEM, BB_ENOMEM, or what @found returned; @err gets a sentence.
+ */
+int bk_journal_open(const char *directory,
+                    size_t size,
+                    uint64_t applied,
+                    bk_journal_found_fn *found,
+                    void *context,
+                    struct bk_journal **ret_journal,
+                    struct bb_buf *err);
+
+/** bk_journal_close() - NULL is fine. */
+void bk_journal_close(struct bk_journal *journal);
+
+/**
+ * bk_journal_append() - make @payload durable as the next record
+ * @applied:    what the store has by now
+ * @ret_number: its number
+ *
+ * Return: 0; BB_EAGAIN: there is no room until the store has more; BB_ETOOBIG: larger than a file; BB_ESYSTEM: whether it is
+ * durable is not known, and only opening the journal again can tell; BB_ENOMEM.
+ */
+int bk_journal_append(struct bk_journal *journal,
+                      struct bb_slice payload,
+                      uint64_t applied,
+                      uint64_t *ret_number);
+
+/** bk_journal_next() - the number of the next record. */
+uint64_t bk_journal_next(const struct bk_journal *journal);

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/backend/lmdb/numbers.h"
+
+#include "proto/base/error.h"
+#include "proto/base/map.h"
+
+#include <stdlib.h>
+
+struct server {
+    struct bk_event_id id; /* the server's number is the key */
+    uint64_t time;
+    struct bk_event_id judged_id; /* the same, if what is being judged is registered */
+    uint64_t judged_time;
+    uint64_t round;
+};
+
+struct channel {
+    uint32_t id; /* the key */
+    uint64_t last;
+    uint64_t judged_last;
+    uint64_t round;
+};
+
+struct bk_numbers {
+    struct bb_map servers;
+    struct bb_map channels;
+    uint64_t round; /* of judging */
+};
+
+static struct server *find_server(const struct bk_numbers *numbers, uint64_t server)
+{
+    return bb_map_find(&numbers->servers, bb_slice(&server, sizeof(server)));
+}
+
+static struct channel *find_channel(const struct bk_numbers *numbers, uint32_t id)
+{
+    return bb_map_find(&numbers->channels, bb_slice(&id, sizeof(id)));
+}
+
+static struct server *get_server(struct bk_numbers *numbers, uint64_t number)
+{
+    struct server *server = find_server(numbers, number);
+    if (server != NULL) {
+        return server;
+    }
+    server = calloc(1, sizeof(*server));
+    if (server == NULL) {
+        return NULL;
+    }
+    server->id.server = number;
+    if (bb_map_add(&numbers->servers, bb_slice(&server->id.server, sizeof(number)), server) < 0) {
+        free(server);
+        return NULL;
+    }
+    return server;
+}
+
+static struct channel *get_channel(struct bk_numbers *numbers, uint32_t id)
+{
+    struct channel *channel = find_channel(numbers, id);
+    if (channel != NULL) {
+        return channel;
+    }
+    channel = calloc(1, sizeof(*channel));
+    if (channel == NULL) {
+        return NULL;
+    }
+    channel->id = id;
+    if (bb_map_add(&numbers->channels, bb_slice(&channel->id, sizeof(id)), channel) < 0) {
+        free(channel);
+        return NULL;
+    }
+    return channel;
+}
+
+static int load_channel(void *context, const struct bk_log_channel *entry)
+{
+    struct channel *channel = get_channel(context, entry->id);
+    if (channel == NULL) {
+        return BB_ENOMEM;
+    }
+    channel->last = entry->last;
+    return 0;
+}
+
+static int load_last(void *context, const struct bk_event_id *id, uint64_t time)
+{
+    struct server *server = get_server(context, id->server);
+    if (server == NULL) {
+        return BB_ENOMEM;
+    }
+    server->id = *id;
+    server->time = time;
+    return 0;
+}
+
+int bk_numbers_load(struct bk_store *store, struct bk_numbers **ret_numbers)
+{
+    struct bk_numbers *numbers = calloc(1, sizeof(*numbers));
+    if (numbers == NULL) {
+        return BB_ENOMEM;
+    }
+    bb_map_init(&numbers->servers, 0, SIZE_MAX);
+    bb_map_init(&numbers->channels, 0, SIZE_MAX);
+    const struct bk_backend_loader loader = {.context = numbers, .channel = load_channel};
+    int r = bk_store_load(store, &loader, load_last, numbers);
+    if (r < 0) {
+        bk_numbers_free(numbers);
+        return r;
+    }
+    *ret_numbers = numbers;
+    return 0;
+}
+
+void bk_numbers_free(struct bk_numbers *numbers)
+{
+    size_t at = 0;
+    void *value = NULL;
+    if (numbers == NULL) {
+        return;
+    }
+    while ((value = bb_map_next(&numbers->servers, &at, NULL)) != NULL) {
+        free(value);
+    }
+    at = 0;
+    while ((value = bb_map_next(&numbers->channels, &at, NULL)) != NULL) {
+        free(value);
+    }
+    bb_map_fini(&numbers->servers);
+    bb_map_fini(&numbers->channels);
+    free(numbers);
+}
+
+/* The id of the last event of a block is what counts for the next one. */
+static bool is_above(const struct bb_block *head, const struct bk_event_id *id)
+{
+    return head->session > id->session || (head->session == id->session && head->instance > id->instance);
+}
+
+static int
+judge_block(const struct bk_log_block *block, const struct server *server, const struct channel *channel)
+{
+    if (!is_above(&block->head, &server->judged_id)) {
+        return BB_EEXISTS;
+    }
+    if (block->head.time < server->judged_time) {
+        return BB_ETIME;
+    }
+    return channel->judged_last != 0 && block->head.sequence != channel->judged_last + 1 ? BB_ESEQUENCE : 0;
+}
+
+int bk_numbers_judge(struct bk_numbers *numbers, struct bk_append *append)
+{
+    numbers->round++;
+    for (size_t i = 0; i < append->n_blocks; i++) {
+        struct bk_log_block *block = &append->blocks[i];
+        struct server *server = get_server(numbers, block->server);
+        struct channel *channel = get_channel(numbers, block->channel);
+        if (server == NULL || channel == NULL) {
+            return BB_ENOMEM;
+        }
+        if (server->round != numbers->round) {
+            server->round = numbers->round;
+            server->judged_id = server->id;
+            server->judged_time = server->time;
+        }
+        if (channel->round != numbers->round) {
+            channel->round = numbers->round;
+            channel->judged_last = channel->last;
+        }
+        block->error = judge_block(block, server, channel);
+        if (block->error == 0) {
+            server->judged_id.session = block->head.session;
+            server->judged_id.instance = block->head.instance + block->head.count - 1;
+            server->judged_time = block->head.time;
+            channel->judged_last = block->head.sequence + block->head.count - 1;
+        }
+    }
+    return 0;
+}
+
+static void take_block(const struct bk_log_block *block, struct server *server, struct channel *channel)
+{
+    server->id.session = block->head.session;
+    server->id.instance = block->head.instance + block->head.count - 1;
+    server->time = block->head.time;
+    channel->last = block->head.sequence + block->head.count - 1;
+}
+
+void bk_numbers_take(struct bk_numbers *numbers, const struct bk_append *append)
+{
+    for (size_t i = 0; i < append->n_channels; i++) {
+        struct channel *channel =
+            append->channels[i].removed ? find_channel(numbers, append->channels[i].id) : NULL;
+        if (channel != NULL) {
+            (void)bb_map_remove(&numbers->channels, bb_slice(&channel->id, sizeof(channel->id)));
+            free(channel);
+        }
+    }
+    for (size_t i = 0; i < append->n_blocks; i++) {
+        const struct bk_log_block *block = &append->blocks[i];
+        struct server *server = find_server(numbers, block->server);
+        struct channel *channel = get_channel(numbers, block->channel); /* it may have been removed above */
+        if (block->error == 0 && server != NULL && channel != NULL) {
+            take_block(block, server, channel);
+        }
+    }
+}
+
+void bk_numbers_last(const struct bk_numbers *numbers,
+                     uint64_t server,
+                     struct bk_event_id *ret_id,
+                     uint64_t *ret_time)
+{
+    const struct server *found = find_server(numbers, server);
+    *ret_id = found != NULL ? found->id : (struct bk_event_id){.server = server};
+    *ret_time = found != NULL ? found->time : 0;
+}

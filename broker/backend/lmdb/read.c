@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/backend/lmdb/read.h"
+
+#include "proto/base/error.h"
+
+#include <stdlib.h>
+
+/* --- groups --------------------------------------------------------------------------------------- */
+
+int bk_group_add(struct bb_buf *list, const struct bk_record *record)
+{
+    struct bb_slice rest = record->blocks;
+    struct bk_group_block block = {
+        .channel = record->channel, .server = record->server, .flags = record->flags};
+    int r = 0;
+    while ((r = bk_record_next_block(&rest, &block.head, &block.events, &block.wire)) > 0) {
+        bb_buf_append(list, &block, sizeof(block));
+    }
+    return r < 0 ? r : list->error;
+}
+
+static int compare_blocks(const void *a, const void *b)
+{
+    const struct bk_group_block *left = a;
+    const struct bk_group_block *right = b;
+    if (left->head.session != right->head.session) {
+        return left->head.session < right->head.session ? -1 : 1;
+    }
+    return left->head.instance < right->head.instance ? -1 : left->head.instance > right->head.instance;
+}
+
+void bk_group_sort(struct bb_buf *list)
+{
+    size_t n = list->len / sizeof(struct bk_group_block);
+    if (n > 1) {
+        qsort(list->data, n, sizeof(struct bk_group_block), compare_blocks);
+    }
+}
+
+/* --- reading on ----------------------------------------------------------------------------------- */
+
+/* A range while it is read. */
+struct lane {
+    struct bk_read_range *range;
+    uint64_t position; /* of the record that comes next, UINT64_MAX: none */
+    uint64_t last;     /* the newest sequence in the store */
+    bool wants_all;    /* whatever the path */
+};
+
+struct reading {
+    struct bk_store *store;
+    MDB_txn *txn;
+    struct bk_read *read;
+    struct bk_meter *meter;
+    struct lane *lanes;
+    struct bb_buf group;
+    struct bb_buf body;
+};
+
+/* Find the next record of a lane. */
+static int lane_next(struct reading *reading, struct lane *lane)
+{
+    struct bk_read_range *range = lane->range;
+    struct bk_place place;
+    uint64_t first = 0;
+    lane->position = UINT64_MAX;
+    if (range->at_end) {
+        return 0;
+    }
+    int r = bk_store_find(reading->store, reading->txn, range->channel, range->reached + 1, &first, &place);
+    if (r == BB_ENOTFOUND) { /* what is up to the newest sequence has been looked at or is gone */
+        range->reached = BB_MAX(range->reached, BB_MIN(lane->last, range->stop));
+        range->at_end = true;
+        return 0;
+    }
+    if (r == 0) {
+        lane->position = place.position;
+        if (first > range->stop) {
+            range->reached = BB_MAX(range->reached, range->stop);
+            range->at_end = true;
+            lane->position = UINT64_MAX;
+        }
+    }
+    return r;
+}
+
+/* Whether some pattern matches every path of the channel. */
+static bool wants_all(const struct bk_filter *filter, struct bb_slice name)
+{
+    size_t n = filter != NULL && filter->set != NULL ? bb_pattern_set_count(filter->set) : 0;
+    for (size_t i = 0; i < n; i++) {
+        struct bb_slice pattern = bb_pattern_set_get(filter->set, i);
+        bool all = pattern.len == 1 && pattern.data[0] == '*';
+        bool channel = name.len > 0 && pattern.len == name.len + 2 &&
+                       memcmp(pattern.data, name.data, name.len) == 0 &&
+                       memcmp(pattern.data + name.len, "/*", 2) == 0;
+        if (all || channel) {
+            return true;
+        }
+    }
+    return filter == NULL || filter->set == NULL;
+}
+
+static int lane_begin(struct reading *reading, struct lane *lane)
+{
+    struct bk_log_channel channel;
+    struct bk_read_range *range = lane->range;
+    range->reached = range->after;
+    range->events = range->bytes = range->expired = 0;
+    range->at_end = false;
+    int r = bk_store_channel(reading->store, reading->txn, range->channel, &channel);
+    if (r == BB_ENOTFOUND) { /* removed */
+        range->first = range->stop == BK_NO_LIMIT ? range->after + 1 : BB_MAX(range->stop, range->after) + 1;
+        range->reached = range->first - 1;
+        range->at_end = true;
+        lane->position = UINT64_MAX;
+        return 0;
+    }
+    if (r < 0) {
+        return r;
+    }
+    range->first = channel.first;
+    lane->wants_all = wants_all(reading->read->filter, channel.name);
+    lane->last = channel.last;
+    range->reached = BB_MAX(range->reached, BB_MIN(channel.first, channel.last + 1) - 1);
+    range->reached = range->after >= range->reached ? range->after : range->reached;
+    return lane_next(reading, lane);
+}
+
+static bool has_expired(const struct bb_event_view *event, uint64_t time, uint64_t now)
+{
+    struct bb_attributes attributes;
+    return event->has_ttl && bb_event_attributes(event->attributes, &attributes) == 0 && attributes.has_ttl &&
+           time / 1000 + attributes.ttl_ms < now / 1000;
+}
+
+static void write_run(struct bb_buf *body,
+                      const struct bb_block *block,
+                      uint64_t first,
+                      uint64_t count,
+                      struct bb_slice events)
+{
+    struct bb_block head = *block;
+    head.sequence += first;
+    head.instance += first;
+    head.count = count;
+    head.length = events.len;
+    uint8_t *to = bb_buf_reserve(body, BB_BLOCK_HEAD_MAX);
+    if (to != NULL) {
+        body->len += bb_block_write(to, &head);
+    }
+    bb_buf_append(body, events.data, events.len);
+}
+
+/* The events of a block that are wanted, as runs. */
+static int take_some(struct reading *reading, struct bk_read_range *range, const struct bk_group_block *block)
+{
+    struct bb_slice rest = block->events;
+    struct bb_slice run = {0};
+    uint64_t run_first = 0;
+    uint64_t run_count = 0;
+    struct bb_event_view event;
+    struct bb_slice path = {0};
+    bool matches = false;
+    for (uint64_t i = 0; i < block->head.count; i++) {
+        uint64_t sequence = block->head.sequence + i;
+        if (bb_event_read(&rest, &event) < 0) {
+            return BB_ECORRUPT;
+        }
+        if (i == 0 || !bb_slice_equal(event.path, path)) {
+            path = event.path;
+            matches = bk_filter_matches(reading->read->filter, path);
+        }
+        bool wanted = matches && sequence > range->after && sequence <= range->stop;
+        if (wanted && has_expired(&event, block->head.time, reading->read->now)) {
+            range->expired++;
+            wanted = false;
+        }
+        if (wanted) {
+            run_first = run_count == 0 ? i : run_first;
+            run = run_count == 0 ? event.raw : bb_slice(run.data, run.len + event.raw.len);
+            run_count++;
+            range->events++;
+            range->bytes += event.raw.len;
+            reading->read->n_events++;
+        } else if (run_count > 0) {
+            write_run(&reading->body, &block->head, run_first, run_count, run);
+            run_count = 0;
+        }
+    }
+    if (run_count > 0) {
+        write_run(&reading->body, &block->head, run_first, run_count, run);
+    }
+    return reading->body.error;
+}
+
+static int
+take_block(struct reading *reading, const struct lane *lane, const struct bk_group_block *block)
+{
+    struct bk_read_range *range = lane->range;
+    uint64_t last = block->head.sequence + block->head.count - 1;
+    if (last <= range->reached || range->at_end) {
+        return 0;
+    }
+    if (block->head.time > range->stop_time) {
+        range->reached = BB_MAX(range->reached, block->head.sequence - 1);
+        range->at_end = true;
+        return 0;
+    }
+    bool whole = block->head.sequence > range->after && last <= range->stop &&
+                 (block->flags & BK_LOG_TTL) == 0 && lane->wants_all;
+    int r = 0;
+    if (whole) {
+        bb_buf_append(&reading->body, block->wire.data, block->wire.len);
+        range->events += block->head.count;
+        range->bytes += block->head.length;
+        reading->read->n_events += block->head.count;
+        r = reading->body.error;
+    } else {
+        r = take_some(reading, range, block);
+    }
+    range->reached = BB_MIN(last, range->stop);
+    range->at_end = range->reached == range->stop;
+    return r;
+}
+
+static struct lane *lane_of(struct reading *reading, uint32_t channel)
+{
+    for (size_t i = 0; i < reading->read->n_ranges; i++) {
+        if (reading->lanes[i].range->channel == channel) {
+            return &reading->lanes[i];
+        }
+    }
+    return NULL;
+}
+
+/* The records at the lowest position of all lanes. Return: 1, 0 when there is none, or an error. */
+static int take_group(struct reading *reading)
+{
+    uint64_t position = UINT64_MAX;
+    size_t n = reading->read->n_ranges;
+    int r = 0;
+    for (size_t i = 0; i < n; i++) {
+        position = BB_MIN(position, reading->lanes[i].position);
+    }
+    if (position == UINT64_MAX) {
+        return 0;
+    }
+    bb_buf_reset(&reading->group);
+    for (size_t i = 0; i < n && r == 0; i++) {
+        struct bk_record record;
+        if (reading->lanes[i].position == position) {
+            r = bk_store_record(reading->store, reading->txn, position, reading->lanes[i].range->channel,
+                                &record);
+            r = r == 0 ? bk_group_add(&reading->group, &record) : r;
+        }
+    }
+    bk_group_sort(&reading->group);
+    const struct bk_group_block *blocks = (const struct bk_group_block *)(const void *)reading->group.data;
+    for (size_t i = 0; i < reading->group.len / sizeof(*blocks) && r == 0; i++) {
+        r = take_block(reading, lane_of(reading, blocks[i].channel), &blocks[i]);
+    }
+    for (size_t i = 0; i < n && r == 0; i++) {
+        if (reading->lanes[i].position == position) {
+            r = lane_next(reading, &reading->lanes[i]);
+        }
+    }
+    return r < 0 ? r : 1;
+}
+
+static int read_on(struct reading *reading)
+{
+    int r = 0;
+    for (size_t i = 0; i < reading->read->n_ranges && r == 0; i++) {
+        reading->lanes[i].range = &reading->read->ranges[i];
+        r = lane_begin(reading, &reading->lanes[i]);
+    }
+    size_t n_groups = 0;
+    while (r == 0 && reading->body.len < reading->read->max_bytes && n_groups++ < 256) {
+        r = take_group(reading);
+        if (r == 0) {
+            break;
+        }
+        r = r > 0 ? 0 : r;
+    }
+    if (r < 0 || reading->body.len == 0) {
+        return r;
+    }
+    reading->read->body = bk_bytes_new(reading->meter, reading->body.len);
+    if (reading->read->body == NULL) {
+        return BB_ENOMEM;
+    }
+    memcpy(reading->read->body->data, reading->body.data, reading->body.len);
+    reading->read->body->len = reading->body.len;
+    return 0;
+}
+
+int bk_lmdb_read(struct bk_store *store, struct bk_read *read, struct bk_meter *meter)
+{
+    struct reading reading = {.store = store, .read = read, .meter = meter};
+    read->n_events = 0;
+    read->body = NULL;
+    reading.lanes = calloc(BB_MAX(read->n_ranges, 1), sizeof(*reading.lanes));
+    if (reading.lanes == NULL) {
+        return BB_ENOMEM;
+    }
+    int r = bk_store_begin(store, &reading.txn);
+    if (r == 0) {
+        r = read_on(&reading);
+        bk_store_end(reading.txn);
+    }
+    bb_buf_fini(&reading.group);
+    bb_buf_fini(&reading.body);
+    free(reading.lanes);
+    return r;
+}
+
+/* --- finding places ------------------------------------------------------------------------------- */
+
+/* Whether an event of the block is at or behind what is looked for; its index. */
+static bool
+is_behind(const struct bk_locate *locate, uint64_t server, const struct bb_block *head, uint64_t *ret_index)
+{
+    *ret_index = 0;
+    if (locate->kind == BK_LOCATE_TIME) {
+        return head->time >= locate->time;
+    }
+    if (server != locate->id.server || head->session > locate->id.session) {
+        return server == locate->id.server;
+    }
+    uint64_t last = head->instance + head->count - 1;
+    if (head->session == locate->id.session && last > locate->id.instance) {
+        *ret_index = locate->id.instance >= head->instance ? locate->id.instance - head->instance + 1 : 0;
+        return true;
+    }
+    return false;
+}
+
+static bool
+record_is_behind(const struct bk_locate *locate, const struct bk_record *record, uint64_t *ret_sequence)
+{
+    struct bb_slice rest = record->blocks;
+    struct bb_block head;
+    uint64_t index = 0;
+    while (bk_record_next_block(&rest, &head, NULL, NULL) > 0) {
+        if (is_behind(locate, record->server, &head, &index)) {
+            *ret_sequence = head.sequence + index;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Times and ids rise with sequences, so the first record that has one behind is found by halving. */
+static int search(struct bk_store *store,
+                  MDB_txn *txn,
+                  const struct bk_locate *locate,
+                  const struct bk_log_channel *channel,
+                  uint64_t *ret_sequence)
+{
+    uint64_t low = channel->first;
+    uint64_t high = channel->last + 1; /* nothing before low is behind; high is, or is the end */
+    uint64_t found = 0;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        uint64_t first = 0;
+        uint64_t sequence = 0;
+        struct bk_place place;
+        struct bk_record record;
+        int r = bk_store_find(store, txn, channel->id, middle, &first, &place);
+        if (r == BB_ENOTFOUND) {
+            high = middle;
+            continue;
+        }
+        r = r == 0 ? bk_store_record(store, txn, place.position, channel->id, &record) : r;
+        if (r < 0) {
+            return r;
+        }
+        if (record_is_behind(locate, &record, &sequence)) {
+            found = sequence;
+            high = BB_MIN(middle, first);
+        } else {
+            low = place.last + 1;
+        }
+    }
+    *ret_sequence = found;
+    return 0;
+}
+
+/* The newest event that matches, in the newest record that has one. */
+static int search_last(struct bk_store *store,
+                       MDB_txn *txn,
+                       const struct bk_locate *locate,
+                       const struct bk_log_channel *channel,
+                       uint64_t *ret_sequence)
+{
+    uint64_t at = channel->last;
+    while (at >= channel->first && *ret_sequence == 0 && at > 0) {
+        uint64_t first = 0;
+        struct bk_place place;
+        struct bk_record record;
+        struct bb_block head;
+        struct bb_slice events;
+        int r = bk_store_find(store, txn, channel->id, at, &first, &place);
+        if (r == BB_ENOTFOUND) {
+            at--;
+            continue;
+        }
+        r = r == 0 ? bk_store_record(store, txn, place.position, channel->id, &record) : r;
+        if (r < 0) {
+            return r;
+        }
+        struct bb_slice rest = record.blocks;
+        while (bk_record_next_block(&rest, &head, &events, NULL) > 0) {
+            struct bb_event_view event;
+            for (uint64_t i = 0; i < head.count && bb_event_read(&events, &event) == 0; i++) {
+                if (bk_filter_matches(locate->filter, event.path)) {
+                    *ret_sequence = head.sequence + i;
+                }
+            }
+        }
+        at = first - 1;
+    }
+    return 0;
+}
+
+static int
+locate_in(struct bk_store *store, MDB_txn *txn, struct bk_locate *locate, struct bk_locate_place *place)
+{
+    struct bk_log_channel channel;
+    struct bk_latest latest;
+    place->sequence = place->last = 0;
+    int r = bk_store_channel(store, txn, place->channel, &channel);
+    if (r < 0) {
+        return r == BB_ENOTFOUND ? 0 : r;
+    }
+    place->last = channel.last;
+    if (locate->kind == BK_LOCATE_PATH) {
+        r = bk_store_latest(store, txn, place->channel, locate->path, &latest);
+        place->sequence = r == 0 ? latest.sequence : 0;
+        return r == BB_ENOTFOUND ? 0 : r;
+    }
+    return locate->kind == BK_LOCATE_LAST ? search_last(store, txn, locate, &channel, &place->sequence)
+                                          : search(store, txn, locate, &channel, &place->sequence);
+}
+
+int bk_lmdb_locate(struct bk_store *store, struct bk_locate *locate)
+{
+    MDB_txn *txn = NULL;
+    int r = bk_store_begin(store, &txn);
+    for (size_t i = 0; i < locate->n_places && r == 0; i++) {
+        r = locate_in(store, txn, locate, &locate->places[i]);
+    }
+    bk_store_end(txn);
+    return r;
+}

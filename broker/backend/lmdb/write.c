@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/backend/lmdb/write.h"
+
+#include "proto/base/error.h"
+
+#include "broker/backend/lmdb/keys.h"
+
+#include <stdlib.h>
+
+/* Paths remembered at most before they are put into their table. */
+#define PATHS_MAX    ((size_t)16384)
+#define CHANNELS_MAX ((size_t)1 << 20)
+
+/* Keys are the broker's own numbers and paths of limited number: no secret is needed against collisions. */
+#define SEED UINT64_C(0x6275736261723031)
+
+/* removed u8, retention 5 u64, first, last, events, bytes u64, length of name u32: then name and settings */
+#define CHANNEL_VALUE_HEAD (1 + 5 * 8 + 4 * 8 + 4)
+
+int bk_get(MDB_txn *txn, MDB_dbi dbi, struct bb_slice key, struct bb_slice *ret_value)
+{
+    MDB_val k = bk_val(key);
+    MDB_val v;
+    int rc = mdb_get(txn, dbi, &k, &v);
+    if (rc == 0) {
+        *ret_value = bk_slice(v);
+    }
+    return bk_store_error(rc);
+}
+
+int bk_put(struct bk_write *write,
+           MDB_dbi dbi,
+           struct bb_slice key,
+           struct bb_slice value,
+           unsigned int flags)
+{
+    MDB_val k = bk_val(key);
+    MDB_val v = bk_val(value);
+    write->changed = true;
+    return bk_store_error(mdb_put(write->txn, dbi, &k, &v, flags));
+}
+
+int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key)
+{
+    MDB_val k = bk_val(key);
+    int rc = mdb_del(write->txn, dbi, &k, NULL);
+    write->changed = write->changed || rc == 0;
+    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+}
+
+int bk_write_place(struct bk_write *write, uint32_t channel, uint64_t first, const struct bk_place *place)
+{
+    uint8_t key[BK_KEY_SEQUENCE];
+    uint8_t value[BK_PLACE_LEN];
+    bk_key_sequence(key, channel, first);
+    bk_put_u64(bk_put_u32(bk_put_u64(bk_put_u64(value, place->position), place->last), place->count),
+               place->bytes);
+    return bk_put(write, write->store->tables.by_sequence, bb_slice(key, sizeof(key)),
+                  bb_slice(value, sizeof(value)), 0);
+}
+
+int bk_write_by_path(struct bk_write *write, uint64_t path_id, uint64_t first, uint64_t position, uint64_t n)
+{
+    uint8_t key[BK_KEY_BY_PATH];
+    uint8_t value[BK_BY_PATH_LEN];
+    bk_key_pair(key, path_id, first);
+    bk_put_u32(bk_put_u64(value, position), (uint32_t)n);
+    return bk_put(write, write->store->tables.by_path, bb_slice(key, sizeof(key)),
+                  bb_slice(value, sizeof(value)), 0);
+}
+
+int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_number)
+{
+    struct bb_slice value;
+    *ret_number = 0;
+    int error = bk_get(txn, meta, bb_slice_str(name), &value);
+    if (error == BB_ENOTFOUND) {
+        return 0;
+    }
+    if (error == 0 && value.len != sizeof(uint64_t)) {
+        error = BB_ECORRUPT;
+    }
+    if (error == 0) {
+        *ret_number = bk_get_u64(value.data);
+    }
+    return error;
+}
+
+int bk_meta_put(struct bk_write *write, const char *name, uint64_t number)
+{
+    uint8_t value[8];
+    bk_put_u64(value, number);
+    return bk_put(write, write->store->tables.meta, bb_slice_str(name), bb_slice(value, sizeof(value)), 0);
+}
+
+/* --- channels ------------------------------------------------------------------------------------- */
+
+int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel)
+{
+    if (key.len != BK_KEY_CHANNEL || value.len < CHANNEL_VALUE_HEAD) {
+        return BB_ECORRUPT;
+    }
+    const uint8_t *at = value.data + 1;
+    uint32_t name_len = bk_get_u32(at + (size_t)9 * 8);
+    if (name_len > value.len - CHANNEL_VALUE_HEAD) {
+        return BB_ECORRUPT;
+    }
+    const uint8_t *text = value.data + CHANNEL_VALUE_HEAD;
+    *ret_channel = (struct bk_log_channel){
+        .id = bk_get_u32(key.data),
+        .removed = value.data[0] != 0,
+        .retention = {bk_get_u64(at), bk_get_u64(at + 8), bk_get_u64(at + 16), bk_get_u64(at + 24),
+                      bk_get_u64(at + 32)},
+        .first = bk_get_u64(at + 40),
+        .last = bk_get_u64(at + 48),
+        .events = bk_get_u64(at + 56),
+        .bytes = bk_get_u64(at + 64),
+        .name = {text, name_len},
+        .settings = {text + name_len, value.len - CHANNEL_VALUE_HEAD - name_len},
+    };
+    return 0;
+}
+
+static int channel_put(struct bk_write *write, const struct bk_write_channel *channel)
+{
+    const struct bk_log_channel *info = &channel->info;
+    const struct bk_retention *retention = &info->retention;
+    uint8_t head[CHANNEL_VALUE_HEAD] = {info->removed};
+    uint8_t *to = head + 1;
+    to = bk_put_u64(to, retention->max_age_us);
+    to = bk_put_u64(to, retention->max_bytes);
+    to = bk_put_u64(to, retention->max_events);
+    to = bk_put_u64(to, retention->max_per_path);
+    to = bk_put_u64(to, retention->min_events);
+    to = bk_put_u64(to, info->first);
+    to = bk_put_u64(to, info->last);
+    to = bk_put_u64(to, info->events);
+    to = bk_put_u64(to, info->bytes);
+    bk_put_u32(to, (uint32_t)info->name.len);
+    bb_buf_reset(&write->scratch);
+    bb_buf_append(&write->scratch, head, sizeof(head));
+    bb_buf_append(&write->scratch, info->name.data, info->name.len);
+    bb_buf_append(&write->scratch, info->settings.data, info->settings.len);
+    return write->scratch.error != 0
+               ? write->scratch.error
+               : bk_put(write, write->store->tables.channels, bb_slice(channel->key, sizeof(channel->key)),
+                        bb_buf_slice(&write->scratch), 0);
+}
+
+/* Read the channel into memory of its own: the map's moves as the transaction writes. */
+static int channel_read(struct bk_write *write, struct bk_write_channel *channel)
+{
+    struct bb_slice key = bb_slice(channel->key, sizeof(channel->key));
+    struct bb_slice value;
+    int error = bk_get(write->txn, write->store->tables.channels, key, &value);
+    if (error == BB_ENOTFOUND) {
+        return 0;
+    }
+    if (error == 0) {
+        bb_buf_append(&channel->text, value.data, value.len);
+        error = channel->text.error != 0
+                    ? channel->text.error
+                    : bk_channel_decode(key, bb_buf_slice(&channel->text), &channel->info);
+    }
+    channel->exists = error == 0;
+    channel->first_before = channel->info.first;
+    return error;
+}
+
+static void channel_free(struct bk_write_channel *channel)
+{
+    bb_buf_fini(&channel->text);
+    free(channel);
+}
+
+int bk_write_channel(struct bk_write *write, uint32_t id, struct bk_write_channel **ret_channel)
+{
+    uint8_t key[BK_KEY_CHANNEL];
+    bk_put_u32(key, id);
+    *ret_channel = bb_map_find(&write->channels, bb_slice(key, sizeof(key)));
+    if (*ret_channel != NULL) {
+        return 0;
+    }
+    struct bk_write_channel *channel = calloc(1, sizeof(*channel));
+    if (channel == NULL) {
+        return BB_ENOMEM;
+    }
+    memcpy(channel->key, key, sizeof(key));
+    channel->info.id = id;
+    int error = channel_read(write, channel);
+    if (error == 0) {
+        error = bb_map_add(&write->channels, bb_slice(channel->key, sizeof(channel->key)), channel);
+    }
+    if (error != 0) {
+        channel_free(channel);
+        return error;
+    }
+    *ret_channel = channel;
+    return 0;
+}
+
+/* --- paths ---------------------------------------------------------------------------------------- */
+
+static struct bk_write_path *path_new(struct bk_write_channel *channel, struct bb_slice key)
+{
+    struct bk_write_path *path = calloc(1, sizeof(*path) + key.len);
+    if (path != NULL) {
+        path->channel = channel;
+        path->key_len = (uint8_t)key.len;
+        memcpy(path->key, key.data, key.len);
+    }
+    return path;
+}
+
+static struct bb_slice path_key(const struct bk_write_path *path)
+{
+    return bb_slice(path->key, path->key_len);
+}
+
+static int path_read(struct bk_write *write, struct bk_write_path *path, bool make)
+{
+    struct bb_slice value;
+    int error = bk_get(write->txn, write->store->tables.paths, path_key(path), &value);
+    if (error == 0) {
+        error = bk_latest_decode(path_key(path), value, &path->latest);
+        path->latest.event = bb_slice(NULL, 0);
+    } else if (error == BB_ENOTFOUND && make) {
+        path->latest.path_id = ++write->next_path;
+        error = 0;
+    }
+    return error;
+}
+
+int bk_write_path(struct bk_write *write,
+                  struct bk_write_channel *channel,
+                  struct bb_slice path,
+                  bool make,
+                  struct bk_write_path **ret_path)
+{
+    uint8_t key[BK_KEY_PATH_MAX];
+    if (path.len > sizeof(key) - BK_KEY_CHANNEL) {
+        return BB_ECORRUPT;
+    }
+    bk_put_u32(key, channel->info.id);
+    memcpy(key + BK_KEY_CHANNEL, path.data, path.len);
+    struct bb_slice all = bb_slice(key, BK_KEY_CHANNEL + path.len);
+    *ret_path = bb_map_find(&write->paths, all);
+    if (*ret_path != NULL) {
+        return 0;
+    }
+    struct bk_write_path *made = path_new(channel, all);
+    if (made == NULL) {
+        return BB_ENOMEM;
+    }
+    int error = path_read(write, made, make);
+    if (error == 0) {
+        error = bb_map_add(&write->paths, path_key(made), made);
+    }
+    if (error != 0) {
+        free(made);
+        return error;
+    }
+    *ret_path = made;
+    return 0;
+}
+
+int bk_write_here(struct bk_write *write, struct bk_write_path *path)
+{
+    if (write->n_here == write->here_cap) {
+        size_t cap = write->here_cap == 0 ? 256 : 2 * write->here_cap;
+        struct bk_write_path **here = realloc(write->here, cap * sizeof(*here));
+        if (here == NULL) {
+            return BB_ENOMEM;
+        }
+        write->here = here;
+        write->here_cap = cap;
+    }
+    write->here[write->n_here++] = path;
+    return 0;
+}
+
+/* Only a counter has changed: the latest event is taken from the table. */
+static int path_fill(struct bk_write *write, struct bk_write_path *path, struct bk_latest *ret_latest)
+{
+    struct bb_slice value;
+    *ret_latest = path->latest;
+    if (path->fresh) {
+        return 0;
+    }
+    int error = bk_get(write->txn, write->store->tables.paths, path_key(path), &value);
+    if (error == 0) {
+        error = bk_latest_decode(path_key(path), value, ret_latest);
+        ret_latest->kept = path->latest.kept;
+    }
+    return error;
+}
+
+static int path_put(struct bk_write *write, struct bk_write_path *path)
+{
+    struct bk_latest latest;
+    int error = path_fill(write, path, &latest);
+    if (error != 0) {
+        return error;
+    }
+    bb_buf_reset(&write->scratch);
+    bk_latest_encode(&write->scratch, path_key(path), &latest);
+    error = write->scratch.error;
+    if (error == 0) {
+        error = bk_put(write, write->store->tables.paths, path_key(path), bb_buf_slice(&write->scratch), 0);
+    }
+    if (error == 0 && latest.kept > path->channel->info.retention.max_per_path) {
+        error = bk_put(write, write->store->tables.surplus, path_key(path), bb_slice("", 0), 0);
+    }
+    return error;
+}
+
+static void paths_free(struct bk_write *write)
+{
+    size_t at = 0;
+    struct bk_write_path *path = NULL;
+    while ((path = bb_map_next(&write->paths, &at, NULL)) != NULL) {
+        free(path);
+    }
+    bb_map_fini(&write->paths);
+}
+
+int bk_write_paths(struct bk_write *write)
+{
+    int error = 0;
+    size_t at = 0;
+    struct bk_write_path *path = NULL;
+    while (error == 0 && (path = bb_map_next(&write->paths, &at, NULL)) != NULL) {
+        error = path->dirty ? path_put(write, path) : 0;
+    }
+    paths_free(write);
+    write->n_here = 0;
+    return error;
+}
+
+int bk_write_paths_if_many(struct bk_write *write)
+{
+    return bb_map_count(&write->paths) > PATHS_MAX ? bk_write_paths(write) : 0;
+}
+
+/* --- the transaction ------------------------------------------------------------------------------ */
+
+static void write_free(struct bk_write *write)
+{
+    size_t at = 0;
+    struct bk_write_channel *channel = NULL;
+    while ((channel = bb_map_next(&write->channels, &at, NULL)) != NULL) {
+        channel_free(channel);
+    }
+    bb_map_fini(&write->channels);
+    paths_free(write);
+    free(write->here);
+    bb_buf_fini(&write->scratch);
+}
+
+int bk_write_begin(struct bk_write *write, struct bk_store *store)
+{
+    *write = (struct bk_write){.store = store};
+    int error = bk_store_error(mdb_txn_begin(store->env, NULL, 0, &write->txn));
+    if (error != 0) {
+        return error;
+    }
+    bb_map_init(&write->channels, SEED, CHANNELS_MAX);
+    bb_map_init(&write->paths, SEED, SIZE_MAX / 4);
+    error = bk_meta_get(write->txn, store->tables.meta, "path", &write->next_path);
+    write->path_before = write->next_path;
+    if (error != 0) {
+        mdb_txn_abort(write->txn);
+    }
+    return error;
+}
+
+static int write_channels(struct bk_write *write)
+{
+    int error = 0;
+    size_t at = 0;
+    struct bk_write_channel *channel = NULL;
+    while (error == 0 && (channel = bb_map_next(&write->channels, &at, NULL)) != NULL) {
+        error = channel->dirty && channel->exists ? channel_put(write, channel) : 0;
+    }
+    return error;
+}
+
+int bk_write_finish(struct bk_write *write, int error)
+{
+    if (error == 0) {
+        error = bk_write_paths(write);
+    }
+    if (error == 0) {
+        error = write_channels(write);
+    }
+    if (error == 0 && write->next_path != write->path_before) {
+        error = bk_meta_put(write, "path", write->next_path);
+    }
+    if (error == 0 && write->changed) {
+        error = bk_store_error(mdb_txn_commit(write->txn));
+    } else {
+        mdb_txn_abort(write->txn);
+    }
+    write_free(write);
+    return error;
+}

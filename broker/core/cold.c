@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading the log for subscriptions. A position is cold while what follows it is in the log and not in the ring. One piece at a
+ * time is asked of the backend, with the paths already chosen there, and goes out as it comes; when the ring has what follows, the
+ * position is warm again and the cursor goes back to where it follows. Nothing comes twice, since whatever is taken from the
+ * ring is held against the position first.
+ */
+#include "broker/core/state.h"
+
+#include <stdlib.h>
+
+/* A piece of the log under way to a subscription. */
+struct bk_sub_read {
+    struct bk_read read;
+    struct bk_core *core;
+    struct bk_sub *sub; /* NULL: it has ended */
+    bool is_done;
+    struct bk_read_range ranges[];
+};
+
+static void read_free(struct bk_sub_read *reading)
+{
+    bk_filter_unref(reading->read.filter);
+    bk_bytes_unref(reading->read.body);
+    free(reading);
+}
+
+static void on_read(void *context, struct bk_request *request)
+{
+    struct bk_sub_read *reading = context;
+    (void)request;
+    reading->is_done = true;
+    if (reading->sub == NULL) {
+        read_free(reading);
+    } else {
+        bk_sub_set_ready(reading->core, reading->sub);
+    }
+}
+
+static int start_read(struct bk_core *core, struct bk_sub *sub)
+{
+    struct bk_sub_read *reading = calloc(1, sizeof(*reading) + sub->n_cold * sizeof(reading->ranges[0]));
+    if (reading == NULL) {
+        return BB_ENOMEM;
+    }
+    reading->core = core;
+    reading->sub = sub;
+    reading->read = (struct bk_read){
+        .request = {.kind = BK_REQUEST_READ, .done = on_read, .context = reading},
+        .filter = bk_filter_ref(sub->filter),
+        .ranges = reading->ranges,
+        .max_bytes = BK_ROUND_BYTES,
+        .now = core->wall,
+        .hint = sub->read_hint,
+    };
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        const struct bk_position *position = &sub->positions[i];
+        if (position->cold) {
+            reading->ranges[reading->read.n_ranges++] = (struct bk_read_range){
+                .channel = position->channel->id,
+                .after = position->covered,
+                .stop = BB_MIN(position->stop, position->channel->last),
+                .stop_time = sub->until_time,
+                .reached = position->covered,
+            };
+        }
+    }
+    sub->read = reading;
+    bk_count(core, BK_COUNTER_log_reads, 1);
+    core->stage.backend->ops->submit(core->stage.backend, &reading->read.request);
+    return 0;
+}
+
+/* --- going cold and getting warm ------------------------------------------------------------------- */
+
+void bk_sub_set_cold(struct bk_core *core, struct bk_sub *sub, struct bk_position *position)
+{
+    if (!position->cold) {
+        position->cold = true;
+        sub->n_cold++;
+        sub->read_hint = 0;
+        bk_count(core, BK_COUNTER_cold_begins, 1);
+    }
+}
+
+/* The position in the ring from where it has what follows @sequence of @channel. */
+static uint64_t
+ring_pos_after(const struct bk_core *core, const struct bk_channel *channel, uint64_t sequence)
+{
+    uint64_t pos = bk_ring_end(&core->ring);
+    uint64_t found = pos;
+    const struct bk_block *block = NULL;
+    while (pos > channel->first_pos && (block = bk_ring_before(&core->ring, &pos)) != NULL) {
+        if (block->channel == channel) {
+            if (block->sequence + block->count - 1 <= sequence) {
+                break;
+            }
+            found = block->pos;
+        }
+    }
+    return found;
+}
+
+static bool ring_has_rest(const struct bk_position *position)
+{
+    const struct bk_channel *channel = position->channel;
+    return position->covered + 1 >= channel->first || position->covered >= channel->last;
+}
+
+/* Back to the ring with all positions that it can serve now. Return: 0 or BB_ENOMEM. */
+static int warm_up(struct bk_core *core, struct bk_sub *sub)
+{
+    size_t n_cold = sub->n_cold;
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        struct bk_position *position = &sub->positions[i];
+        if (position->cold && ring_has_rest(position)) {
+            position->cold = false;
+            sub->n_cold--;
+            sub->cursor = BB_MIN(sub->cursor, ring_pos_after(core, position->channel, position->covered));
+            bk_count(core, BK_COUNTER_cold_ends, 1);
+        }
+    }
+    if (sub->n_cold == n_cold) {
+        return 0;
+    }
+    sub->read_hint = 0;
+    sub->lag_bytes = 0;
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        sub->positions[i].pending = 0;
+    }
+    return bk_count_waiting(core, sub);
+}
+
+/* --- sending ------------------------------------------------------------------------------------------ */
+
+static struct bk_position *
+range_position(const struct bk_core *core, struct bk_sub *sub, const struct bk_read_range *range)
+{
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        if (sub->positions[i].channel->id == range->channel) {
+            return &sub->positions[i];
+        }
+    }
+    (void)core;
+    return NULL;
+}
+
+/* What the log did not have any more, and what has expired there. */
+static void add_gaps(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
+{
+    for (size_t i = 0; i < read->n_ranges; i++) {
+        const struct bk_read_range *range = &read->ranges[i];
+        struct bk_position *position = range_position(core, sub, range);
+        if (position == NULL || !position->cold) {
+            continue;
+        }
+        uint64_t first = BB_MIN(range->first, position->channel->last + 1);
+        if (first > position->covered + 1) {
+            bk_gap_add(core, sub,
+                       &(struct bk_gap){.channel = position->channel,
+                                        .from = position->covered + 1,
+                                        .to = first - 1,
+                                        .count = BK_GAP_NO_NUMBER,
+                                        .reason = BK_COUNTER_gap_trimmed});
+            position->covered = first - 1;
+        }
+        if (range->expired > 0 && range->reached > position->covered) {
+            bk_gap_add(core, sub,
+                       &(struct bk_gap){.channel = position->channel,
+                                        .from = position->covered + 1,
+                                        .to = range->reached,
+                                        .count = range->expired,
+                                        .reason = BK_COUNTER_gap_expired});
+            position->covered = range->reached;
+        }
+    }
+}
+
+static void write_ranges(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < read->n_ranges; i++) {
+        n += read->ranges[i].events > 0;
+    }
+    bb_mp_write_array(&core->scratch, n);
+    for (size_t i = 0; i < read->n_ranges; i++) {
+        const struct bk_read_range *range = &read->ranges[i];
+        const struct bk_position *position = range_position(core, sub, range);
+        if (range->events > 0 && position != NULL) {
+            bb_mp_write_array(&core->scratch, 3);
+            bb_mp_write_str(&core->scratch, position->channel->name);
+            bb_mp_write_uint(&core->scratch, position->covered);
+            bb_mp_write_uint(&core->scratch, BB_MAX(range->reached, position->covered));
+        }
+    }
+}
+
+static int send_body(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
+{
+    bb_buf_reset(&core->scratch);
+    bb_mp_write_array(&core->scratch, core->n_gaps > 0 ? 4 : 3);
+    bb_mp_write_uint(&core->scratch, BB_MSG_DELIVER);
+    bb_mp_write_uint(&core->scratch, sub->id);
+    write_ranges(core, sub, read);
+    (void)bk_gaps_take(core, &core->scratch);
+    if (core->scratch.error != 0) {
+        return BB_ENOMEM;
+    }
+    struct bk_part parts[2] = {
+        {NULL, core->scratch.data, core->scratch.len},
+        {read->body, read->body->data, read->body->len},
+    };
+    return bk_client_send(core, sub->client, parts, BB_COUNT(parts));
+}
+
+static void move_positions(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
+{
+    for (size_t i = 0; i < read->n_ranges; i++) {
+        const struct bk_read_range *range = &read->ranges[i];
+        struct bk_position *position = range_position(core, sub, range);
+        if (position != NULL && position->cold) {
+            position->covered = BB_MAX(position->covered, range->reached);
+            position->channel->n_delivered += range->events;
+        }
+    }
+    if (read->body != NULL) {
+        sub->sent_bytes += read->body->len;
+        bk_count(core, BK_COUNTER_bytes_out, read->body->len);
+    }
+    sub->sent_events += read->n_events;
+    sub->client->events_out += read->n_events;
+    bk_count(core, BK_COUNTER_events_out, read->n_events);
+}
+
+static int send_read(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
+{
+    int r = 0;
+    add_gaps(core, sub, read);
+    bool has_gaps = core->n_gaps > 0;
+    if (read->n_events > 0) {
+        r = send_body(core, sub, read);
+    } else {
+        bk_gaps_send(core, sub);
+    }
+    if (r == BB_EAGAIN && has_gaps) {
+        return BB_EOVERFLOW; /* its positions have moved: it must come again */
+    }
+    if (r == 0) {
+        move_positions(core, sub, read);
+    }
+    return r;
+}
+
+bool bk_cold_is_waiting(const struct bk_core *core, const struct bk_sub *sub)
+{
+    return sub->n_cold > 0 && sub->read != NULL && !sub->read->is_done && sub->cursor >= core->fanned_pos;
+}
+
+int bk_cold_step(struct bk_core *core, struct bk_sub *sub)
+{
+    struct bk_sub_read *reading = sub->read;
+    int r = 0;
+    if (reading != NULL && !reading->is_done) {
+        return 0;
+    }
+    if (reading != NULL) {
+        r = reading->read.request.error;
+        if (r == 0) {
+            r = send_read(core, sub, &reading->read);
+        }
+        if (r == BB_EAGAIN || r == BB_ECLOSED) {
+            return 0; /* tried again, or gone already */
+        }
+        sub->read_hint = reading->read.hint;
+        sub->read = NULL;
+        read_free(reading);
+    }
+    if (r == 0) {
+        r = warm_up(core, sub);
+    }
+    if (r == 0 && sub->n_cold > 0 && bk_sub_has_credit(sub) && !sub->client->doomed) {
+        r = start_read(core, sub);
+    }
+    return r;
+}
+
+void bk_cold_end(struct bk_sub *sub)
+{
+    struct bk_sub_read *reading = sub->read;
+    if (reading != NULL && reading->is_done) {
+        read_free(reading);
+    } else if (reading != NULL) {
+        reading->sub = NULL;
+    }
+    sub->read = NULL;
+}
