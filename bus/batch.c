@@ -38,11 +38,11 @@ static struct bb_batch *take_idle(struct bb_pool *pool)
     return batch;
 }
 
-struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap)
+struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap, struct bb_slice options)
 {
-    struct bb_batch *batch = cap == pool->usual ? take_idle(pool) : NULL;
+    struct bb_batch *batch = cap == pool->usual && options.len == 0 ? take_idle(pool) : NULL;
     if (batch == NULL) {
-        batch = malloc(sizeof(*batch) + BB_BATCH_HEAD_MAX + cap);
+        batch = malloc(sizeof(*batch) + BB_BATCH_HEAD_MAX + options.len + cap);
     }
     if (batch == NULL) {
         return NULL;
@@ -58,6 +58,10 @@ struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap)
     batch->cap = cap;
     batch->len = 0;
     batch->start = BB_BATCH_HEAD_MAX;
+    batch->options_len = options.len;
+    if (options.len > 0) {
+        memcpy(batch->bytes + BB_BATCH_HEAD_MAX, options.data, options.len);
+    }
     return batch;
 }
 
@@ -73,7 +77,7 @@ void bb_batch_unref(struct bb_batch *batch)
     }
     struct bb_pool *pool = batch->pool;
     (void)pthread_mutex_lock(&pool->lock);
-    if (batch->cap == pool->usual && pool->n_idle < IDLE_MAX) {
+    if (batch->cap == pool->usual && batch->options_len == 0 && pool->n_idle < IDLE_MAX) {
         batch->next = pool->idle;
         pool->idle = batch;
         pool->n_idle++;
@@ -86,7 +90,7 @@ void bb_batch_unref(struct bb_batch *batch)
 void bb_batch_number(struct bb_batch *batch, uint64_t number)
 {
     uint8_t head[BB_BATCH_HEAD_MAX];
-    uint8_t *p = bb_mp_put_array_head(head, 3);
+    uint8_t *p = bb_mp_put_array_head(head, batch->options_len > 0 ? 4 : 3);
     p = bb_mp_put_uint(p, BB_MSG_PUBLISH);
     p = bb_mp_put_uint(p, number);
     p = bb_mp_put_uint(p, batch->level);

@@ -207,6 +207,11 @@ static void clear_events(struct bb_bus *bus)
     }
 }
 
+static uint64_t next_deadline(const struct bb_bus *bus)
+{
+    return BB_MIN(bb_conn_deadline(&bus->conn), bus->save_at);
+}
+
 static void step_locked(struct bb_bus *bus)
 {
     bus->is_stepping = true;
@@ -220,7 +225,8 @@ static void step_locked(struct bb_bus *bus)
     if (has_more) {
         bb_bus_wake(bus);
     }
-    set_timer(bus, bb_conn_deadline(&bus->conn));
+    bb_cursors_tick(bus);
+    set_timer(bus, next_deadline(bus));
     bus->is_stepping = false;
     bb_bus_changed(bus);
 }
@@ -263,7 +269,7 @@ int bb_bus_fd(bb_bus *bus)
 int bb_bus_timeout(bb_bus *bus)
 {
     (void)pthread_mutex_lock(&bus->lock);
-    int timeout = bus->is_woken ? 0 : timeout_until(bb_conn_deadline(&bus->conn), bb_now_ms());
+    int timeout = bus->is_woken ? 0 : timeout_until(next_deadline(bus), bb_now_ms());
     (void)pthread_mutex_unlock(&bus->lock);
     return timeout;
 }

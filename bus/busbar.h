@@ -258,7 +258,7 @@ struct bb_id {
 struct bb_ack {
     uint64_t ticket;     /* from bb_publish_event() */
     int error;           /* 0: taken; else why it was refused, and what follows means nothing */
-    enum bb_level level; /* reached */
+    enum bb_level level; /* reached; BB_LEVEL_SYNCED: it is on disk and outlives the broker */
     /* Live subscriptions that matched, at least; BB_UNKNOWN below BB_LEVEL_ROUTED and if repeated. */
     uint64_t matches;
     uint64_t sequence; /* in its channel; BB_UNKNOWN if repeated */
@@ -267,6 +267,13 @@ struct bb_ack {
 
 /** bb_ack_fn - told what became of an event; on the I/O thread; @ack is valid during the call. */
 typedef void bb_ack_fn(bb_bus *bus, const struct bb_ack *ack, void *arg);
+
+/* What must hold for an event to be taken: compare and append. */
+enum bb_expect {
+    BB_EXPECT_NONE,
+    BB_EXPECT_CHANNEL, /* the newest sequence of the event's channel is expect_sequence; 0: it has no events */
+    BB_EXPECT_PATH,    /* the newest sequence of the event's path is expect_sequence; 0: there is none */
+};
 
 /* An event to be published, with everything that can be said of it. All is borrowed during the call. */
 struct bb_draft {
@@ -282,15 +289,24 @@ struct bb_draft {
     const struct bb_header *headers; /* up to 64 */
     size_t n_headers;
     const char *payload_type; /* up to 128 bytes; NULL for none */
-    enum bb_level level; /* BB_LEVEL_NONE or _ACCEPTED: the batch was taken; _ROUTED: `matches` is known */
-    bb_ack_fn *on_ack;   /* called exactly once if the call returns 0; NULL for none */
-    void *arg;           /* of on_ack */
+    /*
+     * BB_LEVEL_NONE: what the channel is set to, on disk for a channel that is kept in a log and not lazy;
+     * _ACCEPTED: in the broker's memory; _ROUTED: `matches` is known; _SYNCED: on disk, which a channel that
+     * has no log refuses with BB_EUNSUPPORTED. The acknowledgement says what was reached.
+     */
+    enum bb_level level;
+    bb_ack_fn *on_ack; /* called exactly once if the call returns 0; NULL for none */
+    void *arg;         /* of on_ack */
+    uint64_t ttl_ms;   /* time to live: it is not given to anyone afterwards; 0 for no limit */
+    /* Other than _NONE: the event is a batch of its own, and refused with BB_ECONFLICT if it does not hold. */
+    enum bb_expect expect;
+    uint64_t expect_sequence;
 };
 
 #define BB_DRAFT_INIT                                                                                      \
     {                                                                                                      \
         sizeof(struct bb_draft), "", BB_PAYLOAD_NIL, NULL, 0, {BB_ID_NONE, 0, NULL, 0}, 0, false, 0, NULL, \
-            0, NULL, BB_LEVEL_NONE, NULL, NULL                                                             \
+            0, NULL, BB_LEVEL_NONE, NULL, NULL, 0, BB_EXPECT_NONE, 0                                       \
     }
 
 /**
@@ -322,16 +338,26 @@ struct bb_gap {
     uint64_t from;       /* first and last sequence concerned, both included */
     uint64_t to;         /* BB_UNKNOWN after a restart of the broker */
     uint64_t count;      /* matching events among them; BB_UNKNOWN if it cannot be known */
-    /* Zero-terminated: overflow, dropped_oldest, dropped_newest, conflated, trimmed, restart, transport. */
+    /*
+     * Zero-terminated: overflow, dropped_oldest, dropped_newest, conflated, trimmed, expired, restart, transport,
+     * or retracted: events of an early view were given to the caller but never reached the disk. They do not
+     * exist, and their sequences will be given to other events.
+     */
     const char *reason;
 };
 
-/* An event or a gap. Everything it points to is borrowed, for as long as the function that gave it says. */
+/*
+ * An event, a gap, or a mark. Everything it points to is borrowed, for as long as the function that gave it
+ * says.
+ */
 struct bb_event {
     const struct bb_gap *gap; /* not NULL: a gap, and nothing else is set */
     const char *path;         /* not zero-terminated */
     size_t path_len;
     enum bb_payload_kind kind;
+    bool is_retained; /* the newest event of its path when the subscription began, see `retained` there */
+    /* Nothing else is set: all retained values were given. Only for subscriptions that asked for them. */
+    bool is_retained_end;
     const void *data; /* BB_PAYLOAD_TEXT, _BINARY: the bytes; _MSGPACK: the same as payload */
     size_t len;
     const void *payload; /* the payload as one MessagePack value */
@@ -356,9 +382,10 @@ struct bb_event_attributes {
     size_t payload_type_len;
     const void *headers; /* for bb_event_next_header() */
     size_t headers_len;
+    uint64_t ttl_ms; /* 0 for no limit */
 };
 
-/** bb_event_get_attributes() - read the attributes of @event. Return: 0, BB_EINVAL for a gap, BB_EEVENT. */
+/** bb_event_get_attributes() - read the attributes of @event. Return: 0, BB_EINVAL for a gap or mark, BB_EEVENT. */
 BB_API int bb_event_get_attributes(const struct bb_event *event, struct bb_event_attributes *ret_attributes);
 
 /**
@@ -369,7 +396,8 @@ BB_API bool
 bb_event_next_header(const struct bb_event_attributes *attributes, size_t *at, struct bb_header *ret_header);
 
 /**
- * bb_event_json() - the event object (PROTOCOL 10.1) or {"gap":{channel,from,to,count,reason}} on one line
+ * bb_event_json() - the event object (PROTOCOL 10.1), {"gap":{channel,from,to,count,reason}} or
+ * {"retained_end":true} on one line
  * @ret_len: bytes without the terminating zero; may be NULL
  *
  * Return: text for the caller to free(); NULL when out of memory.
@@ -386,11 +414,35 @@ enum bb_from {
     BB_FROM_LAST,     /* with the newest matching event of each channel */
     BB_FROM_SEQUENCE, /* from_value: with this sequence of each channel; 1 for everything there is */
     BB_FROM_TIME,     /* from_value: microseconds since 1970-01-01 UTC */
+    BB_FROM_ID,       /* after the event from_id */
+};
+
+/* Where a subscription ends by itself. */
+enum bb_until {
+    BB_UNTIL_NONE,
+    BB_UNTIL_NOW, /* with what there is when the broker answers; after a reconnection, when it answers then */
+    BB_UNTIL_SEQUENCE, /* until_value: with this sequence of each channel */
+    BB_UNTIL_TIME, /* until_value: with the last event that is not after it, microseconds since 1970 UTC */
+};
+
+/* Which events of a channel that is kept on disk are seen. */
+enum bb_view {
+    BB_VIEW_DEFAULT, /* what the channel is set to */
+    BB_VIEW_DURABLE, /* what is on disk */
+    BB_VIEW_EARLY,   /* at once; what never reaches the disk comes as a gap with the reason retracted */
+};
+
+/* The id that the broker gave to an event. */
+struct bb_event_id {
+    uint64_t server;
+    uint64_t session;
+    uint64_t instance;
 };
 
 /* What the broker does when more than the budget waits for this subscription (PROTOCOL 7.3). */
 enum bb_overflow {
-    BB_OVERFLOW_SLIDE, /* fall behind; lose only what the broker no longer has */
+    BB_OVERFLOW_DEFAULT, /* what the channels are set to; slide if nothing was */
+    BB_OVERFLOW_SLIDE,   /* fall behind; lose only what the broker no longer has */
     BB_OVERFLOW_DROP_OLDEST,
     BB_OVERFLOW_DROP_NEWEST,
     BB_OVERFLOW_CONFLATE, /* keep the newest of each path */
@@ -408,7 +460,10 @@ enum bb_overflow {
  */
 typedef void bb_events_fn(bb_subscription *sub, const struct bb_event *events, size_t n, void *arg);
 
-/** bb_ended_fn - told that the broker refused or ended the subscription; nothing comes after it. */
+/**
+ * bb_ended_fn - told that the broker refused or ended the subscription; nothing comes after it
+ * @error: why; 0: it came to its `until`
+ */
 typedef void bb_ended_fn(bb_subscription *sub, int error, const char *text, void *arg);
 
 struct bb_subscribe_options {
@@ -424,12 +479,31 @@ struct bb_subscribe_options {
     bb_events_fn *on_events; /* NULL: use bb_receive() */
     bb_ended_fn *on_ended;   /* NULL for none */
     void *arg;               /* of both */
+    struct bb_event_id from_id;
+    enum bb_until until;
+    uint64_t until_value;
+    enum bb_view view;
+    /*
+     * First the newest event of each matching path (is_retained), then a mark (is_retained_end), then what
+     * came after them, without a hole. Goes with BB_FROM_NEW. A connection that breaks before the mark begins
+     * again with all of them.
+     */
+    bool retained;
+    /*
+     * Name of a cursor that the broker keeps, 1 to 64 bytes of UTF-8; NULL for none. If the broker knows it, the
+     * subscription goes on there instead of at `from`, and channels that it does not name, which are new,
+     * begin at their beginning. It is saved by
+     * itself, at most a second or a MiB behind what the callback has returned from (or bb_receive() has
+     * been called again after), and at the end of subscription and bus. So after a crash events can come again,
+     * none is left out.
+     */
+    const char *durable;
 };
 
-#define BB_SUBSCRIBE_OPTIONS_INIT                                                                            \
-    {                                                                                                        \
-        sizeof(struct bb_subscribe_options), NULL, 0, BB_FROM_NEW, 0, 4194304, 262144, BB_OVERFLOW_SLIDE, 0, \
-            NULL, NULL, NULL                                                                                 \
+#define BB_SUBSCRIBE_OPTIONS_INIT                                                                           \
+    {                                                                                                       \
+        sizeof(struct bb_subscribe_options), NULL, 0, BB_FROM_NEW, 0, 4194304, 262144, BB_OVERFLOW_DEFAULT, \
+            0, NULL, NULL, NULL, {0, 0, 0}, BB_UNTIL_NONE, 0, BB_VIEW_DEFAULT, false, NULL                  \
     }
 
 /**
@@ -456,7 +530,7 @@ BB_API int bb_subscribe(bb_bus *bus,
  *
  * Not while another thread is in bb_receive() with it. Waits for a callback of it that is running. In its own
  * callback it waits for nothing: the subscription is freed when the callback has returned, no further one
- * comes, and @sub must not be used again.
+ * comes, and @sub must not be used again. The cursor of a durable one is saved first.
  *
  * Return: 0, or why the answer did not come (BB_ETIMEOUT, BB_EUNKNOWNRESULT).
  */
@@ -469,7 +543,8 @@ BB_API int bb_unsubscribe(bb_subscription *sub, int timeout_ms);
  * Waits until there is something, then takes all that is there. One thread at a time for each subscription.
  *
  * Return: how many (> 0), BB_ETIMEOUT (also with @timeout_ms 0 when there is nothing), the reason why the
- * broker ended it, BB_ECLOSED after bb_bus_drain(), BB_ESTATE (has on_events), BB_EDEADLOCK.
+ * broker ended it, BB_ECLOSED after bb_bus_drain() and after the last event of one with `until`, BB_ESTATE (has
+ * on_events), BB_EDEADLOCK.
  */
 BB_API int bb_receive(bb_subscription *sub, struct bb_event *events, size_t max, int timeout_ms);
 
@@ -489,8 +564,27 @@ BB_API int bb_subscription_start(bb_subscription *sub, struct bb_position **ret_
 /** bb_subscription_positions() - where it is: the last sequences received; like bb_subscription_start(). */
 BB_API int bb_subscription_positions(bb_subscription *sub, struct bb_position **ret_positions, size_t *ret_n);
 
+/**
+ * bb_subscription_save() - save the cursor of a durable subscription now
+ * @timeout_ms: 0: send it and do not wait, the only value for callbacks
+ *
+ * Counts what callbacks have returned from. Without on_events it must be called by the thread that calls
+ * bb_receive(), and counts what was received.
+ *
+ * Return: 0 when the broker has it, on disk if it keeps a log; BB_ESTATE (not durable), BB_EAGAIN (the broker has
+ * not answered the subscription yet), otherwise as bb_request_status().
+ */
+BB_API int bb_subscription_save(bb_subscription *sub, int timeout_ms);
+
+/**
+ * bb_cursor_forget() - have the broker forget the cursor @name
+ *
+ * Return: 0, also if it does not know it; otherwise as bb_request_status().
+ */
+BB_API int bb_cursor_forget(bb_bus *bus, const char *name, int timeout_ms);
+
 struct bb_subscription_counts {
-    uint64_t events; /* received */
+    uint64_t events; /* received, retained ones included */
     uint64_t bytes;  /* of blocks */
     uint64_t gaps;   /* received or found */
     uint64_t lost;   /* events in those gaps whose number is known */
@@ -521,6 +615,150 @@ BB_API int bb_request_status(bb_bus *bus, int timeout_ms, char **ret_json);
  */
 BB_API int
 bb_request_matches(bb_bus *bus, const char *path, uint64_t min, int timeout_ms, uint64_t *ret_matches);
+
+/* --- queries ------------------------------------------------------------------------------------- */
+
+enum bb_result {
+    BB_RESULT_TIMESERIES, /* by time */
+    BB_RESULT_LATEST,     /* the newest event of each path, in the order of the paths */
+    BB_RESULT_SERVER,     /* events in the order of their ids */
+};
+
+/* Which events are asked for; what is set must all hold. Times are microseconds since 1970 UTC, both inclusive. */
+struct bb_query_options {
+    size_t size;
+    enum bb_result result;
+    const char *const *patterns; /* NULL: every path */
+    size_t n_patterns;
+    bool ascending;      /* the oldest first, instead of the newest */
+    bool by_source_time; /* in the order of source times; only events that have one */
+    bool unique;         /* of each path only the first, in the order asked for */
+    bool has_from;
+    bool has_to;
+    bool has_source_from;
+    bool has_source_to;
+    bool has_server;
+    bool has_session;
+    bool has_after;
+    int64_t from_us;
+    int64_t to_us;
+    int64_t source_from_us;
+    int64_t source_to_us;
+    uint64_t server;
+    uint64_t session;
+    const struct bb_event_id *ids; /* one of these, up to 1024; NULL: any */
+    size_t n_ids;
+    const char *payload_json; /* the payload is this; NULL: any */
+    const char *where;        /* a condition on the payload such as `.temp > 80`, see busbar(1); NULL: any */
+    struct bb_event_id after; /* go on behind this event of an earlier result of the same query */
+    uint64_t max;             /* events; 0: all */
+};
+
+#define BB_QUERY_OPTIONS_INIT                                                                              \
+    {                                                                                                      \
+        sizeof(struct bb_query_options), BB_RESULT_TIMESERIES, NULL, 0, false, false, false, false, false, \
+            false, false, false, false, false, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, NULL, {0, 0, 0}, 0         \
+    }
+
+/**
+ * bb_found_fn - given events that were found, in the order asked for, on the thread that asks
+ * @events: borrowed during the call; never gaps
+ *
+ * No lock is held: any call may be made. Return: 0 to go on, any other value to stop.
+ */
+typedef int bb_found_fn(const struct bb_event *events, size_t n, void *arg);
+
+/**
+ * bb_query() - ask for stored events, page after page
+ * @timeout_ms: for each page
+ * @on_found:   called as often as need be
+ *
+ * Return: 0 when all were given; 1 when there are more (the maximum was reached, on_found stopped, or there
+ * are more paths than a BB_RESULT_LATEST can give); BB_EINVAL, BB_EPATTERN, and BB_EMALFORMED and the like for JSON
+ * that is none; otherwise as bb_request_status(). What was given before an error counts.
+ */
+BB_API int bb_query(bb_bus *bus,
+                    const struct bb_query_options *options,
+                    int timeout_ms,
+                    bb_found_fn *on_found,
+                    void *arg);
+
+/* --- channels and the log ------------------------------------------------------------------------- */
+
+enum bb_store {
+    BB_STORE_KEEP,    /* as it is; for a new channel the broker's default */
+    BB_STORE_DEFAULT, /* the broker's default */
+    BB_STORE_LOG,     /* on disk; needs a broker with a log */
+    BB_STORE_MEMORY,
+};
+
+enum bb_toggle {
+    BB_TOGGLE_KEEP, /* as it is; for a new channel the broker's default */
+    BB_TOGGLE_DEFAULT,
+    BB_TOGGLE_ON,
+    BB_TOGGLE_OFF,
+};
+
+/* How a channel keeps its events. Numbers: 0 leaves it as it is, BB_UNKNOWN sets it to the broker's default. */
+struct bb_channel_settings {
+    size_t size;
+    enum bb_store store;
+    enum bb_toggle sync;  /* BB_LEVEL_NONE means on disk; off: lazy */
+    enum bb_toggle early; /* subscriptions that do not say see events before they are on disk */
+    uint64_t max_age_ms;  /* events that are older are removed, */
+    uint64_t max_bytes;   /* and the oldest, of the channel, */
+    uint64_t max_events;
+    uint64_t max_per_path;
+    uint64_t min_events;       /* but so many of the newest are kept whatever their age */
+    enum bb_overflow overflow; /* of subscriptions that do not say; BB_OVERFLOW_DEFAULT leaves it as it is */
+    uint64_t ring_bytes;       /* of memory for what is recent */
+};
+
+#define BB_CHANNEL_SETTINGS_INIT                                                                          \
+    {                                                                                                     \
+        sizeof(struct bb_channel_settings), BB_STORE_KEEP, BB_TOGGLE_KEEP, BB_TOGGLE_KEEP, 0, 0, 0, 0, 0, \
+            BB_OVERFLOW_DEFAULT, 0                                                                        \
+    }
+
+/**
+ * bb_channel_add() - make a channel
+ * @settings: NULL for the broker's defaults
+ *
+ * Return: 0, BB_EEXISTS, BB_EPATH, BB_EUNSUPPORTED; otherwise as bb_request_status().
+ */
+BB_API int
+bb_channel_add(bb_bus *bus, const char *name, const struct bb_channel_settings *settings, int timeout_ms);
+
+/** bb_channel_set() - change settings. Return: as bb_channel_add(), BB_ENOTFOUND; BB_EEXISTS: its events keep it where
+ * it is, in memory or in the log. */
+BB_API int
+bb_channel_set(bb_bus *bus, const char *name, const struct bb_channel_settings *settings, int timeout_ms);
+
+/** bb_channel_remove() - remove a channel with all its events. Return: 0, BB_ENOTFOUND, BB_EAGAIN; otherwise as bb_request_status(). */
+BB_API int bb_channel_remove(bb_bus *bus, const char *name, int timeout_ms);
+
+/**
+ * bb_channel_trim() - remove the events of a channel before a sequence
+ *
+ * More may be kept than asked for, never less. Return: 0, BB_ENOTFOUND; otherwise as bb_request_status().
+ */
+BB_API int bb_channel_trim(bb_bus *bus, const char *name, uint64_t before, int timeout_ms);
+
+/** bb_request_channels() - all channels: a JSON array of what bb_request_channel() gives; like bb_request_status(). */
+BB_API int bb_request_channels(bb_bus *bus, int timeout_ms, char **ret_json);
+
+/** bb_request_channel() - a channel, its settings and its numbers: one JSON object; BB_ENOTFOUND. */
+BB_API int bb_request_channel(bb_bus *bus, const char *name, int timeout_ms, char **ret_json);
+
+/**
+ * bb_request_log() - upkeep of the broker's log
+ * @action: "backup", "compact", "verify" or "status"
+ * @name:   of the backup, a file name without a slash; NULL otherwise
+ *
+ * The broker goes on meanwhile. Return: 0, BB_EUNSUPPORTED (it keeps no log), BB_ECORRUPT, BB_EEXISTS, BB_ESYSTEM;
+ * otherwise as bb_request_status().
+ */
+BB_API int bb_request_log(bb_bus *bus, const char *action, const char *name, int timeout_ms, char **ret_json);
 
 /** bb_ping() - the round trip to the broker in microseconds. Return: as bb_request_status(). */
 BB_API int bb_ping(bb_bus *bus, int timeout_ms, uint64_t *ret_rtt_us);

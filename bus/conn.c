@@ -308,7 +308,7 @@ static void unref_batch(void *data, void *hint)
 static bool send_batch(struct bb_bus *bus, struct bb_batch *batch)
 {
     zmq_msg_t msg;
-    size_t len = BB_BATCH_HEAD_MAX - batch->start + batch->len;
+    size_t len = bb_batch_message_len(batch);
     bb_batch_ref(batch);
     BB_HANDOVER_GIVE(batch);
     if (zmq_msg_init_data(&msg, batch->bytes + batch->start, len, unref_batch, batch) < 0) {

@@ -58,6 +58,7 @@ static void give_up(struct bb_delivery *delivery)
 {
     struct bb_mp_reader reader = bb_mp_reader(delivery->ranges);
     uint32_t n = bb_mp_read_array(&reader);
+    delivery->is_broken = true;
     delivery->rest.len = 0;
     delivery->frame_at = delivery->n_frames;
     delivery->block.count = 0;
@@ -172,6 +173,8 @@ static int read_event(struct bb_delivery *delivery, struct bb_event *event)
     event->sequence = block->sequence++;
     event->time_us = block->time;
     event->source = block->source;
+    event->is_retained = delivery->retained != BB_RETAINED_NO;
+    event->is_retained_end = false;
     block->count--;
     return 0;
 }
@@ -198,7 +201,41 @@ size_t bb_delivery_read(struct bb_delivery *delivery, struct bb_event *events, s
         n++;
     }
     delivery->n_events += n - n_gaps;
-    return n < max ? n + read_gaps(delivery, events + n, max - n) : n;
+    n += n < max ? read_gaps(delivery, events + n, max - n) : 0;
+    if (n < max && delivery->retained == BB_RETAINED_LAST && !delivery->is_mark_read) {
+        delivery->is_mark_read = true;
+        events[n++] = (struct bb_event){.is_retained_end = true};
+    }
+    return n;
+}
+
+/* Small frames hold their bytes themselves, so what points into a frame moves with it. */
+static struct bb_slice rebase(struct bb_slice slice, const uint8_t *from, const uint8_t *to)
+{
+    return slice.len > 0 ? bb_slice(to + (slice.data - from), slice.len) : slice;
+}
+
+struct bb_delivery *bb_delivery_keep(struct bb_delivery *delivery)
+{
+    struct bb_delivery *kept = malloc(sizeof(*kept) + delivery->n_frames * sizeof(zmq_msg_t));
+    if (kept == NULL) {
+        return NULL;
+    }
+    *kept = *delivery;
+    kept->frames = (zmq_msg_t *)(void *)(kept + 1);
+    const uint8_t *old_base = zmq_msg_data(&delivery->frames[0]);
+    for (size_t i = 0; i < kept->n_frames; i++) {
+        (void)zmq_msg_init(&kept->frames[i]);
+        (void)zmq_msg_move(&kept->frames[i], &delivery->frames[i]);
+        (void)zmq_msg_close(&delivery->frames[i]);
+    }
+    if (kept->flat.data == NULL) {
+        const uint8_t *base = zmq_msg_data(&kept->frames[0]);
+        kept->rest = rebase(kept->rest, old_base, base);
+        kept->ranges = rebase(kept->ranges, old_base, base);
+    }
+    kept->next = NULL;
+    return kept;
 }
 
 void bb_delivery_fini(struct bb_delivery *delivery)
@@ -213,6 +250,8 @@ void bb_delivery_fini(struct bb_delivery *delivery)
         delivery->gaps = next;
     }
     bb_buf_fini(&delivery->flat);
+    free(delivery->moves);
+    delivery->moves = NULL;
 }
 
 void bb_deliveries_free(struct bb_delivery *delivery)

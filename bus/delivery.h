@@ -21,6 +21,19 @@ struct bb_gap_node {
     char text[]; /* channel and reason */
 };
 
+/* What a message says of its own (PROTOCOL 7.4, retained). */
+enum bb_retained {
+    BB_RETAINED_NO,
+    BB_RETAINED_VALUES,
+    BB_RETAINED_LAST, /* and these were the last */
+};
+
+/* Where a channel is when a delivery has been worked off. */
+struct bb_move {
+    struct bb_place *place;
+    uint64_t sequence;
+};
+
 struct bb_delivery {
     struct bb_delivery *next;
     struct bb_gap_node *gaps; /* those that are not read yet and those that are */
@@ -37,6 +50,11 @@ struct bb_delivery {
     uint64_t connection; /* that it came by */
     uint64_t bytes;      /* of blocks */
     uint64_t n_events;   /* read so far */
+    enum bb_retained retained;
+    bool is_mark_read;     /* that the retained values were the last */
+    bool is_broken;        /* its bytes could not be followed to the end */
+    struct bb_move *moves; /* of a durable subscription, else NULL */
+    size_t n_moves;
 };
 
 /** bb_delivery_add_gap() - one more gap behind the others. Return: 0 or BB_ENOMEM. */
@@ -53,6 +71,13 @@ int bb_delivery_add_gap(struct bb_delivery *delivery,
  * Bytes that cannot be followed become gaps with the reason `transport`. Return: how many, 0 at the end.
  */
 size_t bb_delivery_read(struct bb_delivery *delivery, struct bb_event *events, size_t max);
+
+/**
+ * bb_delivery_keep() - move @delivery, whose frames are borrowed, to memory of its own
+ *
+ * Return: to be freed with bb_deliveries_free(), @delivery is void then; NULL without memory.
+ */
+struct bb_delivery *bb_delivery_keep(struct bb_delivery *delivery);
 
 /** bb_delivery_fini() - close the frames and free what hangs on it; not the struct. */
 void bb_delivery_fini(struct bb_delivery *delivery);

@@ -33,7 +33,7 @@ static struct bb_id read_id(struct bb_slice bytes)
 int bb_event_get_attributes(const struct bb_event *event, struct bb_event_attributes *ret_attributes)
 {
     struct bb_attributes attributes;
-    if (event->gap != NULL) {
+    if (event->gap != NULL || event->is_retained_end) {
         return BB_EINVAL;
     }
     int r = bb_event_attributes(bb_slice(event->attributes, event->attributes_len), &attributes);
@@ -49,6 +49,7 @@ int bb_event_get_attributes(const struct bb_event *event, struct bb_event_attrib
         .payload_type_len = attributes.payload_type.len,
         .headers = attributes.headers.data,
         .headers_len = attributes.headers.len,
+        .ttl_ms = attributes.has_ttl ? attributes.ttl_ms : 0,
     };
     return 0;
 }
@@ -139,7 +140,12 @@ static char *take_text(struct bb_buf *out, int r, size_t *ret_len)
 char *bb_event_json(const struct bb_event *event, size_t *ret_len)
 {
     struct bb_buf out = BB_BUF_INIT;
-    int r = event->gap != NULL ? write_gap(&out, event->gap) : write_event(&out, event);
+    int r = 0;
+    if (event->is_retained_end) {
+        bb_buf_printf(&out, "{\"retained_end\":true}");
+    } else {
+        r = event->gap != NULL ? write_gap(&out, event->gap) : write_event(&out, event);
+    }
     return take_text(&out, r, ret_len);
 }
 
@@ -148,6 +154,6 @@ char *bb_payload_json(const struct bb_event *event, size_t *ret_len)
     static const uint8_t nil[] = {0xc0};
     struct bb_buf out = BB_BUF_INIT;
     struct bb_slice payload = bb_slice(event->payload, event->payload_len);
-    int r = bb_mp_to_json(event->gap != NULL ? bb_slice(nil, sizeof(nil)) : payload, &out);
+    int r = bb_mp_to_json(payload.len == 0 ? bb_slice(nil, sizeof(nil)) : payload, &out);
     return take_text(&out, r, ret_len);
 }

@@ -35,6 +35,20 @@ static uint64_t limit_find(struct bb_slice limits, const char *name, uint64_t ot
     return otherwise;
 }
 
+static bool has_feature(struct bb_slice features, const char *name)
+{
+    struct bb_mp_reader reader = bb_mp_reader(features);
+    uint32_t n = bb_mp_peek_type(&reader) == BB_MP_ARRAY ? bb_mp_read_array(&reader) : 0;
+    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
+        if (bb_mp_peek_type(&reader) != BB_MP_STR) {
+            bb_mp_skip(&reader);
+        } else if (bb_slice_equal(bb_mp_read_str(&reader), bb_slice_str(name))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void handle_welcome(struct bb_bus *bus, const struct bb_msg *msg)
 {
     if (bus->conn.state != BB_CONN_HELLO_SENT || msg->version != BB_PROTOCOL_VERSION) {
@@ -43,14 +57,16 @@ static void handle_welcome(struct bb_bus *bus, const struct bb_msg *msg)
     }
     uint64_t heartbeat = limit_find(msg->limits, "heartbeat", bus->options.heartbeat_ms);
     uint64_t max_message = limit_find(msg->limits, "max_message", BB_MESSAGE_DEFAULT);
-    bool is_same_run = msg->run == bus->run;
+    bus->has_log = has_feature(msg->features, "log");
+    bool is_log = bus->has_log && msg->server == bus->server;
+    enum bb_memory memory = msg->run == bus->run ? BB_MEMORY_RUN : is_log ? BB_MEMORY_LOG : BB_MEMORY_NONE;
     bus->run = msg->run;
     bus->server = msg->server;
     bus->client_number = msg->client_number;
     bus->max_message = (size_t)BB_MIN(max_message, BB_MESSAGE_MAX);
     bus->n_connects++;
     bb_conn_welcomed(&bus->conn, bb_now_ms(), (uint32_t)BB_MIN(heartbeat, UINT32_MAX));
-    bb_outbox_resume(&bus->outbox, msg->last, is_same_run, bus->max_message);
+    bb_outbox_resume(&bus->outbox, msg->last, memory, bus->max_message);
     bb_subscriptions_ready(bus);
     bb_conn_send_batches(bus);
     bb_bus_changed(bus);
@@ -68,6 +84,7 @@ static void handle_subscribed(struct bb_bus *bus, const struct bb_msg *msg)
     }
     sub->state = BB_SUB_LIVE;
     sub->has_started = true;
+    bb_cursor_begin(sub);
     bb_bus_changed(bus);
 }
 
@@ -90,7 +107,9 @@ static void handle_ack(struct bb_bus *bus, const struct bb_msg *msg)
 
 static void handle_result(struct bb_bus *bus, const struct bb_msg *msg)
 {
-    bb_requests_finish(bus, BB_MSG_NONE, msg->corr, 0, msg->value);
+    if (!bb_cursors_answered(bus, msg->corr, 0)) {
+        bb_requests_finish(bus, BB_MSG_NONE, msg->corr, 0, msg->value);
+    }
 }
 
 static void handle_pong(struct bb_bus *bus, const struct bb_msg *msg)
@@ -121,7 +140,7 @@ static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
         bb_bus_changed(bus);
     } else if (msg->about == BB_MSG_SUBSCRIBE) {
         bb_subscriptions_refused(bus, msg->corr, error, msg->text);
-    } else {
+    } else if (!bb_cursors_answered(bus, msg->corr, error)) {
         bb_requests_finish(bus, BB_MSG_NONE, msg->corr, error, (struct bb_slice){0});
     }
 }
@@ -134,6 +153,16 @@ static void handle_goodbye(struct bb_bus *bus, const struct bb_msg *msg)
 
 /* --- what comes to subscriptions ------------------------------------------------------------------ */
 
+static void handle_ended(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    struct bb_subscription *sub = bb_subscription_find(bus, msg->sub);
+    if (sub == NULL || sub->state == BB_SUB_NEW) {
+        return;
+    }
+    bool is_done = bb_slice_equal(msg->code, bb_slice_str("done"));
+    bb_subscription_end(sub, is_done ? 0 : error_of(msg), (const char *)msg->text.data, msg->text.len);
+}
+
 static void handle_delivery(struct bb_bus *bus, const struct bb_msg *msg, struct bb_delivery *delivery)
 {
     struct bb_subscription *sub = bb_subscription_find(bus, msg->sub);
@@ -142,11 +171,13 @@ static void handle_delivery(struct bb_bus *bus, const struct bb_msg *msg, struct
         return;
     }
     delivery->ranges = msg->ranges; /* a gap message has none */
+    delivery->retained = (enum bb_retained)BB_MIN(msg->retained, (uint64_t)BB_RETAINED_LAST);
     int r = bb_places_stage(sub, msg->gaps, msg->ranges, delivery);
     if (r < 0) {
         bb_conn_drop(bus, r, "what the broker delivered cannot be taken");
         bb_delivery_fini(delivery);
-    } else if (delivery->bytes == 0 && delivery->gaps == NULL) {
+    } else if (delivery->bytes == 0 && delivery->gaps == NULL && delivery->n_moves == 0 &&
+               delivery->retained == BB_RETAINED_NO) {
         bb_places_commit(sub, delivery);
         bb_delivery_fini(delivery);
     } else {
@@ -158,7 +189,7 @@ static void handle_delivery(struct bb_bus *bus, const struct bb_msg *msg, struct
 
 typedef void handle_fn(struct bb_bus *bus, const struct bb_msg *msg);
 
-static handle_fn *const handlers[BB_MSG_ERROR + 1] = {
+static handle_fn *const handlers[BB_MSG_ENDED + 1] = {
     [BB_MSG_PING] = handle_ping,
     [BB_MSG_PONG] = handle_pong,
     [BB_MSG_GOODBYE] = handle_goodbye,
@@ -167,6 +198,7 @@ static handle_fn *const handlers[BB_MSG_ERROR + 1] = {
     [BB_MSG_ACK] = handle_ack,
     [BB_MSG_RESULT] = handle_result,
     [BB_MSG_ERROR] = handle_error,
+    [BB_MSG_ENDED] = handle_ended,
 };
 
 static size_t size_after(zmq_msg_t *frames, size_t from, size_t n)
@@ -195,7 +227,13 @@ void bb_handle_message(struct bb_bus *bus, size_t n)
         handle_delivery(bus, &msg, &delivery);
         return;
     }
-    if (r == 0 && handlers[msg.type] != NULL) {
+    if (r == 0 && msg.type == BB_MSG_EVENTS) {
+        delivery.rest = msg.body;
+        delivery.server = bus->server;
+        bb_requests_found(bus, msg.corr, msg.more != 0, &delivery);
+        return;
+    }
+    if (r == 0 && msg.type < BB_COUNT(handlers) && handlers[msg.type] != NULL) {
         handlers[msg.type](bus, &msg);
     } else if (r != BB_EUNKNOWN) {
         bb_conn_drop(bus, BB_EMALFORMED, "a message of the broker cannot be understood");

@@ -12,6 +12,7 @@
 
 #include "bus/busbar.h"
 #include "bus/conn_sm.h"
+#include "bus/delivery.h"
 #include "bus/outbox.h"
 
 #include <pthread.h>
@@ -32,7 +33,9 @@ struct bb_request {
     uint64_t corr; /* of a ping its token */
     bool is_done;
     int error;
-    struct bb_buf value; /* MessagePack of a result */
+    struct bb_buf value;       /* MessagePack of a result */
+    struct bb_delivery *found; /* the events of a page; the caller's */
+    bool has_more;
 };
 
 struct bb_bus {
@@ -63,6 +66,7 @@ struct bb_bus {
     uint64_t last_corr;
     uint64_t run; /* 0 before the first welcome */
     uint64_t server;
+    bool has_log; /* the broker keeps channels on disk */
     uint64_t client_number;
     size_t max_message;
     uint64_t n_connects;
@@ -71,7 +75,9 @@ struct bb_bus {
     uint64_t n_told;    /* events up to which every on_ack has returned */
     struct bb_map subs; /* by number; the key is in the subscription */
     uint64_t last_sub;
-    unsigned n_untold; /* subscriptions whose on_ended may be due */
+    unsigned n_durable; /* subscriptions with a cursor */
+    uint64_t save_at;   /* when the next cursor is to be saved, BB_NEVER: none */
+    unsigned n_untold;  /* subscriptions whose on_ended may be due */
     struct bb_request *requests;
 
     int error; /* why it is closed for good, 0 if it is not */
@@ -174,6 +180,14 @@ static inline bool bb_bus_is_ready(const struct bb_bus *bus)
 /** bb_handle_message() - one message of @n frames in bus->frames; takes them or leaves them to be closed. */
 void bb_handle_message(struct bb_bus *bus, size_t n);
 
+/* --- cursor.c ----------------------------------------------------------------------------------- */
+
+/** bb_cursors_tick() - send the cursors that are due. */
+void bb_cursors_tick(struct bb_bus *bus);
+
+/** bb_cursors_answered() - the answer with @corr came; false if it is no cursor's. */
+bool bb_cursors_answered(struct bb_bus *bus, uint64_t corr, int error);
+
 /* --- request.c ---------------------------------------------------------------------------------- */
 
 /** bb_requests_finish() - answer the request with @type (BB_MSG_NONE: any) and @corr. */
@@ -183,8 +197,17 @@ void bb_requests_finish(struct bb_bus *bus,
                         int error,
                         struct bb_slice value);
 
+/** bb_requests_found() - events came for @corr; @delivery is taken over. */
+void bb_requests_found(struct bb_bus *bus, uint64_t corr, bool has_more, struct bb_delivery *delivery);
+
 /** bb_requests_fail() - the connection broke. */
 void bb_requests_fail(struct bb_bus *bus, int error);
+
+/** bb_request_json() - run @msg and give its result as JSON for the caller to free(). Takes the lock. */
+int bb_request_json(struct bb_bus *bus, struct bb_msg *msg, int timeout_ms, char **ret_json);
+
+/** bb_request_done() - the same for a result that says nothing. Takes the lock. */
+int bb_request_done(struct bb_bus *bus, struct bb_msg *msg, int timeout_ms);
 
 /** bb_request_run() - send @msg, whose corr or token is set here, and wait; caller frees @request->value. */
 int bb_request_run(struct bb_bus *bus, struct bb_msg *msg, struct bb_request *request, uint64_t deadline);

@@ -91,6 +91,7 @@ static int init_state(struct bb_bus *bus)
     bus->max_message = BB_MESSAGE_DEFAULT;
     bus->told_state = BB_STATE_CONNECTING;
     bus->timer_at = BB_NEVER;
+    bus->save_at = BB_NEVER;
     return 0;
 }
 
@@ -236,6 +237,7 @@ int bb_bus_close(bb_bus *bus)
         (void)pthread_join(bus->thread, NULL);
     }
     (void)pthread_mutex_lock(&bus->lock);
+    bb_cursors_finish(bus);
     say_goodbye(bus);
     end_calls(bus);
     bb_subscriptions_free(bus);

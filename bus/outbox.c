@@ -15,8 +15,13 @@
 /* Without batching a message is small, and the bytes are what bounds. */
 #define IN_FLIGHT_MAX_UNBATCHED 256 /* the outcomes that a broker keeps (PROTOCOL 6.2) */
 
-/* What a batch costs beside its events. */
+/* What a batch costs beside its events and options. */
 #define BATCH_CHARGE (sizeof(struct bb_batch) + BB_BATCH_HEAD_MAX)
+
+static size_t charge(const struct bb_batch *batch)
+{
+    return BATCH_CHARGE + batch->options_len;
+}
 
 int bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_bytes, bool unbatched)
 {
@@ -49,7 +54,7 @@ void bb_outbox_fini(struct bb_outbox *outbox)
 }
 
 /* The open batch goes to the end of the list. */
-static void seal(struct bb_outbox *outbox)
+void bb_outbox_seal(struct bb_outbox *outbox)
 {
     struct bb_batch *batch = outbox->open;
     outbox->open = NULL;
@@ -64,34 +69,40 @@ static void seal(struct bb_outbox *outbox)
     }
 }
 
-static int open_batch(struct bb_outbox *outbox, size_t need)
+static int open_batch(struct bb_outbox *outbox, size_t need, struct bb_slice options)
 {
-    size_t cap = outbox->unbatched || need > outbox->batch_bytes ? need : outbox->batch_bytes;
-    outbox->open = bb_batch_new(&outbox->pool, cap);
+    bool is_alone = outbox->unbatched || options.len > 0;
+    size_t cap = is_alone || need > outbox->batch_bytes ? need : outbox->batch_bytes;
+    outbox->open = bb_batch_new(&outbox->pool, cap, options);
     if (outbox->open == NULL) {
         return BB_ENOMEM;
     }
     outbox->open->begin = outbox->n_published;
-    outbox->bytes += BATCH_CHARGE;
+    outbox->bytes += charge(outbox->open);
     return 0;
 }
 
-int bb_outbox_room(struct bb_outbox *outbox, size_t need, uint8_t **ret_to)
+int bb_outbox_room(struct bb_outbox *outbox,
+                   size_t need,
+                   uint32_t level,
+                   struct bb_slice options,
+                   uint8_t **ret_to)
 {
     struct bb_batch *open = outbox->open;
     if (BB_UNLIKELY(outbox->bytes + need + BATCH_CHARGE > outbox->queue_bytes) &&
         bb_outbox_has_unacked(outbox)) {
         return BB_EFULL;
     }
-    if (BB_UNLIKELY(open == NULL || need > open->cap - open->len || open->count == BB_EVENTS_MAX)) {
+    if (BB_UNLIKELY(open == NULL || need > open->cap - open->len || open->count == BB_EVENTS_MAX ||
+                    options.len > 0 || (open->count > 0 && !bb_levels_mix(open->level, level)))) {
         if (open != NULL && open->count > 0) {
-            seal(outbox);
+            bb_outbox_seal(outbox);
         } else if (open != NULL) {
-            outbox->bytes -= BATCH_CHARGE;
+            outbox->bytes -= charge(open);
             bb_batch_unref(open);
             outbox->open = NULL;
         }
-        int r = open_batch(outbox, need);
+        int r = open_batch(outbox, need, options);
         if (r < 0) {
             return r;
         }
@@ -108,7 +119,7 @@ static int own_bytes(struct bb_outbox *outbox, struct bb_batch **at)
     if (atomic_load_explicit(&batch->refs, memory_order_acquire) == 1) {
         return 0;
     }
-    struct bb_batch *copy = bb_batch_new(&outbox->pool, batch->cap);
+    struct bb_batch *copy = bb_batch_new(&outbox->pool, batch->cap, bb_batch_options(batch));
     if (copy == NULL) {
         return BB_ENOMEM;
     }
@@ -166,7 +177,7 @@ struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
         if (!bb_outbox_is_eager(outbox) || outbox->open == NULL || outbox->open->count == 0) {
             return NULL;
         }
-        seal(outbox);
+        bb_outbox_seal(outbox);
     }
     return number_unsent(outbox) < 0 ? NULL : outbox->unsent;
 }
@@ -230,7 +241,7 @@ static void finish(struct bb_outbox *outbox,
     if (outbox->unsent == batch) {
         outbox->unsent = batch->next;
     }
-    outbox->bytes -= batch->len + BATCH_CHARGE;
+    outbox->bytes -= batch->len + charge(batch);
     note_refusals(outbox, batch, answer);
     struct bb_tracked *tracked = reverse(batch->tracked);
     batch->tracked = NULL;
@@ -272,28 +283,40 @@ void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error)
     answer_number(outbox, number, &(struct bb_answer){.error = error, .matches = BB_UNKNOWN});
 }
 
-void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, bool is_same_run, size_t max_message)
+/* The number of the oldest batch that was sent, the next number if there is none. */
+static uint64_t first_sent(const struct bb_outbox *outbox)
+{
+    for (const struct bb_batch *batch = outbox->first; batch != NULL; batch = batch->next) {
+        if (batch->number != 0 && batch->number != NUMBER_VOID) {
+            return batch->number;
+        }
+    }
+    return outbox->next_number;
+}
+
+void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, enum bb_memory memory, size_t max_message)
 {
     const struct bb_answer too_big = {.error = BB_ETOOBIG, .matches = BB_UNKNOWN};
     struct bb_batch *before = NULL;
     struct bb_batch **at = &outbox->first;
+    uint64_t next = memory == BB_MEMORY_LOG ? BB_MAX(last + 1, first_sent(outbox)) : last + 1;
     outbox->unsent = outbox->first;
     outbox->in_flight = 0;
     while (*at != NULL) {
         struct bb_batch *batch = *at;
         bool was_sent = batch->number != 0;
-        if (batch->len + BB_BATCH_HEAD_MAX > max_message) {
+        if (batch->len + batch->options_len + BB_BATCH_HEAD_MAX > max_message) {
             finish(outbox, at, before, &too_big);
             continue;
         }
-        if (was_sent && !is_same_run) {
+        if (was_sent && memory == BB_MEMORY_NONE) {
             batch->number = NUMBER_VOID;
         }
         outbox->repeated += was_sent;
         before = batch;
         at = &batch->next;
     }
-    outbox->next_number = last + 1;
+    outbox->next_number = next;
 }
 
 /* --- the rest ----------------------------------------------------------------------------------- */
@@ -319,7 +342,7 @@ bool bb_outbox_drop_oldest(struct bb_outbox *outbox)
 void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error)
 {
     if (outbox->open != NULL && outbox->open->count > 0) {
-        seal(outbox);
+        bb_outbox_seal(outbox);
     }
     while (outbox->first != NULL) {
         int error = outbox->first->number == 0 ? unsent_error : BB_EUNKNOWNRESULT;

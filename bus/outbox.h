@@ -28,6 +28,13 @@ struct bb_tracked {
     struct bb_ack ack;
 };
 
+/* Whom a new connection leads to. */
+enum bb_memory {
+    BB_MEMORY_NONE, /* a broker that knows nothing of what was sent */
+    BB_MEMORY_RUN,  /* the same run of the same broker */
+    BB_MEMORY_LOG,  /* another run, which has read its log */
+};
+
 struct bb_outbox {
     struct bb_pool pool;
     struct bb_batch *first; /* the oldest unacknowledged or unsent batch */
@@ -58,11 +65,20 @@ void bb_outbox_fini(struct bb_outbox *outbox);
 
 /**
  * bb_outbox_room() - where to write the next event of at most @need bytes
- * @ret_to: room of @need bytes; bb_outbox_commit() says how many were written
+ * @level:   of the event: the open batch is left to itself if the two must not go together
+ * @options: of the publish, MessagePack; not empty: the event begins a new batch, and bb_outbox_seal() follows
+ * @ret_to:  room of @need bytes; bb_outbox_commit() says how many were written
  *
  * Return: 0, BB_EFULL, BB_ENOMEM.
  */
-int bb_outbox_room(struct bb_outbox *outbox, size_t need, uint8_t **ret_to);
+int bb_outbox_room(struct bb_outbox *outbox,
+                   size_t need,
+                   uint32_t level,
+                   struct bb_slice options,
+                   uint8_t **ret_to);
+
+/** bb_outbox_seal() - no further event comes into the open batch, which is not empty. */
+void bb_outbox_seal(struct bb_outbox *outbox);
 
 /**
  * bb_outbox_commit() - the event was written
@@ -82,6 +98,15 @@ bb_outbox_commit(struct bb_outbox *outbox, size_t len, uint32_t level, struct bb
     batch->count++;
     outbox->n_published++;
     batch->level = level > batch->level ? level : batch->level;
+}
+
+/*
+ * Whether events of these levels can share a batch, which is acknowledged at the higher one: no level stands for
+ * what the channel is set to, and levels from synced on are refused where the others are not.
+ */
+static inline bool bb_levels_mix(uint32_t a, uint32_t b)
+{
+    return a == b || (BB_MIN(a, b) > BB_LEVEL_NONE && BB_MAX(a, b) < BB_LEVEL_SYNCED);
 }
 
 /* Whether the open batch leaves before it is full. */
@@ -118,13 +143,15 @@ void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error);
 /**
  * bb_outbox_resume() - a new connection: everything unacknowledged is to be sent again
  * @last:        highest number that the broker took
- * @is_same_run: of the broker that the batches were sent to
+ * @memory:      what the broker still has of what the batches were sent to
  * @max_message: what the broker takes; larger batches are refused here
  *
  * What the same run took keeps its number, and the broker says again what became of it: it may have been a
- * refusal. The rest is numbered from @last + 1: a broker that lost its memory counts from the beginning.
+ * refusal. So it is with what was sent to another run of a broker with a log, whatever @last is: what was
+ * acknowledged below synced may be lost there, and its numbers are not used again. The rest is numbered from
+ * @last + 1: a broker that lost its memory counts from the beginning.
  */
-void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, bool is_same_run, size_t max_message);
+void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, enum bb_memory memory, size_t max_message);
 
 /** bb_outbox_drop_oldest() - drop the oldest batch that was never sent; false if there is none. */
 bool bb_outbox_drop_oldest(struct bb_outbox *outbox);

@@ -10,9 +10,10 @@
 
 #include <stdlib.h>
 
-#define REASON_RESTART "restart"
+#define REASON_RESTART   "restart"
+#define REASON_RETRACTED "retracted"
 
-static int place_get(struct bb_subscription *sub, struct bb_slice channel, struct bb_place **ret_place)
+int bb_places_get(struct bb_subscription *sub, struct bb_slice channel, struct bb_place **ret_place)
 {
     struct bb_place *place = bb_map_find(&sub->places, channel);
     if (place == NULL) {
@@ -69,7 +70,7 @@ int bb_places_begin(struct bb_subscription *sub, struct bb_slice positions, uint
         if (reader.error != 0) {
             break;
         }
-        int r = place_get(sub, channel, &place);
+        int r = bb_places_get(sub, channel, &place);
         if (r < 0) {
             return r;
         }
@@ -94,7 +95,7 @@ int bb_places_begin(struct bb_subscription *sub, struct bb_slice positions, uint
 static int place_stage(struct bb_subscription *sub, struct bb_slice channel, struct bb_place **ret_place)
 {
     struct bb_place *place;
-    int r = place_get(sub, channel, &place);
+    int r = bb_places_get(sub, channel, &place);
     if (r < 0) {
         return r;
     }
@@ -137,11 +138,17 @@ static int stage_gap(struct bb_subscription *sub, struct bb_mp_reader *reader, s
         return BB_EMALFORMED;
     }
     bool is_restart = bb_slice_equal(reason, bb_slice_str(REASON_RESTART));
+    bool is_retracted = bb_slice_equal(reason, bb_slice_str(REASON_RETRACTED));
     int r = place_stage(sub, channel, &place);
     if (r == 0 && !is_restart && from > place->staged + 1) {
         r = note_hole(delivery, place, from - 1);
     }
     r = r < 0 ? r : bb_delivery_add_gap(delivery, channel, from, to, count, reason);
+    /* What was taken back will be other events with the same sequences. */
+    if (r == 0 && is_retracted && from > 0) {
+        place->staged = BB_MIN(place->staged, from - 1);
+        return 0;
+    }
     /* The sequences of a restart are those of another run. */
     if (r == 0 && !is_restart && to != BB_UNKNOWN && to > place->staged) {
         place->staged = to;
@@ -189,6 +196,23 @@ static int stage_all(struct bb_subscription *sub,
     return r;
 }
 
+/* Where a durable subscription will be when the application is done with @delivery. */
+static int note_moves(struct bb_subscription *sub, struct bb_delivery *delivery)
+{
+    size_t n = 0;
+    for (const struct bb_place *place = sub->staged; place != NULL; place = place->next_staged) {
+        n++;
+    }
+    delivery->moves = n > 0 ? calloc(n, sizeof(delivery->moves[0])) : NULL;
+    if (n > 0 && delivery->moves == NULL) {
+        return BB_ENOMEM;
+    }
+    for (struct bb_place *place = sub->staged; place != NULL; place = place->next_staged) {
+        delivery->moves[delivery->n_moves++] = (struct bb_move){place, place->staged};
+    }
+    return 0;
+}
+
 int bb_places_stage(struct bb_subscription *sub,
                     struct bb_slice gaps,
                     struct bb_slice ranges,
@@ -196,6 +220,7 @@ int bb_places_stage(struct bb_subscription *sub,
 {
     int r = stage_all(sub, gaps, stage_gap, delivery);
     r = r < 0 ? r : stage_all(sub, ranges, stage_range, delivery);
+    r = r < 0 || sub->options.durable == NULL ? r : note_moves(sub, delivery);
     if (r < 0) {
         bb_places_revert(sub);
     }

@@ -21,6 +21,7 @@ struct piece {
     enum bb_payload_kind kind; /* BB_PAYLOAD_MSGPACK for JSON as well */
     struct bb_slice data;
     struct bb_slice attributes; /* MessagePack map, empty for none */
+    struct bb_slice options;    /* of the publish: the event is a batch of its own; empty for none */
     uint32_t level;
 };
 
@@ -82,13 +83,14 @@ static size_t put_event(uint8_t *to, const struct piece *piece)
 /* --- into the outbox ---------------------------------------------------------------------------- */
 
 /* Room at any price that the options allow. @ret_dropped: it is this event that is dropped. */
-static int make_room(struct bb_bus *bus, size_t need, uint8_t **ret_to, bool *ret_dropped)
+static int
+make_room(struct bb_bus *bus, const struct piece *piece, size_t need, uint8_t **ret_to, bool *ret_dropped)
 {
     for (;;) {
         if (bus->error != 0) {
             return BB_ECLOSED;
         }
-        int r = bb_outbox_room(&bus->outbox, need, ret_to);
+        int r = bb_outbox_room(&bus->outbox, need, piece->level, piece->options, ret_to);
         if (r != BB_EFULL) {
             return r;
         }
@@ -122,18 +124,21 @@ static int append(struct bb_bus *bus, const struct piece *piece, struct bb_track
     uint8_t *to;
     bool is_dropped = false;
     size_t need = EVENT_HEADS_MAX + piece->path.len + piece->data.len + piece->attributes.len;
-    if (BB_UNLIKELY(need > bus->max_message - BB_BATCH_HEAD_MAX)) {
+    if (BB_UNLIKELY(need + piece->options.len > bus->max_message - BB_BATCH_HEAD_MAX)) {
         return BB_ETOOBIG;
     }
-    int r = bb_outbox_room(&bus->outbox, need, &to);
+    int r = bb_outbox_room(&bus->outbox, need, piece->level, piece->options, &to);
     if (BB_UNLIKELY(r < 0 || bus->error != 0)) {
-        r = make_room(bus, need, &to, &is_dropped);
+        r = make_room(bus, piece, need, &to, &is_dropped);
     }
     if (BB_UNLIKELY(r < 0)) {
         bus->outbox.dropped += is_dropped;
         return is_dropped && tracked == NULL ? 0 : r;
     }
     bb_outbox_commit(&bus->outbox, put_event(to, piece), piece->level, tracked);
+    if (BB_UNLIKELY(piece->options.len > 0)) {
+        bb_outbox_seal(&bus->outbox);
+    }
     if (bb_bus_is_ready(bus) && bb_outbox_wants_out(&bus->outbox)) {
         bb_conn_send_batches(bus);
     }
@@ -206,6 +211,8 @@ write_attributes(const struct bb_draft *draft, struct bb_slice path, struct bb_b
         .source_time = draft->source_time_us,
         .priority = draft->priority,
         .has_source_time = draft->has_source_time,
+        .has_ttl = draft->ttl_ms != 0,
+        .ttl_ms = draft->ttl_ms,
     };
     if (draft->payload_type != NULL) {
         attributes.payload_type = bb_slice_str(draft->payload_type);
@@ -224,14 +231,31 @@ write_attributes(const struct bb_draft *draft, struct bb_slice path, struct bb_b
     return r;
 }
 
+/* Compare and append (PROTOCOL 6.2): {"expect": {channel: sequence}}. */
+static int write_expectation(const struct bb_draft *draft, struct bb_slice path, struct bb_buf *out)
+{
+    bool of_path = draft->expect == BB_EXPECT_PATH;
+    if (draft->expect == BB_EXPECT_NONE) {
+        return 0;
+    }
+    bb_mp_write_map(out, 1);
+    bb_mp_write_str(out, bb_slice_str(of_path ? "expect_path" : "expect"));
+    bb_mp_write_map(out, 1);
+    bb_mp_write_str(out, of_path ? path : bb_path_channel(path));
+    bb_mp_write_uint(out, draft->expect_sequence);
+    return out->error;
+}
+
 struct prepared {
     struct piece piece;
+    struct bb_buf options;
     struct bb_buf payload;
     struct bb_buf attributes;
 };
 
 static void prepared_fini(struct prepared *prepared)
 {
+    bb_buf_fini(&prepared->options);
     bb_buf_fini(&prepared->payload);
     bb_buf_fini(&prepared->attributes);
 }
@@ -251,13 +275,15 @@ static int prepare(const struct bb_draft *given, struct bb_draft *draft, struct 
         .data = bb_slice(draft->data, draft->len),
         .level = (uint32_t)draft->level,
     };
-    if ((unsigned)draft->level > BB_LEVEL_CONSUMED) {
+    if ((unsigned)draft->level > BB_LEVEL_CONSUMED || (unsigned)draft->expect > BB_EXPECT_PATH) {
         return BB_EINVAL;
     }
     size_t at = 0;
     int r = bb_path_check(piece->path);
     r = r < 0 ? r : check_payload(piece, &prepared->payload);
     r = r < 0 ? r : write_attributes(draft, piece->path, &prepared->attributes, &at);
+    r = r < 0 ? r : write_expectation(draft, piece->path, &prepared->options);
+    piece->options = bb_buf_slice(&prepared->options);
     if (r == 0) {
         piece->attributes = bb_slice(prepared->attributes.data + at, prepared->attributes.len - at);
     }

@@ -12,48 +12,35 @@ static void call_events(struct bb_subscription *sub, struct bb_delivery *deliver
     struct bb_bus *bus = sub->bus;
     struct bb_event events[BB_EVENTS_PER_CALL];
     size_t n;
+    bool is_whole = true;
     bb_bus_callback_begin(bus, sub);
     while ((n = bb_delivery_read(delivery, events, BB_COUNT(events))) > 0) {
         sub->options.on_events(sub, events, n, sub->options.arg);
         if (atomic_load_explicit(&sub->is_closing, memory_order_acquire)) {
+            is_whole = false;
             break;
         }
     }
     bb_bus_callback_end(bus);
     if (sub->is_abandoned) {
         bb_subscription_free(sub);
-    } else {
-        bb_subscription_consumed(sub, delivery);
+        return;
     }
+    if (is_whole) {
+        bb_cursor_take(sub, delivery);
+    } else {
+        bb_cursor_take_events(sub, events, n);
+    }
+    bb_subscription_consumed(sub, delivery);
 }
 
-/* Small frames hold their bytes themselves, so what points into a frame moves with it. */
-static struct bb_slice rebase(struct bb_slice slice, const uint8_t *from, const uint8_t *to)
-{
-    return slice.len > 0 ? bb_slice(to + (slice.data - from), slice.len) : slice;
-}
-
-/* Keeps it for bb_receive(): a copy with frames of its own behind it. */
+/* Keeps it for bb_receive(). */
 static int queue_delivery(struct bb_subscription *sub, struct bb_delivery *delivery)
 {
-    struct bb_delivery *kept = malloc(sizeof(*kept) + delivery->n_frames * sizeof(zmq_msg_t));
+    struct bb_delivery *kept = bb_delivery_keep(delivery);
     if (kept == NULL) {
         return BB_ENOMEM;
     }
-    *kept = *delivery;
-    kept->frames = (zmq_msg_t *)(void *)(kept + 1);
-    const uint8_t *old_base = zmq_msg_data(&delivery->frames[0]);
-    for (size_t i = 0; i < kept->n_frames; i++) {
-        (void)zmq_msg_init(&kept->frames[i]);
-        (void)zmq_msg_move(&kept->frames[i], &delivery->frames[i]);
-        (void)zmq_msg_close(&delivery->frames[i]);
-    }
-    if (kept->flat.data == NULL) {
-        const uint8_t *base = zmq_msg_data(&kept->frames[0]);
-        kept->rest = rebase(kept->rest, old_base, base);
-        kept->ranges = rebase(kept->ranges, old_base, base);
-    }
-    kept->next = NULL;
     *sub->queue_end = kept;
     sub->queue_end = &kept->next;
     bb_bus_changed(sub->bus);
@@ -72,6 +59,7 @@ void bb_subscription_deliver(struct bb_subscription *sub, struct bb_delivery *de
         return;
     }
     bb_places_commit(sub, delivery);
+    sub->has_retained = sub->has_retained || delivery->retained == BB_RETAINED_LAST;
     sub->received_bytes += delivery->bytes;
     sub->unread_bytes += delivery->bytes;
     if (has_callback) {
@@ -85,6 +73,7 @@ void bb_subscription_deliver(struct bb_subscription *sub, struct bb_delivery *de
 /* What the last call gave is not needed any more. */
 static void release_read(struct bb_subscription *sub)
 {
+    bb_cursor_take_read(sub);
     for (struct bb_delivery *delivery = sub->read; delivery != NULL; delivery = delivery->next) {
         bb_subscription_consumed(sub, delivery);
     }
@@ -92,14 +81,13 @@ static void release_read(struct bb_subscription *sub)
     sub->read = NULL;
 }
 
-static int wait_queue(struct bb_subscription *sub, int timeout_ms)
+static int wait_queue(struct bb_subscription *sub, int timeout_ms, uint64_t deadline)
 {
     struct bb_bus *bus = sub->bus;
-    uint64_t deadline = bb_deadline(timeout_ms);
     int r = 0;
     while (sub->queue == NULL) {
         if (sub->state == BB_SUB_ENDED) {
-            return sub->error;
+            return sub->error != 0 ? sub->error : BB_ECLOSED;
         }
         if (r < 0) {
             return r;
@@ -145,15 +133,19 @@ int bb_receive(bb_subscription *sub, struct bb_event *events, size_t max, int ti
     }
     size_t n = 0;
     int r = 0;
+    uint64_t deadline = bb_deadline(timeout_ms);
     max = max > INT32_MAX ? INT32_MAX : max;
     while (r == 0 && n == 0) {
         (void)pthread_mutex_lock(&bus->lock);
         release_read(sub);
         if (sub->reading == NULL) {
-            r = wait_queue(sub, timeout_ms);
+            r = wait_queue(sub, timeout_ms, deadline);
         }
         (void)pthread_mutex_unlock(&bus->lock);
         n = r < 0 ? 0 : read_some(sub, events, max);
+    }
+    if (r == 0 && sub->reading != NULL && sub->options.durable != NULL) {
+        bb_cursor_note_partial(sub, events, n);
     }
     return r < 0 ? r : (int)n;
 }

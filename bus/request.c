@@ -46,6 +46,22 @@ void bb_requests_finish(struct bb_bus *bus,
     }
 }
 
+void bb_requests_found(struct bb_bus *bus, uint64_t corr, bool has_more, struct bb_delivery *delivery)
+{
+    struct bb_request *request = bus->requests;
+    while (request != NULL && (request->corr != corr || request->type != BB_MSG_QUERY)) {
+        request = request->next;
+    }
+    if (request != NULL) {
+        request->has_more = has_more;
+        request->found = bb_delivery_keep(delivery);
+        finish(bus, request, request->found == NULL ? BB_ENOMEM : 0);
+    }
+    if (request == NULL || request->found == NULL) {
+        bb_delivery_fini(delivery);
+    }
+}
+
 void bb_requests_fail(struct bb_bus *bus, int error)
 {
     while (bus->requests != NULL) {
@@ -76,13 +92,12 @@ int bb_request_run(struct bb_bus *bus, struct bb_msg *msg, struct bb_request *re
     return r;
 }
 
-int bb_request_status(bb_bus *bus, int timeout_ms, char **ret_json)
+int bb_request_json(struct bb_bus *bus, struct bb_msg *msg, int timeout_ms, char **ret_json)
 {
     struct bb_request request = {0};
-    struct bb_msg msg = {.type = BB_MSG_STATUS};
     struct bb_buf text = BB_BUF_INIT;
     (void)pthread_mutex_lock(&bus->lock);
-    int r = bb_request_run(bus, &msg, &request, bb_deadline(timeout_ms));
+    int r = bb_request_run(bus, msg, &request, bb_deadline(timeout_ms));
     (void)pthread_mutex_unlock(&bus->lock);
     r = r < 0 ? r : bb_mp_to_json(bb_buf_slice(&request.value), &text);
     bb_buf_append_byte(&text, 0);
@@ -94,6 +109,22 @@ int bb_request_status(bb_bus *bus, int timeout_ms, char **ret_json)
     }
     *ret_json = (char *)text.data;
     return 0;
+}
+
+int bb_request_done(struct bb_bus *bus, struct bb_msg *msg, int timeout_ms)
+{
+    struct bb_request request = {0};
+    (void)pthread_mutex_lock(&bus->lock);
+    int r = bb_request_run(bus, msg, &request, bb_deadline(timeout_ms));
+    (void)pthread_mutex_unlock(&bus->lock);
+    bb_buf_fini(&request.value);
+    return r;
+}
+
+int bb_request_status(bb_bus *bus, int timeout_ms, char **ret_json)
+{
+    struct bb_msg msg = {.type = BB_MSG_STATUS};
+    return bb_request_json(bus, &msg, timeout_ms, ret_json);
 }
 
 static int read_matches(struct bb_slice value, uint64_t *ret_matches)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The calls that begin and end a subscription. */
 #include "proto/base/error.h"
+#include "proto/base/utf8.h"
 #include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
@@ -32,6 +33,21 @@ static int copy_patterns(struct bb_subscription *sub, const struct bb_subscribe_
     return sub->patterns.error;
 }
 
+/* The name of the cursor. */
+static int copy_name(struct bb_subscription *sub, const char *name)
+{
+    size_t len = name != NULL ? strlen(name) : 0;
+    if (name == NULL) {
+        return 0;
+    }
+    if (len == 0 || len >= sizeof(sub->cursor.name) || !bb_utf8_is_valid(name, len)) {
+        return BB_EINVAL;
+    }
+    memcpy(sub->cursor.name, name, len);
+    sub->options.durable = sub->cursor.name;
+    return 0;
+}
+
 static int copy_options(struct bb_subscription *sub, const struct bb_subscribe_options *given)
 {
     struct bb_subscribe_options *options = &sub->options;
@@ -40,11 +56,14 @@ static int copy_options(struct bb_subscription *sub, const struct bb_subscribe_o
         return BB_EINVAL;
     }
     memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
-    if ((unsigned)options->overflow > BB_OVERFLOW_DISCONNECT || (unsigned)options->from > BB_FROM_TIME ||
-        options->window_bytes == 0 || options->window_events == 0) {
+    if ((unsigned)options->overflow > BB_OVERFLOW_DISCONNECT || (unsigned)options->from > BB_FROM_ID ||
+        (unsigned)options->until > BB_UNTIL_TIME || (unsigned)options->view > BB_VIEW_EARLY ||
+        options->window_bytes == 0 || options->window_events == 0 ||
+        (options->retained && options->from != BB_FROM_NEW)) {
         return BB_EINVAL;
     }
-    int r = copy_patterns(sub, options);
+    int r = copy_name(sub, options->durable);
+    r = r < 0 ? r : copy_patterns(sub, options);
     options->patterns = NULL;
     return r;
 }
@@ -96,6 +115,11 @@ static int sub_stop(struct bb_subscription *sub, int timeout_ms)
     int r = 0;
     sub->is_closing = true;
     (void)bb_map_remove(&bus->subs, sub_key(sub));
+    while (sub->options.durable != NULL && bus->calling == sub && bb_bus_check_wait(bus) == 0) {
+        (void)bb_bus_wait(bus, BB_NEVER); /* what its callback is given counts */
+    }
+    bb_cursor_finish(sub);
+    bus->n_durable -= sub->options.durable != NULL;
     if (is_known && timeout_ms == 0) {
         msg.corr = ++bus->last_corr;
         (void)bb_conn_send(bus, &msg);
@@ -141,6 +165,7 @@ int bb_subscribe(bb_bus *bus,
         bb_subscription_free(sub);
         return r;
     }
+    bus->n_durable += sub->options.durable != NULL;
     if (bb_bus_is_ready(bus)) {
         bb_subscription_ask(sub);
     }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 static const char *const overflow_names[] = {
+    [BB_OVERFLOW_DEFAULT] = NULL,
     [BB_OVERFLOW_SLIDE] = "slide",
     [BB_OVERFLOW_DROP_OLDEST] = "drop_oldest",
     [BB_OVERFLOW_DROP_NEWEST] = "drop_newest",
@@ -16,6 +17,11 @@ static const char *const overflow_names[] = {
     [BB_OVERFLOW_REFUSE] = "refuse",
     [BB_OVERFLOW_DISCONNECT] = "disconnect",
 };
+
+const char *bb_overflow_name(enum bb_overflow overflow)
+{
+    return overflow_names[overflow];
+}
 
 struct bb_subscription *bb_subscription_find(struct bb_bus *bus, uint64_t number)
 {
@@ -40,6 +46,14 @@ static void write_from(const struct bb_subscription *sub, struct bb_buf *out)
     case BB_FROM_SEQUENCE:
         bb_mp_write_uint(out, sub->options.from_value);
         break;
+    case BB_FROM_ID:
+        bb_mp_write_map(out, 1);
+        bb_mp_write_str(out, bb_slice_str("id"));
+        bb_mp_write_array(out, 3);
+        bb_mp_write_uint(out, sub->options.from_id.server);
+        bb_mp_write_uint(out, sub->options.from_id.session);
+        bb_mp_write_uint(out, sub->options.from_id.instance);
+        break;
     case BB_FROM_TIME:
         bb_mp_write_map(out, 1);
         bb_mp_write_str(out, bb_slice_str("time"));
@@ -48,11 +62,51 @@ static void write_from(const struct bb_subscription *sub, struct bb_buf *out)
     }
 }
 
+static void write_until(const struct bb_subscription *sub, struct bb_buf *out)
+{
+    bb_mp_write_str(out, bb_slice_str("until"));
+    switch (sub->options.until) {
+    case BB_UNTIL_NONE:
+        bb_mp_write_nil(out);
+        break;
+    case BB_UNTIL_NOW:
+        bb_mp_write_str(out, bb_slice_str("now"));
+        break;
+    case BB_UNTIL_SEQUENCE:
+        bb_mp_write_uint(out, sub->options.until_value);
+        break;
+    case BB_UNTIL_TIME:
+        bb_mp_write_map(out, 1);
+        bb_mp_write_str(out, bb_slice_str("time"));
+        bb_mp_write_uint(out, sub->options.until_value);
+        break;
+    }
+}
+
 static void write_options(const struct bb_subscription *sub, struct bb_buf *out)
 {
-    bool has_overflow = sub->options.overflow != BB_OVERFLOW_SLIDE;
+    bool has_overflow = sub->options.overflow != BB_OVERFLOW_DEFAULT;
     bool has_budget = sub->options.budget != 0;
-    bb_mp_write_map(out, 2u + has_overflow + has_budget);
+    bool has_until = sub->options.until != BB_UNTIL_NONE;
+    bool has_view = sub->options.view != BB_VIEW_DEFAULT;
+    bool has_retained = sub->options.retained && !sub->has_retained;
+    bool has_cursor = sub->options.durable != NULL;
+    bb_mp_write_map(out, 2u + has_overflow + has_budget + has_until + has_view + has_retained + has_cursor);
+    if (has_until) {
+        write_until(sub, out);
+    }
+    if (has_view) {
+        bb_mp_write_str(out, bb_slice_str("view"));
+        bb_mp_write_str(out, bb_slice_str(sub->options.view == BB_VIEW_EARLY ? "early" : "durable"));
+    }
+    if (has_retained) {
+        bb_mp_write_str(out, bb_slice_str("retained"));
+        bb_mp_write_bool(out, true);
+    }
+    if (has_cursor) {
+        bb_mp_write_str(out, bb_slice_str("durable"));
+        bb_mp_write_str(out, bb_slice_str(sub->options.durable));
+    }
     bb_mp_write_str(out, bb_slice_str("bytes"));
     bb_mp_write_uint(out, sub->granted_bytes);
     bb_mp_write_str(out, bb_slice_str("events"));
@@ -144,6 +198,7 @@ void bb_subscriptions_ready(struct bb_bus *bus)
             bb_subscription_ask(sub);
         }
     }
+    bus->save_at = bus->n_durable > 0 ? 0 : BB_NEVER; /* what could not be sent before */
 }
 
 void bb_subscriptions_lost(struct bb_bus *bus)
@@ -151,8 +206,11 @@ void bb_subscriptions_lost(struct bb_bus *bus)
     struct bb_subscription *sub;
     size_t at = 0;
     while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        bb_cursor_lost(sub);
         if (sub->state != BB_SUB_ENDED) {
             sub->state = BB_SUB_NEW;
+            /* The retained values begin anew, and with them all that follows. */
+            sub->has_started = sub->has_started && (!sub->options.retained || sub->has_retained);
         }
     }
 }

@@ -23,8 +23,21 @@ struct bb_place {
     bool is_staged;
     uint64_t staged; /* sequence after the message that is being taken */
     struct bb_place *next_staged;
+    uint64_t taken; /* of a durable subscription: what was given to the application is done with */
+    uint64_t
+        given; /* the same once the next bb_receive() says so, of a message that is read in part; 0: nothing */
     size_t len;
     char channel[]; /* zero-terminated */
+};
+
+/* The cursor of a durable subscription: what is to be saved, and when. */
+struct bb_cursor {
+    bool is_moved;  /* since it was sent */
+    bool has_given; /* some place has */
+    uint64_t bytes; /* worked off since it was sent */
+    uint64_t due;   /* when to send it, if it moved */
+    uint64_t corr;  /* of the one that is not answered; 0: none */
+    char name[65];
 };
 
 struct bb_subscription {
@@ -40,9 +53,12 @@ struct bb_subscription {
     bool is_abandoned;      /* freed when its callback returns */
     uint64_t run;           /* of the broker that the places are of */
 
-    struct bb_subscribe_options options; /* without the patterns */
-    struct bb_buf patterns;              /* MessagePack array */
-    struct bb_map places;                /* by channel */
+    struct bb_subscribe_options options; /* without the patterns; `durable` is cursor.name or NULL */
+    struct bb_cursor cursor;
+    bool has_retained;       /* all retained values came */
+    bool has_taken_retained; /* and are worked off */
+    struct bb_buf patterns;  /* MessagePack array */
+    struct bb_map places;    /* by channel */
     struct bb_place *staged;
 
     uint64_t connection; /* that the next four are of */
@@ -59,6 +75,9 @@ struct bb_subscription {
 
     struct bb_subscription_counts counts;
 };
+
+/** bb_overflow_name() - on the wire; NULL for BB_OVERFLOW_DEFAULT. */
+const char *bb_overflow_name(enum bb_overflow overflow);
 
 /** bb_subscription_find() - by its number; NULL if there is none. */
 struct bb_subscription *bb_subscription_find(struct bb_bus *bus, uint64_t number);
@@ -114,5 +133,34 @@ void bb_places_revert(struct bb_subscription *sub);
 /** bb_places_write() - the value of `from` that resumes after these places. */
 void bb_places_write(const struct bb_subscription *sub, struct bb_buf *out);
 
+/** bb_places_get() - the place of @channel, made if need be. Return: 0, BB_ENOMEM, BB_ELIMIT. */
+int bb_places_get(struct bb_subscription *sub, struct bb_slice channel, struct bb_place **ret_place);
+
 /** bb_places_fini() - free them. */
 void bb_places_fini(struct bb_subscription *sub);
+
+/* --- cursor.c: for subscriptions that are not durable these do nothing --------------------------------- */
+
+/** bb_cursor_begin() - the subscription is live for the first time, or after a restart of the broker. */
+void bb_cursor_begin(struct bb_subscription *sub);
+
+/** bb_cursor_take() - the application is done with all of @delivery. */
+void bb_cursor_take(struct bb_subscription *sub, const struct bb_delivery *delivery);
+
+/** bb_cursor_take_events() - the same for the last @n events that it was given of a delivery. */
+void bb_cursor_take_events(struct bb_subscription *sub, const struct bb_event *events, size_t n);
+
+/** bb_cursor_take_read() - the same for what bb_receive() gave last. */
+void bb_cursor_take_read(struct bb_subscription *sub);
+
+/** bb_cursor_note_partial() - bb_receive() gives events of a message that it has not read to its end. Takes the lock. */
+void bb_cursor_note_partial(struct bb_subscription *sub, const struct bb_event *events, size_t n);
+
+/** bb_cursor_finish() - the subscription ends: send what is not saved, without waiting. */
+void bb_cursor_finish(struct bb_subscription *sub);
+
+/** bb_cursor_lost() - the connection broke: what was on its way is to be sent again. */
+void bb_cursor_lost(struct bb_subscription *sub);
+
+/** bb_cursors_finish() - bb_cursor_finish() for all subscriptions of a bus. */
+void bb_cursors_finish(struct bb_bus *bus);

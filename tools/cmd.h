@@ -48,6 +48,9 @@ extern const struct option_row common_options[];
 
 extern const struct command command_pub;
 extern const struct command command_sub;
+extern const struct command command_query;
+extern const struct command command_channel;
+extern const struct command command_log;
 extern const struct command command_ping;
 extern const struct command command_status;
 extern const struct command command_bench;

@@ -29,21 +29,28 @@ struct pub_options {
     int level;
     uint64_t wait_subs;
     int64_t timeout_us;
+    int64_t ttl_us;
+    const char *expect;
+    const char *expect_path;
 };
+
+/* The level that waits for nothing; BB_LEVEL_NONE waits for what the channel is set to. */
+#define ACK_NONE (-1)
 
 static const struct pub_options defaults = {
     .count = 1,
-    .level = BB_LEVEL_ACCEPTED,
+    .level = BB_LEVEL_NONE,
     .timeout_us = 30 * BB_US_PER_S,
 };
 
 static const struct option_choice levels[] = {
-    {"none", BB_LEVEL_NONE},
+    {"none", ACK_NONE},
     {"accepted", BB_LEVEL_ACCEPTED},
     {"routed", BB_LEVEL_ROUTED},
     {"synced", BB_LEVEL_SYNCED},
     {"replicated", BB_LEVEL_REPLICATED},
     {"consumed", BB_LEVEL_CONSUMED},
+    {"channel", BB_LEVEL_NONE},
     {NULL, 0},
 };
 
@@ -62,7 +69,12 @@ static const struct option_row options[] = {
     {'H', OPTION_LIST, "header", "NAME:VALUE", "a header; may be repeated", AT(headers), NULL},
     {0, OPTION_TEXT, "id", "ID", "your own id of the event, a number or text", AT(id), NULL},
     {0, OPTION_TEXT, "type", "TYPE", "what the payload is, e.g. image/png", AT(type), NULL},
-    {0, OPTION_CHOICE, "ack", "LEVEL", "what to wait for (accepted)", AT(level), levels},
+    {0, OPTION_CHOICE, "level", "LEVEL", "what to wait for (what the channel is set to)", AT(level), levels},
+    {0, OPTION_CHOICE, "ack", "LEVEL", "the same", AT(level), levels},
+    {0, OPTION_DURATION, "ttl", "TIME", "time to live, after which nobody gets it", AT(ttl_us), NULL},
+    {0, OPTION_TEXT, "expect", "N", "refuse it unless N is the newest sequence of the channel", AT(expect),
+     NULL},
+    {0, OPTION_TEXT, "expect-path", "N", "the same for the path; 0: there is none", AT(expect_path), NULL},
     {'w', OPTION_COUNT, "wait-subs", "N", "first wait until N subscriptions match", AT(wait_subs), NULL},
     {'t', OPTION_DURATION, "timeout", "TIME", "limit for each of the two waits (30s)", AT(timeout_us), NULL},
     {0},
@@ -123,6 +135,19 @@ static bool header_set(struct bb_header *header, const char *text)
     return true;
 }
 
+static bool expectation_set(struct bb_draft *draft, enum bb_expect expect, const char *text)
+{
+    if (text == NULL) {
+        return true;
+    }
+    if (!option_parse_count(text, &draft->expect_sequence)) {
+        say("'%s' is no sequence; one is a whole number", text);
+        return false;
+    }
+    draft->expect = expect;
+    return true;
+}
+
 static bool draft_set(struct pub *pub, const char *path)
 {
     const struct pub_options *o = pub->options;
@@ -137,8 +162,13 @@ static bool draft_set(struct pub *pub, const char *path)
     pub->draft.headers = pub->headers;
     pub->draft.n_headers = o->headers.n;
     pub->draft.payload_type = o->type;
-    pub->draft.level = (enum bb_level)o->level;
-    if (o->level != BB_LEVEL_NONE) {
+    pub->draft.ttl_ms = (uint64_t)(o->ttl_us / 1000) + (o->ttl_us % 1000 != 0);
+    if (!expectation_set(&pub->draft, BB_EXPECT_CHANNEL, o->expect) ||
+        !expectation_set(&pub->draft, BB_EXPECT_PATH, o->expect_path)) {
+        return false;
+    }
+    if (o->level != ACK_NONE) {
+        pub->draft.level = (enum bb_level)o->level;
         pub->draft.on_ack = ack_handle;
         pub->draft.arg = pub;
     }
@@ -305,7 +335,7 @@ static int acks_judge(struct pub *pub)
             bb_strerror(error), bb_errcode(error));
         return STATUS_REFUSED;
     }
-    if (unmatched > 0 && pub->options->level >= BB_LEVEL_ROUTED) {
+    if (unmatched > 0 && pub->options->level == BB_LEVEL_ROUTED) {
         say("%" PRIu64 " of %" PRIu64 " events met no subscription", unmatched, pub->published);
         return STATUS_NOBODY;
     }
@@ -314,7 +344,7 @@ static int acks_judge(struct pub *pub)
 
 static int acks_wait(struct pub *pub)
 {
-    if (pub->options->level == BB_LEVEL_NONE) {
+    if (pub->options->level == ACK_NONE) {
         return STATUS_OK;
     }
     int r = bb_bus_flush(pub->connection.bus, timeout_ms(pub->options->timeout_us));
@@ -341,6 +371,12 @@ static const char *options_judge(const struct pub_options *o, const char *body)
     }
     if (sources == 0 && isatty(STDIN_FILENO)) {
         return "there is no body; give one, or pipe one in, or use --file, --lines or --all";
+    }
+    if (o->expect != NULL && o->expect_path != NULL) {
+        return "only one of --expect and --expect-path can be given";
+    }
+    if ((o->expect != NULL || o->expect_path != NULL) && (o->lines || o->count > 1)) {
+        return "what is expected holds for one event, so neither --lines nor --count go with it";
     }
     return o->lines && o->count > 1 ? "--count does not go with --lines" : NULL;
 }
@@ -384,7 +420,7 @@ const struct command command_pub = {
         "it is all of stdin, byte for byte, unless stdin is a terminal.\n"
         "\n"
         "  busbar pub plant/line1/temp 21.5\n"
-        "  busbar pub plant/line1/state '{\"on\":true}' -H unit:none --ack routed\n"
+        "  busbar pub plant/line1/state '{\"on\":true}' -H unit:none --level synced\n"
         "  journalctl -f -o json | busbar pub log/host1 --lines\n",
     .min_operands = 1,
     .max_operands = 2,

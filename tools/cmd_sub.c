@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* busbar sub: print the events that match. */
 #include "proto/base/time.h"
-#include "proto/wire/path.h"
+#include "proto/wire/where.h"
 
 #include "tools/connection.h"
+#include "tools/operands.h"
 #include "tools/print.h"
 
 #include <inttypes.h>
@@ -24,12 +25,17 @@ struct sub_options {
     int overflow;
     uint64_t budget;
     const char *ready_file;
+    const char *until;
+    const char *where;
+    const char *durable;
+    bool retained;
+    bool early;
 };
 
 static const struct sub_options defaults = {
     .timeout_us = -1,
     .idle_us = -1,
-    .overflow = BB_OVERFLOW_SLIDE,
+    .overflow = BB_OVERFLOW_DEFAULT,
 };
 
 static const struct option_choice overflows[] = {
@@ -48,12 +54,18 @@ static const struct option_row options[] = {
     {'n', OPTION_COUNT, "count", "N", "end after N events", AT(count), NULL},
     {'t', OPTION_DURATION, "timeout", "TIME", "end after this time in all", AT(timeout_us), NULL},
     {'i', OPTION_DURATION, "idle", "TIME", "end when nothing came for this time", AT(idle_us), NULL},
-    {'f', OPTION_TEXT, "from", "WHERE", "new, last, a sequence, a time ago (10m), an RFC 3339 time (new)",
-     AT(from), NULL},
+    {'f', OPTION_TEXT, "from", "WHERE",
+     "new, last, all, a sequence, an id (S/S/I), a time ago (10m), an RFC 3339 time (new)", AT(from), NULL},
+    {0, OPTION_TEXT, "until", "WHERE", "end with what there is now, a sequence, or a time", AT(until), NULL},
+    {'w', OPTION_TEXT, "where", "EXPR", "only payloads that it holds for, such as '.temp > 80'", AT(where),
+     NULL},
+    {'r', OPTION_FLAG, "retained", NULL, "first the newest event of each path", AT(retained), NULL},
+    {'d', OPTION_TEXT, "durable", "NAME", "go on where the last one of this name ended", AT(durable), NULL},
+    {0, OPTION_FLAG, "early", NULL, "see events before they are on disk", AT(early), NULL},
     {'j', OPTION_FLAG, "json", NULL, "one object a line, gaps too", AT(json), NULL},
     {0, OPTION_FLAG, "raw", NULL, "only the payload: text and binary as they are, else JSON", AT(raw), NULL},
     {0, OPTION_FLAG, "strict", NULL, "end with status 6 at the first gap", AT(strict), NULL},
-    {0, OPTION_CHOICE, "overflow", "POLICY", "when too much waits (slide)", AT(overflow), overflows},
+    {0, OPTION_CHOICE, "overflow", "POLICY", "when too much waits (the channel's)", AT(overflow), overflows},
     {0, OPTION_SIZE, "budget", "BYTES", "how much may wait in the broker", AT(budget), NULL},
     {0, OPTION_TEXT, "ready-file", "FILE", "write a line to FILE (or fifo) when subscribed", AT(ready_file),
      NULL},
@@ -66,6 +78,7 @@ struct sub {
     struct connection connection;
     struct bb_subscribe_options subscribe;
     bb_subscription *subscription;
+    struct bb_where *where;
     uint64_t received;
     int64_t start_us;
     int64_t last_us; /* of the last event */
@@ -80,50 +93,44 @@ static bool from_parse(const char *text, struct bb_subscribe_options *to)
         to->from = BB_FROM_NEW;
     } else if (strcmp(text, "last") == 0) {
         to->from = BB_FROM_LAST;
+    } else if (strcmp(text, "all") == 0) {
+        to->from = BB_FROM_SEQUENCE;
+        to->from_value = 1;
     } else if (option_parse_count(text, &to->from_value)) {
         to->from = BB_FROM_SEQUENCE;
-    } else if (bb_duration_parse(bb_slice_str(text), &us) == 0) {
-        int64_t now = bb_clock_wall_us();
-        to->from = BB_FROM_TIME;
-        to->from_value = us < now ? (uint64_t)(now - us) : 0;
-    } else if (bb_time_parse(bb_slice_str(text), &us) == 0) {
+    } else if (event_id_parse(text, &to->from_id)) {
+        to->from = BB_FROM_ID;
+    } else if (when_parse(text, &us)) {
         to->from = BB_FROM_TIME;
         to->from_value = us > 0 ? (uint64_t)us : 0;
     } else {
-        say("--from cannot be '%s': it is new, last, a sequence such as 1, a time ago such as 10m, or an instant such "
-            "as 2026-01-31T12:00:00Z",
+        say("--from cannot be '%s': it is new, last, all, a sequence such as 17, an id such as 1/7/3, a time ago such as "
+            "10m, or an instant such as 2026-01-31T12:00:00Z",
             text);
         return false;
     }
     return true;
 }
 
-/* The patterns as the broker knows them, as an array of texts in one block for the caller to free; or NULL. */
-static const char **patterns_parse(char **operands, size_t *ret_n)
+static bool until_parse(const char *text, struct bb_subscribe_options *to)
 {
-    size_t n = 0;
-    while (operands[n] != NULL) {
-        n++;
+    int64_t us;
+    if (text == NULL) {
+        to->until = BB_UNTIL_NONE;
+    } else if (strcmp(text, "now") == 0) {
+        to->until = BB_UNTIL_NOW;
+    } else if (option_parse_count(text, &to->until_value) && to->until_value > 0) {
+        to->until = BB_UNTIL_SEQUENCE;
+    } else if (when_parse(text, &us) && us >= 0) {
+        to->until = BB_UNTIL_TIME;
+        to->until_value = (uint64_t)us;
+    } else {
+        say("--until cannot be '%s': it is now, a sequence such as 17, a time ago such as 10m, or an instant such as "
+            "2026-01-31T12:00:00Z",
+            text);
+        return false;
     }
-    const size_t stride = BB_PATH_MAX + 1;
-    const char **patterns = calloc(n + 1, sizeof(*patterns) + stride);
-    if (patterns == NULL) {
-        say("out of memory");
-        return NULL;
-    }
-    char *text = (char *)(patterns + n);
-    for (size_t i = 0; i < n; i++, text += stride) {
-        if (bb_pattern_translate(bb_slice_str(operands[i]), text) != 0) {
-            say("'%s' is no pattern: '?' stands for one segment, a last '*' for zero or more, both only as a whole "
-                "segment; at most 200 bytes",
-                operands[i]);
-            free(patterns);
-            return NULL;
-        }
-        patterns[i] = text;
-    }
-    *ret_n = n;
-    return patterns;
+    return true;
 }
 
 /* --- events --------------------------------------------------------------------------------------- */
@@ -154,8 +161,14 @@ static int timed_out(const struct sub *sub)
     if (sub->options->count == 0) {
         return STATUS_OK;
     }
-    say("%" PRIu64 " of %" PRIu64 " events came in time", sub->received, sub->options->count);
+    say("%" PRIu64 " of %" PRIu64 " events came", sub->received, sub->options->count);
     return STATUS_TIMEOUT;
+}
+
+static bool is_wanted(const struct sub *sub, const struct bb_event *event)
+{
+    return sub->where == NULL || event->gap != NULL || event->is_retained_end ||
+           bb_where_holds(sub->where, bb_slice(event->payload, event->payload_len));
 }
 
 /* Prints what came: an exit status, or -1 to go on. */
@@ -163,6 +176,9 @@ static int events_print(struct sub *sub, const struct bb_event *events, size_t n
 {
     enum print_form form = sub->options->json ? PRINT_JSON : sub->options->raw ? PRINT_RAW : PRINT_HUMAN;
     for (size_t i = 0; i < n; i++) {
+        if (!is_wanted(sub, &events[i])) {
+            continue;
+        }
         int r = print_event(form, &events[i]);
         if (r != 0) {
             return r == BB_ECLOSED ? STATUS_OK : fail(NULL, r, "cannot print");
@@ -173,6 +189,9 @@ static int events_print(struct sub *sub, const struct bb_event *events, size_t n
             }
             continue;
         }
+        if (events[i].is_retained_end) {
+            continue;
+        }
         sub->received++;
         if (sub->received == sub->options->count) {
             return STATUS_OK;
@@ -181,17 +200,25 @@ static int events_print(struct sub *sub, const struct bb_event *events, size_t n
     return -1;
 }
 
+/* Not more than what will be printed: a cursor is behind all that was taken. */
+static size_t receive_max(const struct sub *sub)
+{
+    uint64_t left = sub->options->count - sub->received;
+    return sub->options->count > 0 && left < RECEIVE_MAX ? (size_t)left : RECEIVE_MAX;
+}
+
 static int receive(struct sub *sub)
 {
     struct bb_event events[RECEIVE_MAX];
     int status;
     for (;;) {
-        int r = bb_receive(sub->subscription, events, RECEIVE_MAX, 0);
+        size_t max = receive_max(sub);
+        int r = bb_receive(sub->subscription, events, max, 0);
         if (r == BB_ETIMEOUT) {
             if (print_flush() != 0) {
                 return STATUS_OK;
             }
-            r = bb_receive(sub->subscription, events, RECEIVE_MAX, wait_ms(sub));
+            r = bb_receive(sub->subscription, events, max, wait_ms(sub));
         }
         if (connection_ended(&sub->connection, &status)) {
             return status;
@@ -199,12 +226,19 @@ static int receive(struct sub *sub)
         if (r == BB_ETIMEOUT) {
             return timed_out(sub);
         }
+        if (r == BB_ECLOSED && sub->options->until != NULL) {
+            return timed_out(sub); /* it is at its end */
+        }
         if (r < 0) {
             return fail(sub->connection.bus, r, "the subscription ended");
         }
         status = events_print(sub, events, (size_t)r);
         if (status >= 0) {
             return status;
+        }
+        /* The next call says that these are done with, so they must be out. */
+        if (sub->options->durable != NULL && print_flush() != 0) {
+            return STATUS_OK;
         }
         if (is_over(sub)) {
             return timed_out(sub);
@@ -253,35 +287,72 @@ static int subscribe(struct sub *sub, const struct common *common)
     return ready_tell(sub);
 }
 
+/* What is wrong with the options together, or NULL. */
+static const char *options_judge(const struct sub_options *o)
+{
+    if (o->json && o->raw) {
+        return "only one of --json and --raw can be true";
+    }
+    if (o->retained && o->from != NULL && strcmp(o->from, "new") != 0) {
+        return "--retained begins with the newest events, so --from does not go with it";
+    }
+    return NULL;
+}
+
+static bool where_parse(struct sub *sub)
+{
+    struct bb_buf err = BB_BUF_INIT;
+    int r = sub->options->where != NULL ? bb_where_parse(bb_slice_str(sub->options->where), &sub->where, &err)
+                                        : 0;
+    if (r != 0) {
+        say("--where cannot be '%s': %s", sub->options->where,
+            err.len > 0 ? bb_buf_string(&err) : bb_strerror(r));
+    }
+    bb_buf_fini(&err);
+    return r == 0;
+}
+
+static int run(struct sub *sub, const struct common *common)
+{
+    struct bb_options bus = BB_OPTIONS_INIT;
+    bus.name = "busbar sub";
+    int status = connection_open(&sub->connection, common, &bus, GRACE_MS, true);
+    if (status == STATUS_OK) {
+        status = subscribe(sub, common);
+    }
+    if (status == STATUS_OK) {
+        status = receive(sub);
+    }
+    (void)print_flush();
+    connection_close(&sub->connection);
+    return status;
+}
+
 static int sub_run(const struct common *common, const void *values, char **operands)
 {
     const struct sub_options *o = values;
     struct sub sub = {.options = o, .quiet = common->quiet, .subscribe = BB_SUBSCRIBE_OPTIONS_INIT};
-    if (o->json && o->raw) {
-        say("only one of --json and --raw can be true");
+    const char *wrong = options_judge(o);
+    if (wrong != NULL) {
+        say("%s", wrong);
         return STATUS_USAGE;
     }
-    if (!from_parse(o->from, &sub.subscribe)) {
+    if (!from_parse(o->from, &sub.subscribe) || !until_parse(o->until, &sub.subscribe) ||
+        !where_parse(&sub)) {
         return STATUS_USAGE;
     }
     const char **patterns = patterns_parse(operands, &sub.subscribe.n_patterns);
-    if (patterns == NULL) {
-        return STATUS_USAGE;
+    int status = STATUS_USAGE;
+    if (patterns != NULL) {
+        sub.subscribe.patterns = patterns;
+        sub.subscribe.overflow = (enum bb_overflow)o->overflow;
+        sub.subscribe.budget = o->budget;
+        sub.subscribe.retained = o->retained;
+        sub.subscribe.durable = o->durable;
+        sub.subscribe.view = o->early ? BB_VIEW_EARLY : BB_VIEW_DEFAULT;
+        status = run(&sub, common);
     }
-    sub.subscribe.patterns = patterns;
-    sub.subscribe.overflow = (enum bb_overflow)o->overflow;
-    sub.subscribe.budget = o->budget;
-    struct bb_options bus = BB_OPTIONS_INIT;
-    bus.name = "busbar sub";
-    int status = connection_open(&sub.connection, common, &bus, GRACE_MS, true);
-    if (status == STATUS_OK) {
-        status = subscribe(&sub, common);
-    }
-    if (status == STATUS_OK) {
-        status = receive(&sub);
-    }
-    (void)print_flush();
-    connection_close(&sub.connection);
+    bb_where_free(sub.where);
     free(patterns);
     return status;
 }
@@ -295,7 +366,8 @@ const struct command command_sub = {
         "well. When --timeout or --idle ends it before --count events came, the status is 5.\n"
         "\n"
         "  busbar sub 'plant/*'\n"
-        "  busbar sub 'plant/?/temp' --from 10m --json\n"
+        "  busbar sub 'plant/?/temp' --from 10m --json --where '. > 80'\n"
+        "  busbar sub 'plant/*' --from all --until now\n"
         "  busbar sub 'jobs/*' -n 1 --timeout 5s --raw\n",
     .min_operands = 1,
     .max_operands = SIZE_MAX,

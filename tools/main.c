@@ -12,8 +12,8 @@
 #include <string.h>
 
 const struct command *const commands[] = {
-    &command_pub,   &command_sub,        &command_ping, &command_status,
-    &command_bench, &command_completion, &command_help, NULL,
+    &command_pub,    &command_sub,   &command_query,      &command_channel, &command_log, &command_ping,
+    &command_status, &command_bench, &command_completion, &command_help,    NULL,
 };
 
 const struct option_row common_options[] = {

@@ -38,7 +38,7 @@ bool option_parse_count(const char *text, uint64_t *ret_value)
 
 static bool size_parse(const char *text, uint64_t *ret_value)
 {
-    static const char units[] = "KMG";
+    static const char units[] = "KMGT";
     char digits[24];
     size_t len = strlen(text);
     unsigned int shift = 0;
@@ -158,7 +158,7 @@ static void example_write(struct bb_buf *out, const struct option_row *row)
         [OPTION_COUNT] = "a whole number from 1",
         [OPTION_INTEGER] = "a whole number of 32 bits",
         [OPTION_RATE] = "a number above 0",
-        [OPTION_SIZE] = "bytes such as 512, 64k or 16M",
+        [OPTION_SIZE] = "bytes such as 512, 64k, 16M or 2T",
         [OPTION_DURATION] = "a time such as 250ms, 2s or 1h30m",
         [OPTION_CHOICE] = "one of ",
         [OPTION_LIST] = "given at most 64 times",

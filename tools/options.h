@@ -21,7 +21,7 @@ enum option_kind {
     OPTION_COUNT,    /* uint64_t from 1 */
     OPTION_INTEGER,  /* int32_t */
     OPTION_RATE,     /* double above 0 */
-    OPTION_SIZE,     /* uint64_t bytes from 1: 512, 64k, 16M */
+    OPTION_SIZE,     /* uint64_t bytes from 1: 512, 64k, 16M, 2G, 1T */
     OPTION_DURATION, /* int64_t microseconds: 250ms, 2s, 1h30m */
     OPTION_CHOICE,   /* int: the value of one of `choices` */
     OPTION_LIST,     /* struct option_list: every occurrence */

@@ -141,6 +141,9 @@ int print_event(enum print_form form, const struct bb_event *event)
         say_gap(event->gap);
         return 0;
     }
+    if (event->is_retained_end && form != PRINT_JSON) {
+        return 0;
+    }
     switch (form) {
     case PRINT_HUMAN:
         r = print_human(event);

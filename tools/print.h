@@ -21,7 +21,7 @@ enum print_form {
 void say(const char *format, ...) BB_PRINTF(1, 2);
 
 /**
- * print_event() - write an event or a gap as one line
+ * print_event() - write an event or a gap as one line; the end of retained values only as JSON
  *
  * In the human form a path or text with control characters is written as a JSON string.
  *

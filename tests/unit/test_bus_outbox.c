@@ -13,7 +13,7 @@
 static void publish_tracked(struct bb_outbox *outbox, size_t len, struct bb_tracked *tracked)
 {
     uint8_t *to;
-    cr_assert_eq(bb_outbox_room(outbox, len, &to), 0);
+    cr_assert_eq(bb_outbox_room(outbox, len, 0, (struct bb_slice){0}, &to), 0);
     memset(to, 'x', len);
     bb_outbox_commit(outbox, len, BB_LEVEL_NONE, tracked);
 }
@@ -141,7 +141,7 @@ Test(bus_outbox, is_bounded_by_bytes_and_has_room_again_after_an_ack)
     uint8_t *to;
     start(&outbox, 4096);
     int n = 0;
-    while (bb_outbox_room(&outbox, 600, &to) == 0) {
+    while (bb_outbox_room(&outbox, 600, 0, (struct bb_slice){0}, &to) == 0) {
         bb_outbox_commit(&outbox, 600, 0, NULL);
         (void)send_all(&outbox);
         n++;
@@ -149,7 +149,7 @@ Test(bus_outbox, is_bounded_by_bytes_and_has_room_again_after_an_ack)
     cr_assert_geq(n, 3);
     cr_assert_leq(outbox.bytes, 4096);
     ack(&outbox, 1);
-    cr_assert_eq(bb_outbox_room(&outbox, 600, &to), 0);
+    cr_assert_eq(bb_outbox_room(&outbox, 600, 0, (struct bb_slice){0}, &to), 0);
     bb_outbox_fini(&outbox);
     cr_assert_eq(outbox.first, NULL);
 }
@@ -206,7 +206,7 @@ Test(bus_outbox, after_a_reconnection_all_is_sent_again_in_order_under_the_same_
     send_batches(&outbox, 5);
     ack(&outbox, 1);
     for (int i = 0; i < 3; i++) {
-        bb_outbox_resume(&outbox, 3, true, BB_MESSAGE_DEFAULT);
+        bb_outbox_resume(&outbox, 3, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
         cr_assert_eq(bb_outbox_answered(&outbox), 1);
         expect_numbers(&outbox, 2, 5);
         cr_assert_eq(outbox.first->len, 902);
@@ -226,7 +226,7 @@ Test(bus_outbox, what_was_answered_out_of_turn_leaves_no_hole_in_the_numbers)
     start(&outbox, 1 << 20);
     send_batches(&outbox, 5);
     bb_outbox_refuse(&outbox, 2, BB_ENOMEM);
-    bb_outbox_resume(&outbox, 3, true, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(&outbox, 3, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
     static const uint64_t numbers[] = {1, 3, 4, 5};
     static const size_t lens[] = {901, 903, 904, 905};
     for (size_t i = 0; i < 4; i++) {
@@ -246,13 +246,13 @@ Test(bus_outbox, another_run_numbers_all_from_its_last_whatever_the_old_numbers_
     start(&outbox, 1 << 20);
     send_batches(&outbox, 5);
     ack(&outbox, 1);
-    bb_outbox_resume(&outbox, 4, false, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(&outbox, 4, BB_MEMORY_NONE, BB_MESSAGE_DEFAULT);
     struct bb_batch *batch = bb_outbox_next(&outbox);
     cr_assert_eq(batch->number, 5);
     cr_assert_eq(batch->len, 902);
     bb_outbox_sent(&outbox);
     /* The connection breaks before the others are sent: their old numbers must not pass for repetitions. */
-    bb_outbox_resume(&outbox, 5, true, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(&outbox, 5, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
     expect_numbers(&outbox, 5, 8);
     cr_assert_eq(outbox.first->len, 902);
     bb_outbox_fini(&outbox);
@@ -265,7 +265,7 @@ Test(bus_outbox, a_run_that_forgot_the_client_gets_new_numbers)
     send_batches(&outbox, 4);
     ack(&outbox, 1);
     ack(&outbox, 2);
-    bb_outbox_resume(&outbox, 0, true, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(&outbox, 0, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
     expect_numbers(&outbox, 1, 2);
     cr_assert_eq(outbox.first->len, 903);
     bb_outbox_fini(&outbox);
@@ -278,7 +278,7 @@ Test(bus_outbox, numbers_go_on_behind_what_the_broker_took_though_all_was_answer
     publish(&outbox, 10);
     expect_numbers(&outbox, 1, 1);
     ack(&outbox, 1);
-    bb_outbox_resume(&outbox, 1, true, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(&outbox, 1, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
     cr_assert_null(bb_outbox_next(&outbox));
     publish(&outbox, 10);
     expect_numbers(&outbox, 2, 2);
@@ -296,7 +296,7 @@ Test(bus_outbox, a_broker_that_lost_its_memory_gets_numbers_from_one)
     ack(&outbox, 1);
     bb_batch_ref(outbox.first); /* as if libzmq were still sending it */
     struct bb_batch *held = outbox.first;
-    bb_outbox_resume(&outbox, 0, false, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(&outbox, 0, BB_MEMORY_NONE, BB_MESSAGE_DEFAULT);
     struct bb_batch *batch = bb_outbox_next(&outbox);
     cr_assert_not_null(batch);
     cr_assert_eq(batch->number, 1);
@@ -313,7 +313,7 @@ static void repeat_one(struct bb_outbox *outbox)
     start(outbox, 65536);
     publish_tracked(outbox, 10, tracked_new());
     cr_assert_eq(send_all(outbox), 1);
-    bb_outbox_resume(outbox, 1, true, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(outbox, 1, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
     cr_assert_null(bb_outbox_take_done(outbox), "that it was taken does not say what became of it");
     expect_numbers(outbox, 1, 1);
 }
@@ -434,7 +434,7 @@ Test(bus_outbox, batches_larger_than_the_broker_takes_are_refused_at_the_welcome
     publish(&outbox, 9000);
     publish(&outbox, 10);
     (void)send_all(&outbox);
-    bb_outbox_resume(&outbox, 0, false, 8192);
+    bb_outbox_resume(&outbox, 0, BB_MEMORY_NONE, 8192);
     cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_ETOOBIG);
     cr_assert_eq(bb_outbox_answered(&outbox), 1);
     cr_assert_eq(bb_outbox_next(&outbox)->number, 1);

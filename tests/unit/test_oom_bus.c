@@ -16,7 +16,7 @@ static bool publish(struct bb_outbox *outbox, size_t len)
 {
     uint8_t *to = NULL;
     fault_enter();
-    int r = bb_outbox_room(outbox, len, &to);
+    int r = bb_outbox_room(outbox, len, 0, (struct bb_slice){0}, &to);
     (void)fault_leave();
     if (r == 0) {
         memset(to, 'x', len);

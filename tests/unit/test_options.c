@@ -130,7 +130,7 @@ Test(options, what_is_wrong_is_refused_with_a_sentence)
         "-i 1.5",  "-i 2147483648",
         "-r 0",    "-r inf",
         "-r nan",  "-r 1x",
-        "-s 0",    "-s 1T",
+        "-s 0",    "-s 1P",
         "-s k",    "-s 18446744073709551615k",
         "-d 5",    "-d x",
         "-c blue", "-c",

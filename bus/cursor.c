@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Durable subscriptions: how far the application is, and when the broker is told. Where it is follows what was
+ * worked off, not what was received, so that after a crash nothing is left out.
+ */
+#include "proto/base/error.h"
+#include "proto/wire/mp.h"
+#include "proto/wire/path.h"
+
+#include "bus/subscription.h"
+
+/* A cursor is at most so far behind. */
+#define SAVE_AFTER_MS    1000
+#define SAVE_AFTER_BYTES ((uint64_t)1 << 20)
+
+static bool is_durable(const struct bb_subscription *sub)
+{
+    return sub->options.durable != NULL;
+}
+
+/* Before all retained values are worked off a cursor would skip the others. */
+static bool may_save(const struct bb_subscription *sub)
+{
+    return is_durable(sub) && sub->cursor.is_moved && (!sub->options.retained || sub->has_taken_retained);
+}
+
+static void write_positions(const struct bb_subscription *sub, struct bb_buf *out)
+{
+    const struct bb_place *place;
+    size_t at = 0;
+    bb_mp_write_array(out, (uint32_t)bb_map_count(&sub->places));
+    while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
+        bb_mp_write_array(out, 2);
+        bb_mp_write_str(out, bb_slice(place->channel, place->len));
+        bb_mp_write_uint(out, place->taken);
+    }
+}
+
+static struct bb_msg save_message(const struct bb_subscription *sub, struct bb_slice positions)
+{
+    return (struct bb_msg){
+        .type = BB_MSG_CURSOR,
+        .name = bb_slice_str(sub->cursor.name),
+        .positions = positions,
+    };
+}
+
+static void send(struct bb_subscription *sub)
+{
+    struct bb_bus *bus = sub->bus;
+    struct bb_buf positions = BB_BUF_INIT;
+    write_positions(sub, &positions);
+    struct bb_msg msg = save_message(sub, bb_buf_slice(&positions));
+    msg.corr = ++bus->last_corr;
+    if (positions.error == 0 && bb_conn_send(bus, &msg) == 0) {
+        sub->cursor.corr = msg.corr;
+        sub->cursor.is_moved = false;
+        sub->cursor.bytes = 0;
+    }
+    sub->cursor.due = bb_now_ms() + SAVE_AFTER_MS; /* of the next, or of the next attempt */
+    bb_buf_fini(&positions);
+}
+
+/* Sends it if it is time, else sees to it that somebody looks when it is. */
+static void consider(struct bb_subscription *sub)
+{
+    struct bb_bus *bus = sub->bus;
+    if (!may_save(sub) || sub->cursor.corr != 0 || !bb_bus_is_ready(bus)) {
+        return;
+    }
+    if (sub->cursor.bytes >= SAVE_AFTER_BYTES || bb_now_ms() >= sub->cursor.due) {
+        send(sub);
+    }
+    if (sub->cursor.is_moved && sub->cursor.due < bus->save_at) {
+        bus->save_at = sub->cursor.due;
+        if (!bus->is_stepping) {
+            bb_bus_wake(bus); /* a step sets the timer */
+        }
+    }
+}
+
+static void moved(struct bb_subscription *sub, uint64_t bytes)
+{
+    if (!sub->cursor.is_moved) {
+        sub->cursor.is_moved = true;
+        sub->cursor.due = bb_now_ms() + SAVE_AFTER_MS;
+    }
+    sub->cursor.bytes += bytes;
+}
+
+/* --- what was worked off -------------------------------------------------------------------------------- */
+
+void bb_cursor_begin(struct bb_subscription *sub)
+{
+    struct bb_place *place;
+    size_t at = 0;
+    if (!is_durable(sub) || sub->unread_bytes > 0) {
+        return;
+    }
+    while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
+        place->taken = place->sequence;
+    }
+    moved(sub, 0);
+    consider(sub);
+}
+
+static void take(struct bb_subscription *sub, const struct bb_delivery *delivery)
+{
+    for (size_t i = 0; i < delivery->n_moves; i++) {
+        delivery->moves[i].place->taken = delivery->moves[i].sequence;
+    }
+    if (delivery->retained == BB_RETAINED_LAST) {
+        sub->has_taken_retained = true;
+    }
+    if (delivery->n_moves > 0 || delivery->retained == BB_RETAINED_LAST) {
+        moved(sub, delivery->bytes);
+    }
+}
+
+void bb_cursor_take(struct bb_subscription *sub, const struct bb_delivery *delivery)
+{
+    if (is_durable(sub)) {
+        take(sub, delivery);
+        consider(sub);
+    }
+}
+
+/* Sequence and channel that an event or a gap moves to; false for what moves nothing. */
+static bool find_move(const struct bb_event *event, struct bb_slice *ret_channel, uint64_t *ret_sequence)
+{
+    if (event->gap != NULL) {
+        *ret_channel = bb_slice_str(event->gap->channel);
+        *ret_sequence = event->gap->to;
+        /* Where they lead back to is known when the whole message is worked off. */
+        return event->gap->to != BB_UNKNOWN && strcmp(event->gap->reason, "retracted") != 0;
+    }
+    *ret_channel = bb_path_channel(bb_slice(event->path, event->path_len));
+    *ret_sequence = event->sequence;
+    return !event->is_retained && !event->is_retained_end;
+}
+
+/* Sequences of a channel rise inside a message, but for gaps that its events lie in. */
+static void give_events(struct bb_subscription *sub, const struct bb_event *events, size_t n)
+{
+    bool has_gap = false;
+    for (size_t i = 0; i < n; i++) {
+        has_gap = has_gap || events[i].gap != NULL;
+    }
+    for (size_t i = 0; i < n && !has_gap; i++) {
+        struct bb_slice channel;
+        uint64_t sequence;
+        struct bb_place *place;
+        if (find_move(&events[i], &channel, &sequence) && bb_places_get(sub, channel, &place) == 0) {
+            place->given = sequence;
+            sub->cursor.has_given = true;
+        }
+    }
+}
+
+static void take_given(struct bb_subscription *sub)
+{
+    struct bb_place *place;
+    size_t at = 0;
+    if (!sub->cursor.has_given) {
+        return;
+    }
+    while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
+        place->taken = BB_MAX(place->taken, place->given);
+        place->given = 0;
+    }
+    sub->cursor.has_given = false;
+    moved(sub, 0);
+}
+
+void bb_cursor_take_events(struct bb_subscription *sub, const struct bb_event *events, size_t n)
+{
+    if (is_durable(sub)) {
+        give_events(sub, events, n);
+        take_given(sub);
+    }
+}
+
+void bb_cursor_take_read(struct bb_subscription *sub)
+{
+    if (!is_durable(sub)) {
+        return;
+    }
+    for (const struct bb_delivery *delivery = sub->read; delivery != NULL; delivery = delivery->next) {
+        take(sub, delivery);
+    }
+    take_given(sub);
+    consider(sub);
+}
+
+void bb_cursor_note_partial(struct bb_subscription *sub, const struct bb_event *events, size_t n)
+{
+    (void)pthread_mutex_lock(&sub->bus->lock);
+    give_events(sub, events, n);
+    (void)pthread_mutex_unlock(&sub->bus->lock);
+}
+
+/* --- saving --------------------------------------------------------------------------------------------- */
+
+void bb_cursors_tick(struct bb_bus *bus)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    if (bus->save_at == BB_NEVER || bb_now_ms() < bus->save_at) {
+        return;
+    }
+    bus->save_at = BB_NEVER;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        consider(sub);
+    }
+}
+
+bool bb_cursors_answered(struct bb_bus *bus, uint64_t corr, int error)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    if (bus->n_durable == 0 || corr == 0) {
+        return false;
+    }
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL && sub->cursor.corr != corr) {
+    }
+    if (sub == NULL) {
+        return false;
+    }
+    sub->cursor.corr = 0;
+    if (error == BB_ENOMEM || error == BB_ELOGFULL || error == BB_ELOGFAILED) {
+        sub->cursor.is_moved = true; /* it will pass: once more, a while later */
+    }
+    consider(sub);
+    return true;
+}
+
+void bb_cursor_finish(struct bb_subscription *sub)
+{
+    if (is_durable(sub) && sub->has_started && bb_bus_is_ready(sub->bus)) {
+        bb_cursor_take_read(sub);
+        if (may_save(sub)) {
+            send(sub);
+        }
+    }
+}
+
+void bb_cursors_finish(struct bb_bus *bus)
+{
+    struct bb_subscription *sub;
+    size_t at = 0;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        bb_cursor_finish(sub);
+    }
+}
+
+void bb_cursor_lost(struct bb_subscription *sub)
+{
+    if (sub->cursor.corr != 0) {
+        sub->cursor.corr = 0;
+        sub->cursor.is_moved = true;
+    }
+}
+
+int bb_subscription_save(bb_subscription *sub, int timeout_ms)
+{
+    struct bb_bus *bus = sub->bus;
+    struct bb_buf positions = BB_BUF_INIT;
+    struct bb_request request = {0};
+    (void)pthread_mutex_lock(&bus->lock);
+    int r = !is_durable(sub) ? BB_ESTATE : !sub->has_started ? BB_EAGAIN : 0;
+    if (r == 0 && sub->options.on_events == NULL) {
+        bb_cursor_take_read(sub);
+    }
+    if (r == 0 && sub->options.retained && !sub->has_taken_retained) {
+        r = BB_EAGAIN;
+    }
+    if (r == 0 && timeout_ms == 0) {
+        r = bb_bus_is_ready(bus) ? 0 : BB_ECONNECT;
+        if (r == 0) {
+            send(sub);
+        }
+    } else if (r == 0) {
+        write_positions(sub, &positions);
+        sub->cursor.is_moved = false;
+        sub->cursor.bytes = 0;
+        uint64_t number = sub->number;
+        struct bb_msg msg = save_message(sub, bb_buf_slice(&positions));
+        r = positions.error;
+        r = r < 0 ? r : bb_request_run(bus, &msg, &request, bb_deadline(timeout_ms));
+        if (r < 0 && (sub = bb_subscription_find(bus, number)) != NULL) {
+            moved(sub, 0);
+            consider(sub);
+        }
+    }
+    (void)pthread_mutex_unlock(&bus->lock);
+    bb_buf_fini(&positions);
+    bb_buf_fini(&request.value);
+    return r;
+}
+
+int bb_cursor_forget(bb_bus *bus, const char *name, int timeout_ms)
+{
+    struct bb_msg msg = {.type = BB_MSG_CURSOR, .name = bb_slice_str(name)};
+    return bb_request_done(bus, &msg, timeout_ms);
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Asking for stored events: one request a page, each behind the last event of the page before. */
+#include "proto/wire/query.h"
+
+#include "proto/base/error.h"
+#include "proto/json/json_value.h"
+#include "proto/wire/mp.h"
+#include "proto/wire/path.h"
+
+#include "bus/internal.h"
+
+/* What the members of a query point to. */
+struct asked {
+    struct bb_query query;
+    struct bb_buf patterns;
+    struct bb_buf ids;
+    struct bb_buf payload;
+};
+
+static void asked_fini(struct asked *asked)
+{
+    bb_buf_fini(&asked->patterns);
+    bb_buf_fini(&asked->ids);
+    bb_buf_fini(&asked->payload);
+}
+
+static int write_patterns(struct bb_buf *out, const struct bb_query_options *options)
+{
+    if (options->patterns == NULL) {
+        return 0;
+    }
+    if (options->n_patterns == 0 || options->n_patterns > UINT32_MAX) {
+        return BB_EPATTERN;
+    }
+    bb_mp_write_array(out, (uint32_t)options->n_patterns);
+    for (size_t i = 0; i < options->n_patterns; i++) {
+        struct bb_slice pattern = bb_slice_str(options->patterns[i]);
+        int r = bb_pattern_check(pattern);
+        if (r < 0) {
+            return r;
+        }
+        bb_mp_write_str(out, pattern);
+    }
+    return out->error;
+}
+
+static int write_ids(struct bb_buf *out, const struct bb_query_options *options)
+{
+    if (options->ids == NULL) {
+        return 0;
+    }
+    if (options->n_ids == 0 || options->n_ids > BB_QUERY_IDS_MAX) {
+        return BB_EINVAL;
+    }
+    bb_mp_write_array(out, (uint32_t)options->n_ids);
+    for (size_t i = 0; i < options->n_ids; i++) {
+        bb_mp_write_array(out, 3);
+        bb_mp_write_uint(out, options->ids[i].server);
+        bb_mp_write_uint(out, options->ids[i].session);
+        bb_mp_write_uint(out, options->ids[i].instance);
+    }
+    return out->error;
+}
+
+static int ask(const struct bb_query_options *options, struct asked *asked)
+{
+    static const enum bb_query_kind kinds[] = {
+        [BB_RESULT_TIMESERIES] = BB_QUERY_TIMESERIES,
+        [BB_RESULT_LATEST] = BB_QUERY_LATEST,
+        [BB_RESULT_SERVER] = BB_QUERY_SERVER,
+    };
+    if ((unsigned)options->result > BB_RESULT_SERVER) {
+        return BB_EINVAL;
+    }
+    int r = write_patterns(&asked->patterns, options);
+    r = r < 0 ? r : write_ids(&asked->ids, options);
+    if (r == 0 && options->payload_json != NULL) {
+        r = bb_json_value_to_mp(options->payload_json, strlen(options->payload_json), &asked->payload, NULL);
+    }
+    asked->query = (struct bb_query){
+        .kind = kinds[options->result],
+        .order = options->ascending ? BB_ORDER_ASCENDING : BB_ORDER_DESCENDING,
+        .order_by = options->by_source_time ? BB_ORDER_BY_SOURCE_TIME : BB_ORDER_BY_TIME,
+        .patterns = bb_buf_slice(&asked->patterns),
+        .has_t_from = options->has_from,
+        .has_t_to = options->has_to,
+        .has_source_t_from = options->has_source_from,
+        .has_source_t_to = options->has_source_to,
+        .t_from = options->from_us,
+        .t_to = options->to_us,
+        .source_t_from = options->source_from_us,
+        .source_t_to = options->source_to_us,
+        .has_server = options->has_server,
+        .has_session = options->has_session,
+        .server = options->server,
+        .session = options->session,
+        .ids = bb_buf_slice(&asked->ids),
+        .payload = bb_buf_slice(&asked->payload),
+        .where = options->where != NULL ? bb_slice_str(options->where) : (struct bb_slice){0},
+        .unique_type = options->unique,
+        .has_after = options->has_after,
+        .after = {options->after.server, options->after.session, options->after.instance},
+    };
+    return r;
+}
+
+/* One page, to be freed with bb_deliveries_free(). */
+static int fetch(struct bb_bus *bus, const struct bb_query *query, int timeout_ms, struct bb_request *request)
+{
+    struct bb_buf map = BB_BUF_INIT;
+    *request = (struct bb_request){0};
+    bb_query_write(&map, query);
+    struct bb_msg msg = {.type = BB_MSG_QUERY, .query = bb_buf_slice(&map)};
+    int r = map.error;
+    if (r == 0) {
+        (void)pthread_mutex_lock(&bus->lock);
+        r = bb_request_run(bus, &msg, request, bb_deadline(timeout_ms));
+        (void)pthread_mutex_unlock(&bus->lock);
+    }
+    bb_buf_fini(&map);
+    bb_buf_fini(&request->value);
+    return r;
+}
+
+/* Gives a page to the caller: how many events, or an error; @ret_stopped: on_found has had enough. */
+static int
+give(struct bb_delivery *page, struct bb_query *query, bb_found_fn *on_found, void *arg, bool *ret_stopped)
+{
+    struct bb_event events[BB_EVENTS_PER_CALL];
+    int given = 0;
+    size_t n;
+    while (!*ret_stopped && (n = bb_delivery_read(page, events, BB_COUNT(events))) > 0) {
+        while (n > 0 && events[n - 1].gap != NULL) {
+            n--; /* what could not be read, which is_broken says as well */
+        }
+        if (n > 0) {
+            const struct bb_event *last = &events[n - 1];
+            given += (int)n;
+            query->has_after = true;
+            query->after = (struct bb_query_id){last->server, last->session, last->instance};
+            *ret_stopped = on_found(events, n, arg) != 0;
+        }
+    }
+    return page->is_broken ? BB_EMALFORMED : given;
+}
+
+static int run(struct bb_bus *bus,
+               struct bb_query *query,
+               uint64_t max,
+               int timeout_ms,
+               bb_found_fn *on_found,
+               void *arg)
+{
+    uint64_t left = max != 0 ? max : UINT64_MAX;
+    for (;;) {
+        struct bb_request page;
+        bool is_stopped = false;
+        query->max_results = BB_MIN(left, BB_QUERY_RESULTS_MAX);
+        int r = fetch(bus, query, timeout_ms, &page);
+        r = r < 0 ? r : give(page.found, query, on_found, arg, &is_stopped);
+        bb_deliveries_free(page.found);
+        if (r < 0) {
+            return r;
+        }
+        left -= BB_MIN(left, (uint64_t)r);
+        if (!page.has_more && !is_stopped) {
+            return 0;
+        }
+        /* The newest of each path cannot be paged, and an empty page would come again. */
+        if (is_stopped || left == 0 || r == 0 || query->kind == BB_QUERY_LATEST) {
+            return 1;
+        }
+    }
+}
+
+int bb_query(bb_bus *bus,
+             const struct bb_query_options *given,
+             int timeout_ms,
+             bb_found_fn *on_found,
+             void *arg)
+{
+    struct bb_query_options options = BB_QUERY_OPTIONS_INIT;
+    struct asked asked = {0};
+    if (given == NULL || given->size == 0) {
+        return BB_EINVAL;
+    }
+    memcpy(&options, given, given->size < sizeof(options) ? given->size : sizeof(options));
+    int r = ask(&options, &asked);
+    r = r < 0 ? r : run(bus, &asked.query, options.max, timeout_ms, on_found, arg);
+    asked_fini(&asked);
+    return r;
+}

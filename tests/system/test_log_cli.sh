@@ -1,0 +1,230 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The command `busbar` against a broker with a log: channels, queries, cursors, expectations, restarts.
+#
+#   tests/system/test_log_cli.sh BUSBAR BUSBARD
+set -uo pipefail
+
+readonly busbar=$1 busbard=$2
+work=$(mktemp -d)
+readonly work
+readonly endpoint=ipc://$work/bus
+export BUSBAR_URL=$endpoint
+broker=
+failed=0
+
+# shellcheck disable=SC2317 # called by the trap
+clean_up()
+{
+    local pid
+    for pid in $(jobs -p); do
+        kill "$pid" 2>/dev/null
+    done
+    wait
+    rm -rf "$work"
+}
+trap clean_up EXIT
+
+wait_for_file()
+{
+    local _
+    for _ in {1..400}; do
+        [[ -s $1 ]] && return 0
+        sleep 0.05
+    done
+    echo "FAILED: $1 did not appear"
+    cat "$work/broker.log"
+    exit 1
+}
+
+start_broker()
+{
+    rm -f "$work/ports"
+    mkdir -p "$work/data"
+    "$busbard" --listen "$endpoint" --ports-file "$work/ports" --data "$work/data" 2>>"$work/broker.log" &
+    broker=$!
+    wait_for_file "$work/ports"
+}
+
+# is WHAT EXPECTED GOT
+is()
+{
+    if [[ $3 != "$2" ]]; then
+        printf 'FAILED: %s\n  expected: %s\n  got:      %s\n' "$1" "$2" "$3"
+        failed=$((failed + 1))
+    fi
+}
+
+# ends STATUS COMMAND...: run quietly and compare the exit status.
+ends()
+{
+    "${@:2}" >"$work/out" 2>"$work/err" </dev/null
+    local status=$?
+    is "${*:2}: status ($(head -c 200 "$work/err"))" "$1" $status
+}
+
+# has FILE TEXT
+has()
+{
+    if ! grep -qF -- "$2" "$work/$1"; then
+        printf 'FAILED: no %s in:\n' "$2"
+        sed 's/^/  /' "$work/$1"
+        failed=$((failed + 1))
+    fi
+}
+
+# printed TEXT: what the last command of ends() printed, lines joined by blanks.
+printed()
+{
+    is "output" "$1" "$(paste -sd' ' "$work/out")"
+}
+
+# payloads TEXT: the payloads of the JSON lines that it printed.
+payloads()
+{
+    is "payloads" "$1" "$(sed 's/.*"payload":\(.*\)}$/\1/' "$work/out" | paste -sd' ')"
+}
+
+test_command_line()
+{
+    ends 2 "$busbar" channel
+    ends 2 "$busbar" channel nonsense
+    ends 2 "$busbar" channel add
+    ends 2 "$busbar" channel ls name
+    ends 2 "$busbar" channel add a --log --memory
+    ends 2 "$busbar" channel set a --reset nonsense
+    ends 2 "$busbar" channel trim a
+    ends 2 "$busbar" channel info a --before 3
+    ends 2 "$busbar" channel add a --max-bytes 3X
+    ends 2 "$busbar" query 'a*'
+    ends 2 "$busbar" query --from nonsense
+    ends 2 "$busbar" query --after 1/2
+    ends 2 "$busbar" query --asc --desc
+    ends 2 "$busbar" log
+    ends 2 "$busbar" log backup
+    ends 2 "$busbar" log verify name
+    ends 2 "$busbar" sub a --until nonsense
+    ends 2 "$busbar" sub a --where '.x >'
+    ends 2 "$busbar" sub a --retained --from all
+    ends 2 "$busbar" pub a b --expect nonsense
+    ends 2 "$busbar" pub a b --expect 1 --expect-path 1
+    ends 2 "$busbar" pub a b --expect 1 --count 2
+}
+
+test_channels()
+{
+    ends 0 "$busbar" channel add kept --log --max-age 7d --max-bytes 10G --min-events 5
+    ends 4 "$busbar" channel add kept
+    ends 0 "$busbar" channel info kept --json
+    has out '"max_age":604800000'
+    has out '"max_bytes":10737418240'
+    has out '"store":"log"'
+    ends 0 "$busbar" channel set kept --lazy --reset max-bytes --overflow drop_oldest
+    ends 0 "$busbar" channel info kept --json
+    has out '"sync":false'
+    has out '"max_bytes":null'
+    has out '"overflow":"drop_oldest"'
+    ends 0 "$busbar" channel add fleeting --memory
+    ends 4 "$busbar" pub fleeting/a 1 --level synced
+    has err unsupported
+    ends 0 "$busbar" channel ls
+    has out fleeting
+    ends 4 "$busbar" channel info nobody
+}
+
+test_levels_and_expectations()
+{
+    ends 0 "$busbar" pub plant/a 1 --level synced
+    ends 0 "$busbar" pub plant/a 2 --expect 1
+    ends 4 "$busbar" pub plant/a 3 --expect 1
+    has err conflict
+    ends 0 "$busbar" pub plant/b 3 --expect-path 0
+    ends 4 "$busbar" pub plant/b 4 --expect-path 0
+    ends 0 "$busbar" pub plant/b '{"temp":90,"state":"on"}' --expect-path 3 --ttl 1h
+}
+
+test_subscribing()
+{
+    ends 0 "$busbar" sub 'plant/*' --from all --until now --raw
+    printed '1 2 3 {"temp":90,"state":"on"}'
+    ends 0 "$busbar" sub 'plant/*' --from 2 --until 3 --raw
+    printed '2 3'
+    ends 5 "$busbar" sub 'plant/*' --from 1h --until now --raw -n 9
+    ends 0 "$busbar" sub 'plant/*' --from all --until now --raw --where '.temp > 80 && .state == "on"'
+    printed '{"temp":90,"state":"on"}'
+    ends 0 "$busbar" sub 'plant/*' --retained --json -n 2 --timeout 10s
+    payloads '2 {"temp":90,"state":"on"}'
+    ends 0 "$busbar" sub 'plant/*' --from all --durable mine --raw -n 2 --timeout 10s
+    printed '1 2'
+    ends 0 "$busbar" sub 'plant/*' --from new --durable mine --raw -n 1 --timeout 10s
+    printed '3'
+}
+
+test_queries()
+{
+    ends 0 "$busbar" query 'plant/*'
+    payloads '{"temp":90,"state":"on"} 3 2 1'
+    ends 0 "$busbar" query plant/a --asc --max 1
+    payloads 1
+    has err '--after '
+    after=$(sed 's/.*--after //' "$work/err")
+    ends 0 "$busbar" query plant/a --asc --after "$after"
+    payloads 2
+    ends 0 "$busbar" query 'plant/*' --latest
+    payloads '2 {"temp":90,"state":"on"}'
+    ends 0 "$busbar" query 'plant/*' --unique --asc
+    payloads '1 3'
+    ends 0 "$busbar" query --where '.temp >= 90'
+    payloads '{"temp":90,"state":"on"}'
+    ends 0 "$busbar" query 'plant/*' --payload 2
+    payloads 2
+    ends 0 "$busbar" query 'plant/*' --to '1h ago'
+    payloads ''
+    ends 0 "$busbar" query 'plant/*' --from 1h --max 2
+    payloads '{"temp":90,"state":"on"} 3'
+    ends 2 "$busbar" query --where '.temp >='
+}
+
+test_restart()
+{
+    kill -KILL "$broker"
+    wait "$broker" 2>/dev/null
+    start_broker
+    ends 0 "$busbar" channel info kept --json
+    has out '"sync":false'
+    ends 0 "$busbar" sub 'plant/*' --from all --until now --raw
+    printed '1 2 3 {"temp":90,"state":"on"}'
+    ends 0 "$busbar" sub 'plant/*' --durable mine --raw -n 1 --timeout 10s
+    printed '{"temp":90,"state":"on"}'
+    ends 0 "$busbar" pub plant/a 5 --expect 4 --level synced
+}
+
+test_upkeep()
+{
+    ends 0 "$busbar" log status
+    ends 0 "$busbar" log verify --json
+    ends 0 "$busbar" log backup copy
+    ends 0 "$busbar" log compact
+    ends 0 "$busbar" channel trim plant --before 3
+    ends 0 "$busbar" channel rm fleeting
+    ends 4 "$busbar" channel rm nobody
+    ends 0 "$busbar" channel add fleeting --memory
+}
+
+test_command_line
+start_broker
+test_channels
+test_levels_and_expectations
+test_subscribing
+test_queries
+test_restart
+test_upkeep
+kill "$broker"
+wait "$broker"
+is "busbard: status" 0 $?
+
+if ((failed > 0)); then
+    echo "$failed failures"
+    cat "$work/broker.log"
+    exit 1
+fi
