@@ -1,0 +1,215 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of busbard under load: what was acknowledged as synced is read back once, in order, with no hole.
+
+kill.py BUSBARD [--rounds N] [--publishers N] [--seed N] [--control]
+
+Publishers keep numbered batches in flight; after a kill they come back with their client id and epoch and repeat what was
+not acknowledged. --control gives each return a new epoch, so that repetitions count as new: then the run succeeds only if
+duplicates are found, and nothing else. Exit 1 on any loss, duplicate, disorder or slow start."""
+import argparse
+import collections
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+import msgpack
+import zmq
+
+HELLO, PUBLISH, SUBSCRIBE, PING, PONG = 1, 2, 3, 6, 7
+WELCOME, ACK, DELIVER, GAP, ERROR, ENDED = 16, 18, 19, 20, 22, 24
+SYNCED = 3
+WINDOW = 64  # publishes in flight of each publisher
+DEADLINE = 30.0
+RESTART_LIMIT = 2.0
+
+
+class Connection:
+    def __init__(self, endpoint, client=None, epoch=0):
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(endpoint)
+        self.send([HELLO, 1, 1, client, epoch, {"heartbeat": 0}])
+        head = self.receive()[0]
+        assert head[0] == WELCOME, head
+
+    def send(self, head, *events):
+        self.socket.send(b"".join(map(msgpack.packb, (head, *events))))
+
+    def receive(self, timeout=DEADLINE):
+        """The next message, or None."""
+        while self.socket.poll(timeout * 1000):
+            unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
+            unpacker.feed(b"".join(self.socket.recv_multipart()))
+            message = list(unpacker)
+            if message[0][0] != PING:
+                return message
+            self.send([PONG, message[0][1]])
+        return None
+
+    def close(self):
+        self.socket.close()
+
+
+class Publisher:
+    """What one publisher sent and what it was told. An event's payload is [publisher, number, place in the batch]."""
+
+    def __init__(self, index, rng):
+        self.index, self.rng = index, rng
+        self.client, self.epoch = os.urandom(16), 0
+        self.sizes = {}  # number: events
+        self.waiting = collections.OrderedDict()
+        self.acked = {}  # number: sequence it was told, or None
+        self.number = 0
+        self.base = 0  # subtracted from numbers on the wire
+        self.refused = []
+        self.connection = None
+
+    def connect(self, endpoint):
+        self.connection = Connection(endpoint, self.client, self.epoch)
+        if self.epoch:  # numbers begin anew with an epoch
+            self.base = next(iter(self.waiting), self.number + 1) - 1
+        for number in self.waiting:
+            self.transmit(number)
+
+    def transmit(self, number):
+        self.connection.send([PUBLISH, number - self.base, SYNCED],
+                             *([f"log/p{self.index}", [self.index, number, i]] for i in range(self.sizes[number])))
+
+    def fill(self):
+        while len(self.waiting) < WINDOW:
+            self.number += 1
+            self.sizes[self.number] = self.rng.randint(1, 8)
+            self.waiting[self.number] = True
+            self.transmit(self.number)
+
+    def take(self):
+        """All that has come."""
+        while (message := self.connection.receive(0)) is not None:
+            head = message[0]
+            if head[0] == ERROR:
+                self.refused.append(head)
+            for entry in head[1] if head[0] == ACK else ():
+                if entry[1] != SYNCED:
+                    self.refused.append(entry)
+                elif self.waiting.pop(entry[0] + self.base, None):
+                    positions = entry[3] if len(entry) > 3 else None
+                    self.acked[entry[0] + self.base] = positions[0][1] if positions else None
+
+
+def start(busbard, directory):
+    """The process, its door, and the seconds until a client was welcome."""
+    ports = os.path.join(directory, "ports")
+    if os.path.exists(ports):
+        os.unlink(ports)
+    begun = time.monotonic()
+    process = subprocess.Popen([busbard, "--listen", "tcp://127.0.0.1:*", "--ports-file", ports,
+                                "--data", os.path.join(directory, "data")], stderr=subprocess.DEVNULL)
+    while not os.path.exists(ports):
+        if process.poll() is not None or time.monotonic() - begun > DEADLINE:
+            raise AssertionError(f"busbard did not start: {process.poll()}")
+        time.sleep(0.002)
+    with open(ports, encoding="utf-8") as file:
+        endpoint = json.load(file)["listen"][0]
+    Connection(endpoint).close()
+    return process, endpoint, time.monotonic() - begun
+
+
+def read_all(endpoint):
+    """[(sequence, payload)] of the channel from the first event on, and the gaps."""
+    reader, events, gaps = Connection(endpoint), [], []
+    reader.send([SUBSCRIBE, 2, 1, ["log/*"], 1, {"until": "now", "bytes": 1 << 40, "events": 1 << 40}])
+    while True:
+        message = reader.receive()
+        assert message is not None, "the reader was told nothing more"
+        head, rest, at = message[0], message[1:], 0
+        if head[0] == ENDED:
+            reader.close()
+            return events, gaps
+        assert head[0] != ERROR, head
+        if head[0] == GAP or (head[0] == DELIVER and len(head) > 3):
+            gaps += head[2 if head[0] == GAP else 3] or []
+        while head[0] == DELIVER and at < len(rest):
+            sequence, count = rest[at][3], rest[at][5]
+            events += [(sequence + i, tuple(rest[at + 1 + i][1])) for i in range(count)]
+            at += 1 + count
+
+
+def check(publishers, events, gaps):
+    """Counter of what is wrong."""
+    wrong = collections.Counter()
+    wrong["gaps"] = len(gaps)
+    wrong["holes"] = sum(1 for i, (sequence, _) in enumerate(events) if sequence != i + 1)
+    seen = collections.Counter(payload for _, payload in events)
+    wrong["duplicates"] = sum(times - 1 for times in seen.values())
+    at = {sequence: payload for sequence, payload in events}
+    last = collections.defaultdict(tuple)
+    for _, (index, *place) in events:
+        wrong["disorder"] += tuple(place) < last[index]
+        last[index] = max(last[index], tuple(place))
+        wrong["invented"] += not (index < len(publishers) and place[1] < publishers[index].sizes.get(place[0], 0))
+    for publisher in publishers:
+        wrong["refused"] += len(publisher.refused)
+        for number, told in publisher.acked.items():
+            size = publisher.sizes[number]
+            wrong["lost"] += sum((publisher.index, number, i) not in seen for i in range(size))
+            wrong["moved"] += told is not None and at.get(told, ())[:2] != (publisher.index, number)
+    return wrong
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("busbard")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--publishers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--control", action="store_true")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    publishers = [Publisher(i, rng) for i in range(options.publishers)]
+    slowest, wrong = 0.0, collections.Counter()
+    with tempfile.TemporaryDirectory(prefix="busbar-kill-") as directory:
+        for _ in range(options.rounds):
+            process, endpoint, seconds = start(options.busbard, directory)
+            try:
+                slowest = max(slowest, seconds)
+                for publisher in publishers:
+                    publisher.epoch += options.control
+                    publisher.connect(endpoint)
+                end = time.monotonic() + rng.uniform(0.02, 0.4)
+                while time.monotonic() < end:
+                    for publisher in publishers:
+                        publisher.take()
+                        publisher.fill()
+            finally:
+                process.kill()
+                process.wait()
+            for publisher in publishers:
+                publisher.take()
+                publisher.connection.close()
+        process, endpoint, seconds = start(options.busbard, directory)
+        try:
+            slowest = max(slowest, seconds)
+            events, gaps = read_all(endpoint)
+            wrong = check(publishers, events, gaps)
+        finally:
+            process.kill()
+            process.wait()
+    acked = sum(sum(p.sizes[n] for n in p.acked) for p in publishers)
+    print(f"{options.rounds} rounds, {acked} acked, {wrong['lost']} lost, {wrong['duplicates']} duplicates, "
+          f"{len(events)} read, slowest start {slowest:.2f} s, seed {options.seed}; "
+          f"wrong: {dict(+wrong)}")
+    for publisher in publishers:
+        for head in publisher.refused[:2]:
+            print("refused:", head)
+    if options.control:
+        return 0 if wrong["duplicates"] and not wrong["lost"] else 1
+    return 1 if +wrong or not acked or slowest >= RESTART_LIMIT else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
