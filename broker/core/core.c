@@ -224,12 +224,18 @@ dispatch(struct bk_core *core, struct bk_client *client, const struct bb_msg *ms
     handlers[msg->type].handle(core, client, msg);
 }
 
+static void refuse_message(struct bk_core *core, struct bk_client *client, int error, const char *text)
+{
+    bk_client_send_error(core, client, BB_MSG_NONE, 0, error, text, (struct bb_slice){0});
+    bk_client_strike(core, client);
+}
+
 static void
 take_message(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner)
 {
     struct bb_msg msg = {0};
     if (bytes.len > core->config.max_message) {
-        bk_core_bad_message(core, client, BB_ETOOBIG, NULL);
+        refuse_message(core, client, BB_ETOOBIG, NULL);
     } else if (bytes.len > 0 && !bb_msg_is_head(bytes)) {
         msg.type = BB_MSG_PUBLISH; /* PROTOCOL 6.3: bare events */
         msg.body = bytes;
@@ -285,8 +291,7 @@ void bk_deferred_resume(struct bk_core *core, struct bk_client *client)
 
 void bk_core_bad_message(struct bk_core *core, struct bk_client *client, int error, const char *text)
 {
-    bk_client_send_error(core, client, BB_MSG_NONE, 0, error, text, (struct bb_slice){0});
-    bk_client_strike(core, client);
+    refuse_message(core, client, error, text);
     gone_free(core);
 }
 

@@ -207,7 +207,8 @@ static void handle_ack(struct sim_client *client, const struct bb_msg *msg)
             return;
         }
         const struct client_batch *batch = &client->batches[client->first_unacked++];
-        bool is_reached = level == batch->level || (batch->level == BB_LEVEL_NONE && level == BB_LEVEL_ACCEPTED);
+        bool is_reached =
+            level == batch->level || (batch->level == BB_LEVEL_NONE && level == BB_LEVEL_ACCEPTED);
         if (!is_reached || reader.error != 0) {
             world_fail(world, "an ack with another level");
             return;

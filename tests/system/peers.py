@@ -15,7 +15,7 @@ from broker import DEADLINE
 
 FIELDS = {
     1: ("hello", "corr version client epoch options"),
-    2: ("publish", "number level"),
+    2: ("publish", "number level options"),
     3: ("subscribe", "corr sub patterns from options"),
     4: ("unsubscribe", "corr sub"),
     5: ("credit", "sub bytes events"),
@@ -24,18 +24,24 @@ FIELDS = {
     8: ("status", "corr what"),
     9: ("matches", "corr path min timeout"),
     10: ("goodbye", "code text"),
+    11: ("cursor", "corr name positions"),
+    12: ("query", "corr query"),
+    13: ("channel", "corr action name settings"),
+    14: ("log", "corr action options"),
     16: ("welcome", "corr version server run client_number last limits features"),
     17: ("subscribed", "corr sub session positions"),
     18: ("ack", "entries"),
-    19: ("deliver", "sub ranges gaps"),
+    19: ("deliver", "sub ranges gaps retained"),
     20: ("gap", "sub gaps"),
     21: ("result", "corr value"),
     22: ("error", "about corr code text detail"),
+    23: ("events", "corr more"),
+    24: ("ended", "sub code text"),
 }
 NAMES = {number: (name, fields.split()) for number, (name, fields) in FIELDS.items()}
 NUMBERS = {name: number for number, (name, _) in NAMES.items()}
 ATTRIBUTES = {"client_id": "id", "priority": "priority", "source_time": "source_time", "headers": "headers",
-              "payload_type": "payload_type"}
+              "payload_type": "payload_type", "ttl": "ttl"}
 CONTEXT = zmq.Context()
 CONTEXT.set(zmq.MAX_SOCKETS, 16384)
 CONTEXT.set(zmq.IO_THREADS, 1)
@@ -143,6 +149,7 @@ class Client:
         self.corr = 0
         self.number = 0
         self.ledgers = {}
+        self.retained = []
         self.waiting = []
         self.server = 1
         self.goodbye = None
@@ -177,7 +184,7 @@ class Client:
         head, *rest = unpack(data)
         name, fields = NAMES[head[0]]
         message = dict(zip(fields, head[1:]), op=name)
-        if name == "deliver":
+        if name in ("deliver", "events"):
             message["events"] = list(self.read_blocks(rest))
         return message
 
@@ -214,7 +221,9 @@ class Client:
                 if self.answers_ping:
                     self.send("pong", token=message["token"])
                 continue
-            if op == "deliver" and message["sub"] in self.ledgers:
+            if op == "deliver" and message.get("retained"):
+                self.retained += message["events"]
+            elif op == "deliver" and message["sub"] in self.ledgers:
                 self.ledgers[message["sub"]].deliver(message["ranges"], message["events"], message.get("gaps") or [])
                 self.ledgers[message["sub"]].bytes += len(data)
             elif op == "gap" and message["sub"] in self.ledgers:
@@ -248,19 +257,19 @@ class Client:
         self.corr += 1
         self.send(op, corr=self.corr, **fields)
         answer = self.wait(lambda message: message.get("corr") == self.corr and message["op"] in
-                           ("welcome", "subscribed", "result", "error"), f"the answer to {op}")
+                           ("welcome", "subscribed", "result", "events", "error"), f"the answer to {op}")
         if answer["op"] == "error":
             raise Failure(answer)
         return answer
 
     # --- requests --------------------------------------------------------------------------------------
 
-    def publish(self, *events, level=1, number=None):
+    def publish(self, *events, level=1, number=None, options=None):
         """Publishes and waits: the ack entry, as a dict."""
         if number is None:
             self.number += 1
             number = self.number
-        self.send("publish", events, number=number, level=level)
+        self.send("publish", events, number=number, level=level, options=options)
         return self.wait_ack(number)
 
     def wait_ack(self, number, timeout=DEADLINE):
@@ -281,6 +290,17 @@ class Client:
         """The ledger of the new subscription."""
         self.request("subscribe", sub=sub, patterns=patterns, options=options or None, **{"from": start})
         return self.ledgers[sub]
+
+    def read(self, patterns, sub=7, start=1, **options):
+        """Everything up to now, as the ledger of a subscription that has ended."""
+        ledger = self.subscribe(patterns, sub=sub, start=start, until="now", **options)
+        self.wait(lambda message: message["op"] == "ended" and message["sub"] == sub, "the end")
+        return ledger
+
+    def query(self, **members):
+        """The events found, and whether there are more."""
+        answer = self.request("query", query=members)
+        return answer["events"], bool(answer["more"])
 
     def unsubscribe(self, sub=1):
         self.request("unsubscribe", sub=sub)

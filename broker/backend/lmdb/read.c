@@ -194,8 +194,7 @@ static int take_some(struct reading *reading, struct bk_read_range *range, const
     return reading->body.error;
 }
 
-static int
-take_block(struct reading *reading, const struct lane *lane, const struct bk_group_block *block)
+static int take_block(struct reading *reading, const struct lane *lane, const struct bk_group_block *block)
 {
     struct bk_read_range *range = lane->range;
     uint64_t last = block->head.sequence + block->head.count - 1;

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commit thread: group commit into the journal, and opening again what has failed. */
+#include "broker/backend/lmdb/state.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+/* One journal record: enough to fill the disk's pipe, small enough to be on its way soon. */
+#define COMMIT_BYTES ((size_t)1 << 20)
+
+#define REOPEN_MIN_US 100000
+#define REOPEN_MAX_US 5000000
+
+/* --- opening and recovering ------------------------------------------------------------------------------- */
+
+static int apply_found(void *context, uint64_t number, struct bb_slice payload)
+{
+    struct bk_store_input input = {number, payload};
+    return bk_store_apply(context, &input, 1);
+}
+
+/* Everything that is durable is in the store when this returns, and synced there. */
+int bk_lmdb_open_files(struct lmdb *lmdb,
+                       struct bk_store **ret_store,
+                       struct bk_journal **ret_journal,
+                       struct bb_buf *err)
+{
+    struct bk_store *store = NULL;
+    int r = bk_store_open(lmdb->directory, (size_t)lmdb->values[OPTION_MAP_SIZE], &store, err);
+    if (r < 0) {
+        return r;
+    }
+    r = bk_journal_open(lmdb->directory, (size_t)lmdb->values[OPTION_JOURNAL_SIZE], bk_store_applied(store),
+                        apply_found, store, ret_journal, err);
+    if (r < 0) {
+        if (err->len == 0) {
+            bb_buf_printf(err, "what the journal has could not be taken into the tables");
+        }
+        bk_store_close(store);
+        return r;
+    }
+    *ret_store = store;
+    return 0;
+}
+
+void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied)
+{
+    while (lmdb->records != NULL && lmdb->records->number <= applied) {
+        struct record *record = lmdb->records;
+        lmdb->records = record->next;
+        lmdb->record_bytes -= record->payload.len;
+        if (lmdb->records == NULL) {
+            lmdb->records_end = &lmdb->records;
+        }
+        bb_buf_fini(&record->payload);
+        free(record);
+    }
+}
+
+static void commits_fail(struct lmdb *lmdb, int error)
+{
+    if (lmdb->commits == NULL) {
+        return;
+    }
+    struct news *news = bk_lmdb_news(lmdb, NEWS_FLUSHED);
+    news->ticket = lmdb->commits->ticket;
+    news->error = error;
+    while (lmdb->commits != NULL) {
+        struct commit *commit = lmdb->commits;
+        lmdb->commits = commit->next;
+        bb_buf_fini(&commit->payload);
+        free(commit);
+    }
+    lmdb->commits_end = &lmdb->commits;
+    lmdb->commit_bytes = 0;
+}
+
+/* Close what has failed and read again what is on the disk. The commits that were being written, up to @last with the number
+ * @number, are decided by what is found. */
+static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
+{
+    uint64_t pause = REOPEN_MIN_US;
+    struct bb_buf err = BB_BUF_INIT;
+    struct bk_store *store = NULL;
+    struct bk_journal *journal = NULL;
+    bk_lmdb_be_alone(lmdb, 0);
+    bk_journal_close(lmdb->journal);
+    bk_store_close(lmdb->store);
+    lmdb->journal = NULL;
+    lmdb->store = NULL;
+    while (!lmdb->is_ending) {
+        (void)pthread_mutex_unlock(&lmdb->mutex);
+        bb_buf_reset(&err);
+        int r = bk_lmdb_open_files(lmdb, &store, &journal, &err);
+        (void)pthread_mutex_lock(&lmdb->mutex);
+        if (r == 0) {
+            break;
+        }
+        struct timespec until;
+        (void)clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += (time_t)(pause / 1000000);
+        until.tv_nsec += (long)(pause % 1000000) * 1000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (!lmdb->is_ending) {
+            (void)pthread_cond_timedwait(&lmdb->to_commit, &lmdb->mutex, &until);
+        }
+        pause = BB_MIN(2 * pause, REOPEN_MAX_US);
+    }
+    bb_buf_fini(&err);
+    lmdb->store = store;
+    lmdb->journal = journal;
+    if (store != NULL) {
+        lmdb->applied = lmdb->durable = bk_store_applied(store);
+        bk_lmdb_records_drop(lmdb, lmdb->applied);
+        struct bk_numbers *numbers = NULL;
+        if (bk_numbers_load(store, &numbers) == 0) {
+            bk_lmdb_news(lmdb, NEWS_RELOAD)->numbers = numbers;
+        }
+    }
+    if (last != 0 && store != NULL && lmdb->applied >= number) {
+        while (lmdb->commits != NULL && lmdb->commits->ticket <= last) { /* it was durable after all */
+            struct commit *commit = lmdb->commits;
+            lmdb->commits = commit->next;
+            lmdb->commit_bytes -= commit->payload.len;
+            bb_buf_fini(&commit->payload);
+            free(commit);
+        }
+        lmdb->commits_end = lmdb->commits == NULL ? &lmdb->commits : lmdb->commits_end;
+        bk_lmdb_news(lmdb, NEWS_FLUSHED)->ticket = last;
+    }
+    commits_fail(lmdb, BB_ELOGFAILED);
+    lmdb->has_failed = false;
+    bk_lmdb_be_together(lmdb);
+    if (store != NULL) {
+        bk_lmdb_tell_state(lmdb, BK_BACKEND_OK, "it was opened again and read");
+    }
+}
+
+/* --- the commit thread ---------------------------------------------------------------------------------- */
+
+/* What is queued, up to COMMIT_BYTES, as one payload; the ticket that it goes up to. */
+static uint64_t gather(struct lmdb *lmdb, struct bb_buf *payload)
+{
+    uint64_t last = 0;
+    for (const struct commit *commit = lmdb->commits; commit != NULL; commit = commit->next) {
+        if (payload->len > 0 && payload->len + commit->payload.len > COMMIT_BYTES) {
+            break;
+        }
+        bb_buf_append(payload, commit->payload.data, commit->payload.len);
+        last = commit->ticket;
+    }
+    return last;
+}
+
+static void commits_done(struct lmdb *lmdb, uint64_t last)
+{
+    while (lmdb->commits != NULL && lmdb->commits->ticket <= last) {
+        struct commit *commit = lmdb->commits;
+        lmdb->commits = commit->next;
+        lmdb->commit_bytes -= commit->payload.len;
+        bb_buf_fini(&commit->payload);
+        free(commit);
+    }
+    if (lmdb->commits == NULL) {
+        lmdb->commits_end = &lmdb->commits;
+    }
+    bk_lmdb_news(lmdb, NEWS_FLUSHED)->ticket = last;
+}
+
+static void hand_on(struct lmdb *lmdb, struct record *record)
+{
+    *lmdb->records_end = record;
+    lmdb->records_end = &record->next;
+    bool was_soon = lmdb->record_bytes >= BK_APPLY_SOON_BYTES;
+    bool was_empty = lmdb->record_bytes == 0;
+    lmdb->record_bytes += record->payload.len;
+    lmdb->durable = record->number;
+    if (was_empty || (!was_soon && lmdb->record_bytes >= BK_APPLY_SOON_BYTES)) {
+        (void)pthread_cond_signal(&lmdb->to_apply);
+    }
+}
+
+/* Write one record; without the mutex while the disk is at work. Return: 0, or why the log must be opened again. */
+static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_last)
+{
+    struct record *record = calloc(1, sizeof(*record));
+    if (record == NULL) {
+        return BB_ENOMEM;
+    }
+    uint64_t last = gather(lmdb, &record->payload);
+    int r = record->payload.error;
+    uint64_t begun = bk_lmdb_now();
+    *ret_last = last;
+    *ret_number = bk_journal_next(lmdb->journal);
+    while (r == 0) {
+        uint64_t applied = lmdb->applied;
+        (void)pthread_mutex_unlock(&lmdb->mutex);
+        r = bk_journal_append(lmdb->journal, bb_buf_slice(&record->payload), applied, &record->number);
+        (void)pthread_mutex_lock(&lmdb->mutex);
+        if (r != BB_EAGAIN || lmdb->has_failed) {
+            break;
+        }
+        lmdb->apply_now = true; /* the journal is full until the store has more of it */
+        (void)pthread_cond_signal(&lmdb->to_apply);
+        while (lmdb->applied == applied && !lmdb->has_failed) {
+            (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
+        }
+        r = 0;
+    }
+    if (r < 0) {
+        bb_buf_fini(&record->payload);
+        free(record);
+        return r;
+    }
+    record->at = bk_lmdb_now();
+    lmdb->n_commits++;
+    lmdb->commit_us += record->at - begun;
+    lmdb->commit_max_us = BB_MAX(lmdb->commit_max_us, record->at - begun);
+    commits_done(lmdb, last);
+    hand_on(lmdb, record);
+    return 0;
+}
+
+void *bk_lmdb_commit_run(void *arg)
+{
+    struct lmdb *lmdb = arg;
+    (void)pthread_mutex_lock(&lmdb->mutex);
+    for (;;) {
+        uint64_t number = 0;
+        uint64_t last = 0;
+        if (lmdb->has_failed) {
+            reopen(lmdb, 0, 0);
+            continue;
+        }
+        if (lmdb->commits == NULL) {
+            if (lmdb->is_ending) {
+                break;
+            }
+            (void)pthread_cond_wait(&lmdb->to_commit, &lmdb->mutex);
+            continue;
+        }
+        if (lmdb->journal == NULL) {
+            commits_fail(lmdb, BB_ELOGFAILED);
+            continue;
+        }
+        int r = commit_one(lmdb, &number, &last);
+        if (r == BB_ETOOBIG || r == BB_ENOMEM) {
+            commits_fail(lmdb, r); /* nothing was written */
+        } else if (r < 0) {
+            bk_lmdb_fail(lmdb, r);
+            reopen(lmdb, number, last);
+        }
+    }
+    (void)pthread_mutex_unlock(&lmdb->mutex);
+    return NULL;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the threads of the backend tell the owner, and how they share the store. */
+#include "broker/backend/lmdb/state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+/* --- news ------------------------------------------------------------------------------------------- */
+
+/* With the mutex. Without memory a flush or an answer would be lost for ever: wait for it. */
+struct news *bk_lmdb_news(struct lmdb *lmdb, enum news_kind kind)
+{
+    struct news *news = calloc(1, sizeof(*news));
+    while (news == NULL) {
+        (void)pthread_mutex_unlock(&lmdb->mutex);
+        (void)nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+        (void)pthread_mutex_lock(&lmdb->mutex);
+        news = calloc(1, sizeof(*news));
+    }
+    news->kind = kind;
+    *lmdb->news_end = news;
+    lmdb->news_end = &news->next;
+    (void)eventfd_write(lmdb->wake, 1);
+    return news;
+}
+
+void bk_lmdb_tell_state(struct lmdb *lmdb, enum bk_backend_state state, const char *text)
+{
+    struct news *news = bk_lmdb_news(lmdb, NEWS_STATE);
+    news->state = state;
+    (void)snprintf(news->text, sizeof(news->text), "%s", text);
+}
+
+void bk_lmdb_tell_done(struct lmdb *lmdb, struct bk_request *request, int error)
+{
+    request->error = error;
+    bk_lmdb_news(lmdb, NEWS_DONE)->request = request;
+}
+
+/* --- the store, shared ---------------------------------------------------------------------------------- */
+
+/* With the mutex: use the store; false when it is not to be used any more. */
+bool bk_lmdb_enter(struct lmdb *lmdb)
+{
+    while (lmdb->is_exclusive || (lmdb->has_failed && !lmdb->is_ending)) {
+        (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
+    }
+    if (lmdb->store == NULL) {
+        return false;
+    }
+    lmdb->users++;
+    return true;
+}
+
+void bk_lmdb_leave(struct lmdb *lmdb)
+{
+    lmdb->users--;
+    (void)pthread_cond_broadcast(&lmdb->moved);
+}
+
+/* With the mutex: wait until nobody else uses the store; @own: who asks is a user. */
+void bk_lmdb_be_alone(struct lmdb *lmdb, unsigned own)
+{
+    lmdb->is_exclusive = true;
+    while (lmdb->users > own) {
+        (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
+    }
+}
+
+void bk_lmdb_be_together(struct lmdb *lmdb)
+{
+    lmdb->is_exclusive = false;
+    (void)pthread_cond_broadcast(&lmdb->moved);
+}
+
+void bk_lmdb_fail(struct lmdb *lmdb, int error)
+{
+    if (!lmdb->has_failed) {
+        lmdb->has_failed = true;
+        bk_lmdb_tell_state(lmdb, BK_BACKEND_FAILED, bb_strerror(error));
+        (void)pthread_cond_broadcast(&lmdb->to_commit);
+        (void)pthread_cond_broadcast(&lmdb->to_apply);
+        (void)pthread_cond_broadcast(&lmdb->moved);
+    }
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state of the LMDB backend, shared by its threads; nobody outside broker/backend/lmdb includes this. */
+#pragma once
+
+#include "proto/base/error.h"
+#include "proto/base/time.h"
+
+#include "broker/backend/lmdb/journal.h"
+#include "broker/backend/lmdb/numbers.h"
+#include "broker/backend/lmdb/store.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+
+enum option {
+    OPTION_MAP_SIZE,
+    OPTION_RESERVE,
+    OPTION_JOURNAL_SIZE,
+    OPTION_APPLY_INTERVAL,
+    OPTION_RETAIN_INTERVAL,
+    OPTION_QUEUE_SIZE,
+    OPTIONS
+};
+
+/* A ticket on its way into the journal. */
+struct commit {
+    struct commit *next;
+    uint64_t ticket;
+    struct bb_buf payload;
+};
+
+/* A journal record on its way into the store. */
+struct record {
+    struct record *next;
+    uint64_t number;
+    uint64_t at; /* monotonic us */
+    struct bb_buf payload;
+};
+
+enum news_kind {
+    NEWS_FLUSHED,
+    NEWS_TRIMMED,
+    NEWS_STATE,
+    NEWS_DONE,   /* a request */
+    NEWS_RELOAD, /* what register_() holds events against is to be read again */
+};
+
+struct news {
+    struct news *next;
+    enum news_kind kind;
+    uint64_t ticket;
+    int error;
+    uint32_t channel;
+    uint64_t first;
+    enum bk_backend_state state;
+    struct bk_request *request;
+    struct bk_numbers *numbers;
+    char text[160];
+};
+
+/* So much waiting for the store is taken in at once. */
+#define BK_APPLY_SOON_BYTES ((size_t)4 << 20)
+
+struct lmdb {
+    struct bk_backend backend;
+    const struct bk_backend_listener *listener;
+    struct bk_meter *meter;
+    void (*log)(void *context, int level, const char *id, const char *text);
+    void *log_context;
+    char *directory;
+    uint64_t values[OPTIONS];
+    struct bk_numbers *numbers; /* the owner's thread: what was registered last */
+    int wake;                   /* eventfd: there are news */
+    pthread_mutex_t mutex;      /* of all that follows */
+    pthread_cond_t to_commit;
+    pthread_cond_t to_apply;
+    pthread_cond_t to_read;
+    pthread_cond_t moved; /* applied, users or what waits has changed */
+    struct bk_store *store;
+    struct bk_journal *journal; /* the commit thread's */
+    struct commit *commits;
+    struct commit **commits_end;
+    size_t commit_bytes;
+    struct record *records;
+    struct record **records_end;
+    size_t record_bytes;
+    uint64_t durable; /* number of the last journal record */
+    uint64_t applied;
+    struct bk_request *requests;
+    struct bk_request **requests_end;
+    struct bk_request *upkeep; /* TRIM and COMPACT: the apply thread's */
+    struct bk_request **upkeep_end;
+    struct news *news;
+    struct news **news_end;
+    bool has_failed; /* to be opened again */
+    bool is_full;
+    bool is_ending;
+    bool apply_now;
+    bool is_exclusive; /* nobody else may use the store */
+    unsigned users;    /* threads that do */
+    uint64_t n_commits;
+    uint64_t commit_us;
+    uint64_t commit_max_us;
+    pthread_t threads[3];
+    unsigned n_threads;
+};
+
+static inline uint64_t bk_lmdb_now(void)
+{
+    return (uint64_t)bb_clock_monotonic_us();
+}
+
+/* All but the threads and bk_lmdb_open_files() are called with the mutex. */
+
+/** bk_lmdb_news() - something to be told in dispatch(); to be filled in. Never NULL. */
+struct news *bk_lmdb_news(struct lmdb *lmdb, enum news_kind kind);
+void bk_lmdb_tell_state(struct lmdb *lmdb, enum bk_backend_state state, const char *text);
+void bk_lmdb_tell_done(struct lmdb *lmdb, struct bk_request *request, int error);
+
+/** bk_lmdb_enter(), bk_lmdb_leave() - use the store; false when it is not to be used any more. Waits. */
+bool bk_lmdb_enter(struct lmdb *lmdb);
+void bk_lmdb_leave(struct lmdb *lmdb);
+
+/** bk_lmdb_be_alone() - wait until nobody else uses the store; @own: 1 if who asks does. */
+void bk_lmdb_be_alone(struct lmdb *lmdb, unsigned own);
+void bk_lmdb_be_together(struct lmdb *lmdb);
+
+/** bk_lmdb_fail() - nothing is acknowledged until everything has been opened and read again. */
+void bk_lmdb_fail(struct lmdb *lmdb, int error);
+
+/** bk_lmdb_open_files() - store and journal; everything that is durable is in the store, and synced there, when this returns. */
+int bk_lmdb_open_files(struct lmdb *lmdb,
+                       struct bk_store **ret_store,
+                       struct bk_journal **ret_journal,
+                       struct bb_buf *err);
+
+/** bk_lmdb_records_drop() - forget journal records that the store has. */
+void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied);
+
+/** bk_lmdb_look_full() - whether the map or the disk is too full for more; why, in @text. */
+bool bk_lmdb_look_full(struct lmdb *lmdb, char *text, size_t size);
+
+/* The threads. */
+void *bk_lmdb_commit_run(void *arg);
+void *bk_lmdb_apply_run(void *arg);
+void *bk_lmdb_read_run(void *arg);
