@@ -375,7 +375,7 @@ static long wait_ms(const struct host *host, uint64_t now, bool more)
 static void dispatch_backends(struct host *host, const zmq_pollitem_t *items)
 {
     for (size_t i = 0; i < BK_STORES; i++) {
-        if ((items[i].revents & ZMQ_POLLIN) != 0) {
+        if (host->backends[i] != NULL && (items[i].revents & ZMQ_POLLIN) != 0) {
             host->backends[i]->ops->dispatch(host->backends[i]);
         }
     }

@@ -350,6 +350,21 @@ int bk_find_block(struct bk_find *find, uint64_t server, const struct bb_block *
 
 /* --- the answer ------------------------------------------------------------------------------------- */
 
+/* Whether an event is the first of its path, if that matters. Return: 1, 0, BB_ENOMEM, BB_ECORRUPT. */
+static int is_first_of_path(struct bk_find *find, const struct found *found)
+{
+    struct bb_slice rest = bb_slice(find->bytes.data + found->offset, found->len);
+    struct bb_block head;
+    struct bb_event_view event;
+    if (!find->query->unique_type) {
+        return 1;
+    }
+    if (bb_block_read_head(&rest, &head) < 0 || bb_event_read(&rest, &event) < 0) {
+        return BB_ECORRUPT;
+    }
+    return meet_path(find, event.path);
+}
+
 /* By source time everything has been seen now: leave out what is up to the event to page after, and repeated paths. */
 static int choose(struct bk_find *find)
 {
@@ -357,35 +372,24 @@ static int choose(struct bk_find *find)
     size_t n = 0;
     size_t bytes = 0;
     bool is_past = !query->has_after;
+    bool is_full = false;
     struct found *all = (struct found *)(void *)find->list.data;
-    for (size_t i = 0; i < n_found(find); i++) {
-        struct bb_slice rest = bb_slice(find->bytes.data + all[i].offset, all[i].len);
-        struct bb_block head;
-        struct bb_event_view event;
-        if (bb_block_read_head(&rest, &head) < 0 || bb_event_read(&rest, &event) < 0) {
-            return BB_ECORRUPT;
+    for (size_t i = 0; i < n_found(find) && !is_full; i++) {
+        int r = is_first_of_path(find, &all[i]);
+        if (r < 0) {
+            return r;
         }
-        if (query->unique_type) {
-            int r = meet_path(find, event.path);
-            if (r <= 0) {
-                if (r < 0) {
-                    return r;
-                }
-                continue;
-            }
+        if (r > 0 && is_past) {
+            is_full = n == query->max_results || bytes >= find->max_bytes;
+            bytes += all[i].len;
+            all[n] = all[i];
+            n += !is_full;
         }
-        if (!is_past) {
-            is_past = all[i].session == query->after.session && all[i].instance == query->after.instance;
-            continue;
-        }
-        if (n == query->max_results || bytes >= find->max_bytes) {
-            find->more = true;
-            break;
-        }
-        bytes += all[i].len;
-        all[n++] = all[i];
+        is_past =
+            is_past || (all[i].session == query->after.session && all[i].instance == query->after.instance);
     }
     find->list.len = n * sizeof(struct found);
+    find->more = find->more || is_full;
     return 0;
 }
 

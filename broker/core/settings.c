@@ -16,9 +16,9 @@ enum kind {
 
 struct row {
     const char *name;
-    enum kind kind;
     size_t offset;
     uint64_t min;
+    enum kind kind;
     bool has_limit; /* BK_NO_LIMIT is a value: nil on the wire */
 };
 
@@ -26,16 +26,16 @@ struct row {
 
 /* clang-format off */
 static const struct row rows[] = {
-    {"store", KIND_STORE, AT(logged), 0, false},
-    {"sync", KIND_FLAG, AT(sync), 0, false},
-    {"early", KIND_FLAG, AT(early), 0, false},
-    {"max_age", KIND_MS, AT(retention.max_age_us), 1, true},
-    {"max_bytes", KIND_NUMBER, AT(retention.max_bytes), 1, true},
-    {"max_events", KIND_NUMBER, AT(retention.max_events), 1, true},
-    {"max_per_path", KIND_NUMBER, AT(retention.max_per_path), 1, true},
-    {"min_events", KIND_NUMBER, AT(retention.min_events), 0, false},
-    {"overflow", KIND_OVERFLOW, AT(overflow), 0, false},
-    {"ring", KIND_NUMBER, AT(ring_bytes), 64 << 10, false},
+    {"store", AT(logged), 0, KIND_STORE, false},
+    {"sync", AT(sync), 0, KIND_FLAG, false},
+    {"early", AT(early), 0, KIND_FLAG, false},
+    {"max_age", AT(retention.max_age_us), 1, KIND_MS, true},
+    {"max_bytes", AT(retention.max_bytes), 1, KIND_NUMBER, true},
+    {"max_events", AT(retention.max_events), 1, KIND_NUMBER, true},
+    {"max_per_path", AT(retention.max_per_path), 1, KIND_NUMBER, true},
+    {"min_events", AT(retention.min_events), 0, KIND_NUMBER, false},
+    {"overflow", AT(overflow), 0, KIND_OVERFLOW, false},
+    {"ring", AT(ring_bytes), 64 << 10, KIND_NUMBER, false},
 };
 /* clang-format on */
 

@@ -371,7 +371,7 @@ void bk_handle_channel(struct bk_core *core, struct bk_client *client, const str
 void bk_subscribe_located(struct bk_core *core,
                           struct bk_client *client,
                           const struct bb_msg *msg,
-                          const struct bk_locate *locate);
+                          const struct bk_locate *located);
 
 void bk_handle_subscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
 void bk_handle_unsubscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);

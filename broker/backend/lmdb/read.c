@@ -339,7 +339,7 @@ static bool
 record_is_behind(const struct bk_locate *locate, const struct bk_record *record, uint64_t *ret_sequence)
 {
     struct bb_slice rest = record->blocks;
-    struct bb_block head;
+    struct bb_block head = {0};
     uint64_t index = 0;
     while (bk_record_next_block(&rest, &head, NULL, NULL) > 0) {
         if (is_behind(locate, record->server, &head, &index)) {
@@ -386,41 +386,52 @@ static int search(struct bk_store *store,
     return 0;
 }
 
-/* The newest event that matches, in the newest record that has one. */
+/* The newest event of a record that @filter wants, 0 if there is none. */
+static uint64_t newest_wanted(const struct bk_record *record, const struct bk_filter *filter)
+{
+    struct bb_slice rest = record->blocks;
+    struct bb_slice events = {0};
+    struct bb_block head = {0};
+    uint64_t found = 0;
+    while (bk_record_next_block(&rest, &head, &events, NULL) > 0) {
+        struct bb_event_view event;
+        for (uint64_t i = 0; i < head.count && bb_event_read(&events, &event) == 0; i++) {
+            found = bk_filter_matches(filter, event.path) ? head.sequence + i : found;
+        }
+    }
+    return found;
+}
+
+/* The newest event that matches: records from the newest on. */
 static int search_last(struct bk_store *store,
                        MDB_txn *txn,
                        const struct bk_locate *locate,
-                       const struct bk_log_channel *channel,
+                       uint32_t channel,
                        uint64_t *ret_sequence)
 {
-    uint64_t at = channel->last;
-    while (at >= channel->first && *ret_sequence == 0 && at > 0) {
-        uint64_t first = 0;
+    MDB_cursor *cursor = NULL;
+    MDB_val value;
+    uint8_t bytes[BK_KEY_SEQUENCE];
+    MDB_val key = {sizeof(bytes), bytes};
+    int r = bk_store_error(mdb_cursor_open(txn, store->tables.by_sequence, &cursor));
+    if (r < 0) {
+        return r;
+    }
+    bk_key_sequence(bytes, channel, UINT64_MAX);
+    int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+    rc = mdb_cursor_get(cursor, &key, &value, rc == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
+    for (; r == 0 && rc == 0 && *ret_sequence == 0 && bk_get_u32(key.mv_data) == channel;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)) {
         struct bk_place place;
         struct bk_record record;
-        struct bb_block head;
-        struct bb_slice events;
-        int r = bk_store_find(store, txn, channel->id, at, &first, &place);
-        if (r == BB_ENOTFOUND) {
-            at--;
-            continue;
+        r = bk_place_read(bb_slice(value.mv_data, value.mv_size), &place);
+        r = r == 0 ? bk_store_record(store, txn, place.position, channel, &record) : r;
+        if (r == 0) {
+            *ret_sequence = newest_wanted(&record, locate->filter);
         }
-        r = r == 0 ? bk_store_record(store, txn, place.position, channel->id, &record) : r;
-        if (r < 0) {
-            return r;
-        }
-        struct bb_slice rest = record.blocks;
-        while (bk_record_next_block(&rest, &head, &events, NULL) > 0) {
-            struct bb_event_view event;
-            for (uint64_t i = 0; i < head.count && bb_event_read(&events, &event) == 0; i++) {
-                if (bk_filter_matches(locate->filter, event.path)) {
-                    *ret_sequence = head.sequence + i;
-                }
-            }
-        }
-        at = first - 1;
     }
-    return 0;
+    mdb_cursor_close(cursor);
+    return r;
 }
 
 static int
@@ -439,7 +450,7 @@ locate_in(struct bk_store *store, MDB_txn *txn, struct bk_locate *locate, struct
         place->sequence = r == 0 ? latest.sequence : 0;
         return r == BB_ENOTFOUND ? 0 : r;
     }
-    return locate->kind == BK_LOCATE_LAST ? search_last(store, txn, locate, &channel, &place->sequence)
+    return locate->kind == BK_LOCATE_LAST ? search_last(store, txn, locate, place->channel, &place->sequence)
                                           : search(store, txn, locate, &channel, &place->sequence);
 }
 

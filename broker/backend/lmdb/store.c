@@ -56,6 +56,13 @@ static void say(struct bb_buf *err, const char *what, const char *why)
     }
 }
 
+static void say_errno(struct bb_buf *err, const char *what)
+{
+    if (err != NULL) {
+        bb_buf_printf(err, "%s: %m", what);
+    }
+}
+
 static int path_join(char *to, const char *directory, const char *name)
 {
     int len = snprintf(to, PATH_MAX, "%s/%s", directory, name);
@@ -85,12 +92,16 @@ static int lock_take(struct bk_store *store, struct bb_buf *err)
     }
     store->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
     if (store->lock < 0) {
-        say(err, path, strerror(errno));
+        say_errno(err, path);
         return BB_ESYSTEM;
     }
     if (flock(store->lock, LOCK_EX | LOCK_NB) < 0) {
         int error = errno == EWOULDBLOCK ? BB_EEXISTS : BB_ESYSTEM;
-        say(err, store->directory, error == BB_EEXISTS ? "another broker has it open" : strerror(errno));
+        if (error == BB_EEXISTS) {
+            say(err, store->directory, "another broker has it open");
+        } else {
+            say_errno(err, store->directory);
+        }
         return error;
     }
     return 0;
@@ -412,7 +423,7 @@ static int copy_to(struct bk_store *store, const char *directory, struct bb_buf 
     }
     if (mkdir(directory, FOLDER_MODE) < 0) {
         int error = errno == EEXIST ? BB_EEXISTS : BB_ESYSTEM;
-        say(err, directory, strerror(errno));
+        say_errno(err, directory);
         return error;
     }
     int rc = mdb_env_copy2(store->env, directory, MDB_CP_COMPACT);
@@ -452,7 +463,7 @@ int bk_store_compact(struct bk_store *store, struct bb_buf *err)
     mdb_env_close(store->env);
     store->env = NULL;
     if (rename(from, to) < 0) {
-        say(err, to, strerror(errno));
+        say_errno(err, to);
         error = BB_ESYSTEM;
     }
     clear_compact(store);

@@ -71,7 +71,7 @@ int bk_write_by_path(struct bk_write *write, uint64_t path_id, uint64_t first, u
 
 int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_number)
 {
-    struct bb_slice value;
+    struct bb_slice value = {0};
     *ret_number = 0;
     int error = bk_get(txn, meta, bb_slice_str(name), &value);
     if (error == BB_ENOTFOUND) {
@@ -151,7 +151,7 @@ static int channel_put(struct bk_write *write, const struct bk_write_channel *ch
 static int channel_read(struct bk_write *write, struct bk_write_channel *channel)
 {
     struct bb_slice key = bb_slice(channel->key, sizeof(channel->key));
-    struct bb_slice value;
+    struct bb_slice value = {0};
     int error = bk_get(write->txn, write->store->tables.channels, key, &value);
     if (error == BB_ENOTFOUND) {
         return 0;
@@ -219,7 +219,7 @@ static struct bb_slice path_key(const struct bk_write_path *path)
 
 static int path_read(struct bk_write *write, struct bk_write_path *path, bool make)
 {
-    struct bb_slice value;
+    struct bb_slice value = {0};
     int error = bk_get(write->txn, write->store->tables.paths, path_key(path), &value);
     if (error == 0) {
         error = bk_latest_decode(path_key(path), value, &path->latest);
@@ -268,7 +268,7 @@ int bk_write_here(struct bk_write *write, struct bk_write_path *path)
 {
     if (write->n_here == write->here_cap) {
         size_t cap = write->here_cap == 0 ? 256 : 2 * write->here_cap;
-        struct bk_write_path **here = realloc(write->here, cap * sizeof(*here));
+        struct bk_write_path **here = realloc(write->here, cap * sizeof(struct bk_write_path *));
         if (here == NULL) {
             return BB_ENOMEM;
         }
@@ -282,7 +282,7 @@ int bk_write_here(struct bk_write *write, struct bk_write_path *path)
 /* Only a counter has changed: the latest event is taken from the table. */
 static int path_fill(struct bk_write *write, struct bk_write_path *path, struct bk_latest *ret_latest)
 {
-    struct bb_slice value;
+    struct bb_slice value = {0};
     *ret_latest = path->latest;
     if (path->fresh) {
         return 0;
