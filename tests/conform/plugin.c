@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #ifndef PLUGIN_ABI
-    #define PLUGIN_ABI BK_BACKEND_ABI
+#    define PLUGIN_ABI BK_BACKEND_ABI
 #endif
 
 #define MANY 64

@@ -128,8 +128,7 @@ static int load_cursor(void *context, const struct bk_log_cursor *cursor)
     struct world *world = context;
     world->n_cursors++;
     (void)snprintf(world->cursor, sizeof(world->cursor), "%.*s=%.*s", (int)cursor->name.len,
-                   (const char *)cursor->name.data, (int)cursor->value.len,
-                   (const char *)cursor->value.data);
+                   (const char *)cursor->name.data, (int)cursor->value.len, (const char *)cursor->value.data);
     return 0;
 }
 

@@ -114,11 +114,11 @@ int ask(struct world *world, const struct bb_query *query, bool *ret_more);
 uint64_t locate(struct world *world, struct bk_locate *want, uint32_t channel);
 
 /* A test for one backend, between open and close. */
-#define ON(name, backend, test)      \
-    Test(name, backend##_##test)     \
-    {                                \
-        struct world world;          \
+#define ON(name, backend, test)       \
+    Test(name, backend##_##test)      \
+    {                                 \
+        struct world world;           \
         world_open(&world, #backend); \
-        test(&world);                \
-        world_close(&world);         \
+        test(&world);                 \
+        world_close(&world);          \
     }

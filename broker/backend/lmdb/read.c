@@ -365,7 +365,7 @@ static int search(struct bk_store *store,
         uint64_t first = 0;
         uint64_t sequence = 0;
         struct bk_place place;
-        struct bk_record record;
+        struct bk_record record = {0};
         int r = bk_store_find(store, txn, channel->id, middle, &first, &place);
         if (r == BB_ENOTFOUND) {
             high = middle;
