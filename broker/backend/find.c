@@ -269,7 +269,9 @@ static bool is_after(struct bk_find *find, uint64_t server, const struct bb_bloc
     bool above = head->session > after->session ||
                  (head->session == after->session && head->instance > after->instance);
     bool is_it = head->session == after->session && head->instance == after->instance;
-    return !is_it && above != bk_find_is_descending(find);
+    bool is_behind = !is_it && above != bk_find_is_descending(find);
+    find->is_past = is_it || is_behind;
+    return is_behind;
 }
 
 static bool is_enough(const struct bk_find *find)

@@ -46,6 +46,8 @@ struct channel {
     uint64_t bytes;
     struct block *oldest;
     struct block *newest;
+    struct channel *next_trimmed;
+    bool is_trimmed; /* it is in the list of those to tell of */
 };
 
 struct server {
@@ -66,6 +68,7 @@ struct memory {
     struct block *oldest;
     struct block *newest;
     uint64_t bytes;
+    struct channel *trimmed; /* what dispatch() tells */
     struct bk_request *requests;
     struct bk_request **requests_end;
 };
@@ -150,6 +153,39 @@ static bool is_surplus(const struct channel *channel, uint64_t now)
            channel->bytes > retention->max_bytes;
 }
 
+/* Notifications come in dispatch() only. */
+static void note_trimmed(struct memory *memory, struct channel *channel)
+{
+    if (!channel->is_trimmed) {
+        channel->is_trimmed = true;
+        channel->next_trimmed = memory->trimmed;
+        memory->trimmed = channel;
+        (void)eventfd_write(memory->wake, 1);
+    }
+}
+
+static void forget_trimmed(struct memory *memory, struct channel *channel)
+{
+    struct channel **at = &memory->trimmed;
+    while (*at != NULL && *at != channel) {
+        at = &(*at)->next_trimmed;
+    }
+    if (*at != NULL) {
+        *at = channel->next_trimmed;
+    }
+    channel->is_trimmed = false;
+}
+
+static void tell_trimmed(struct memory *memory)
+{
+    while (memory->trimmed != NULL) {
+        struct channel *channel = memory->trimmed;
+        memory->trimmed = channel->next_trimmed;
+        channel->is_trimmed = false;
+        memory->listener->trimmed(memory->listener->context, channel->id, channel->first);
+    }
+}
+
 static void tidy(struct memory *memory, struct channel *channel, uint64_t now)
 {
     uint64_t first = channel->first;
@@ -158,12 +194,12 @@ static void tidy(struct memory *memory, struct channel *channel, uint64_t now)
         drop_oldest(memory, channel);
     }
     if (channel->first != first) {
-        memory->listener->trimmed(memory->listener->context, channel->id, channel->first);
+        note_trimmed(memory, channel);
     }
     while (memory->bytes > memory->values[OPTION_TOTAL_SIZE] && memory->oldest != NULL) {
         struct channel *victim = memory->oldest->channel;
         drop_oldest(memory, victim);
-        memory->listener->trimmed(memory->listener->context, victim->id, victim->first);
+        note_trimmed(memory, victim);
     }
 }
 
@@ -249,6 +285,7 @@ static int take_channel(struct memory *memory, const struct bk_log_channel *entr
         drop_oldest(memory, channel);
     }
     (void)bb_map_remove(&memory->channels, bb_slice(&channel->id, sizeof(channel->id)));
+    forget_trimmed(memory, channel);
     free(channel);
     return 0;
 }
@@ -355,6 +392,9 @@ static int read_on(const struct memory *memory, struct bk_read *read)
     }
     for (size_t i = 0; i < read->n_ranges && block == NULL; i++) {
         const struct channel *channel = find_channel(memory, read->ranges[i].channel);
+        if (read->ranges[i].at_end) { /* stop or stop_time: what is behind was not looked at */
+            continue;
+        }
         uint64_t last = channel != NULL ? BB_MIN(channel->last, read->ranges[i].stop) : 0;
         read->ranges[i].reached = BB_MAX(read->ranges[i].reached, last);
         read->ranges[i].at_end = true;
@@ -503,9 +543,7 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
     }
     memory->ticket = ticket;
     memory->listener->registered(memory->listener->context, ticket);
-    if (memory->told + 1 == ticket || memory->told == 0) {
-        (void)eventfd_write(memory->wake, 1);
-    }
+    (void)eventfd_write(memory->wake, 1); /* tickets rise, but some numbers may be left out */
     return 0;
 }
 
@@ -541,6 +579,7 @@ static void op_dispatch(struct bk_backend *backend)
         memory->told = memory->ticket;
         memory->listener->flushed(memory->listener->context, memory->ticket, 0);
     }
+    tell_trimmed(memory);
     struct bk_request *request = memory->requests;
     memory->requests = NULL;
     memory->requests_end = &memory->requests;

@@ -6,12 +6,31 @@
 #include "broker/backend/find.h"
 #include "broker/backend/lmdb/read.h"
 
+/* Whether a channel is to be searched: one that is being removed has records until retention has taken them. */
+struct known_channel {
+    uint32_t id; /* 0: none yet */
+    bool is_kept;
+};
+
+static int know(struct bk_store *store, MDB_txn *txn, uint32_t id, struct known_channel *known)
+{
+    struct bk_log_channel channel;
+    if (known->id == id && id != 0) {
+        return 0;
+    }
+    int r = bk_store_channel(store, txn, id, &channel);
+    known->id = id;
+    known->is_kept = r == 0 && !channel.removed;
+    return r == BB_ENOTFOUND ? 0 : r;
+}
+
 /* The latest events come from the table of paths, in the order of channels and paths. */
 static int query_latest(struct bk_store *store, MDB_txn *txn, struct bk_find *find)
 {
     MDB_cursor *cursor = NULL;
     MDB_val key;
     MDB_val value;
+    struct known_channel known = {0};
     int rc = mdb_cursor_open(txn, store->tables.paths, &cursor);
     int r = bk_store_error(rc);
     for (rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); r == 0 && rc == 0;
@@ -21,8 +40,13 @@ static int query_latest(struct bk_store *store, MDB_txn *txn, struct bk_find *fi
         if (!bk_find_wants_path(find, path)) {
             continue;
         }
-        r = bk_latest_decode(bb_slice(key.mv_data, key.mv_size), bb_slice(value.mv_data, value.mv_size),
-                             &latest);
+        r = know(store, txn, bk_get_u32(key.mv_data), &known);
+        if (r == 0 && !known.is_kept) {
+            continue;
+        }
+        r = r < 0 ? r
+                  : bk_latest_decode(bb_slice(key.mv_data, key.mv_size),
+                                     bb_slice(value.mv_data, value.mv_size), &latest);
         if (r == 0) {
             struct bb_block head = {
                 .session = latest.session,
@@ -97,16 +121,13 @@ static int seek(struct bk_store *store,
                               : mdb_cursor_get(cursor, key, value, MDB_PREV);
 }
 
-/* Whether nothing further on can be within the bounds of time. */
-static bool is_beyond(const struct bb_query *query, const struct bk_record *record, bool descending)
+/* Whether no group further on can be within the bounds of time. Forwards the group before tells: a record's own first time does
+ * not, since another channel's record of the same group may begin earlier. */
+static bool
+is_beyond(const struct bb_query *query, uint64_t time_before, const struct bk_record *record, bool descending)
 {
-    if (descending) {
-        return query->has_t_from && (int64_t)record->group_time < query->t_from;
-    }
-    struct bb_slice rest = record->blocks;
-    struct bb_block head;
-    return query->has_t_to && bk_record_next_block(&rest, &head, NULL, NULL) > 0 &&
-           (int64_t)head.time > query->t_to;
+    return descending ? query->has_t_from && (int64_t)record->group_time < query->t_from
+                      : query->has_t_to && (int64_t)time_before > query->t_to;
 }
 
 static int scan(struct bk_store *store, MDB_txn *txn, const struct bb_query *query, struct bk_find *find)
@@ -115,7 +136,9 @@ static int scan(struct bk_store *store, MDB_txn *txn, const struct bb_query *que
     MDB_val key;
     MDB_val value;
     struct bb_buf group = BB_BUF_INIT;
+    struct known_channel known = {0};
     uint64_t position = 0;
+    uint64_t time_before = 0; /* the newest of the group before, 0 for none */
     bool descending = bk_find_is_descending(find);
     int r = bk_store_error(mdb_cursor_open(txn, store->tables.records, &cursor));
     if (r < 0) {
@@ -134,11 +157,15 @@ static int scan(struct bk_store *store, MDB_txn *txn, const struct bb_query *que
             r = look_at_group(find, &group);
             bb_buf_reset(&group);
             position = record.position;
-            if (r != 0 || is_beyond(query, &record, descending)) {
+            if (r != 0 || is_beyond(query, time_before, &record, descending)) {
                 break;
             }
+            time_before = record.group_time;
         }
-        r = bk_group_add(&group, &record);
+        r = know(store, txn, record.channel, &known);
+        if (r == 0 && known.is_kept) {
+            r = bk_group_add(&group, &record);
+        }
     }
     if (r == 0) {
         bk_group_sort(&group);

@@ -257,7 +257,8 @@ static int take_group(struct reading *reading)
     bk_group_sort(&reading->group);
     const struct bk_group_block *blocks = (const struct bk_group_block *)(const void *)reading->group.data;
     for (size_t i = 0; i < reading->group.len / sizeof(*blocks) && r == 0; i++) {
-        r = take_block(reading, lane_of(reading, blocks[i].channel), &blocks[i]);
+        const struct lane *lane = lane_of(reading, blocks[i].channel);
+        r = lane != NULL ? take_block(reading, lane, &blocks[i]) : BB_ECORRUPT;
     }
     for (size_t i = 0; i < n && r == 0; i++) {
         if (reading->lanes[i].position == position) {
