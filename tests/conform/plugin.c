@@ -16,6 +16,10 @@
 #    define PLUGIN_ABI BK_BACKEND_ABI
 #endif
 
+#ifndef PLUGIN_SYMBOL
+#    define PLUGIN_SYMBOL bk_backend_driver
+#endif
+
 #define MANY 64
 
 enum option {
@@ -226,5 +230,5 @@ static int open_plugin(const struct bk_backend_env *env, struct bk_backend **ret
     return 0;
 }
 
-extern const struct bk_backend_driver bk_backend_driver;
-const struct bk_backend_driver bk_backend_driver = {PLUGIN_ABI, "plugin", false, options, open_plugin};
+extern const struct bk_backend_driver PLUGIN_SYMBOL __attribute__((visibility("default")));
+const struct bk_backend_driver PLUGIN_SYMBOL = {PLUGIN_ABI, "plugin", false, options, open_plugin};

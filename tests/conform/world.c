@@ -154,6 +154,10 @@ void world_open(struct world *world, const char *name)
         world->n_options = 4;
     }
     open_backend(world);
+    for (uint32_t channel = 1; channel <= DECLARED; channel++) {
+        set_channel(world, channel, NULL, false);
+    }
+    settle(world);
 }
 
 static void close_backend(struct world *world)
@@ -161,8 +165,25 @@ static void close_backend(struct world *world)
     world->is_told = true;
     world->backend->ops->close(world->backend);
     world->is_told = false;
+    for (size_t i = 0; i < BB_COUNT(world->releases); i++) {
+        if (world->releases[i] != NULL) {
+            bk_bytes_unref(*world->releases[i]);
+            world->releases[i] = NULL;
+        }
+    }
     cr_assert_eq(world->flushed, world->registered, "close() leaves a ticket undecided");
     cr_assert_eq(atomic_load(&world->meter.bytes), 0, "bytes are left behind");
+}
+
+void world_leave(struct world *world)
+{
+    close_backend(world);
+    world->ticket = world->registered = world->flushed = 0;
+}
+
+void world_enter(struct world *world)
+{
+    open_backend(world);
 }
 
 void world_close(struct world *world)
@@ -177,9 +198,8 @@ void world_close(struct world *world)
 
 void world_reopen(struct world *world)
 {
-    close_backend(world);
-    world->ticket = world->registered = world->flushed = 0;
-    open_backend(world);
+    world_leave(world);
+    world_enter(world);
 }
 
 /* --- driving ---------------------------------------------------------------------------------------- */

@@ -13,7 +13,9 @@
 #define TIME0    UINT64_C(1700000000000000) /* us; block s is of TIME0 + 1000 * s */
 #define CHANNELS 8
 
-/* The channel c has the name "c<c>". */
+/* The channels that are there from the beginning: 1 to 3. The channel c has the name "c<c>". */
+#define DECLARED 3
+
 struct spec {
     const char *path;
     int64_t value;       /* the payload, or the first of [value, padding] */
@@ -60,13 +62,16 @@ struct world {
     size_t n_producers;
     char cursor[64];
     size_t n_cursors;
-    struct bb_buf hits; /* struct hit, of the last read or query */
+    struct bk_bytes **releases[2]; /* bodies to let go when close() has ended their requests */
+    struct bb_buf hits;            /* struct hit, of the last read or query */
 };
 
 void world_open(struct world *world, const char *name);
 void world_close(struct world *world);
 
-/* Close and open again; what was told before is forgotten. */
+/* Close; open what is in world->directory; both. What was told before is forgotten. */
+void world_leave(struct world *world);
+void world_enter(struct world *world);
 void world_reopen(struct world *world);
 
 /* Open once more what is in world->directory. Return: as bk_backend_open(). */
