@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DEADLINE_US 30000000
+#define DEADLINE_US 10000000
 
 /* --- what the backend tells ------------------------------------------------------------------------- */
 
