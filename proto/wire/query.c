@@ -123,9 +123,16 @@ static int check_ids(struct bb_slice value)
 static int check_where(struct bb_slice text, struct bb_buf *err)
 {
     struct bb_where *where = NULL;
+    size_t before = err != NULL ? err->len : 0;
+    if (err != NULL) {
+        bb_buf_printf(err, "\"where\" ");
+    }
     int r = bb_where_parse(text, &where, err);
     bb_where_free(where);
-    return r;
+    if (err != NULL && (r == 0 || r == BB_ENOMEM)) {
+        err->len = before;
+    }
+    return r == 0 || r == BB_ENOMEM ? r : BB_EINVAL;
 }
 
 static int read_slice(struct bb_mp_reader *reader, const struct row *row, char *at, struct bb_buf *err)

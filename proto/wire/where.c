@@ -254,6 +254,9 @@ static int parse_name(struct parser *parser, struct step *step)
         bb_buf_append_byte(&parser->where->texts, (uint8_t)*parser->at++);
     }
     part.len = parser->where->texts.len - part.text;
+    if (parser->where->texts.error != 0) {
+        return fail(parser, BB_ENOMEM, "out of memory"); /* no name is not the mistake then */
+    }
     return part.len > 0 ? add_part(parser, &part, step) : 0;
 }
 
@@ -263,6 +266,9 @@ static int parse_field(struct parser *parser, struct step *step)
     step->first_part = parser->where->parts.len / sizeof(struct part);
     size_t n = 0;
     int r = parse_name(parser, step);
+    if (r == 0 && step->n_parts == 0 && parser->at < parser->end && *parser->at == '.') {
+        return fail(parser, BB_EINVAL, "a name is expected after the point");
+    }
     while (r == 0 && parser->at < parser->end && (*parser->at == '.' || *parser->at == '[')) {
         bool is_index = *parser->at++ == '[';
         n = step->n_parts;
@@ -294,8 +300,7 @@ static int parse_number(struct parser *parser, struct value *value)
         value->magnitude = strtoull(text + negative, &end, 10);
         value->number = negative && value->magnitude > 0 ? NUMBER_NEGATIVE : NUMBER_POSITIVE;
     }
-    if (real || errno == ERANGE ||
-        (value->number == NUMBER_NEGATIVE && value->magnitude > (uint64_t)1 << 63)) {
+    if (real || errno == ERANGE) {
         errno = 0;
         value->number = NUMBER_DOUBLE;
         value->real = strtod(text, &end);
@@ -472,12 +477,8 @@ void bb_where_free(struct bb_where *where)
 
 int bb_where_parse(struct bb_slice text, struct bb_where **ret_where, struct bb_buf *err)
 {
-    struct parser parser = {
-        .at = (const char *)text.data,
-        .start = (const char *)text.data,
-        .end = (const char *)text.data + text.len,
-        .err = err,
-    };
+    const char *start = text.data != NULL ? (const char *)text.data : "";
+    struct parser parser = {.at = start, .start = start, .end = start + text.len, .err = err};
     if (text.len == 0 || text.len > BB_WHERE_MAX) {
         parser.at = parser.start;
         return fail(&parser, text.len == 0 ? BB_EINVAL : BB_ETOOBIG,
@@ -490,7 +491,8 @@ int bb_where_parse(struct bb_slice text, struct bb_where **ret_where, struct bb_
     if (parser.where == NULL) {
         return BB_ENOMEM;
     }
-    int r = parse_or(&parser, 0);
+    /* So that the empty text, too, has an address to count from. */
+    int r = bb_buf_reserve(&parser.where->texts, 1) != NULL ? parse_or(&parser, 0) : BB_ENOMEM;
     skip_space(&parser);
     if (r == 0 && parser.at != parser.end) {
         r = fail(&parser, BB_EINVAL, "&&, || or the end is expected");

@@ -442,3 +442,53 @@ Test(event, bytes_that_are_no_head_of_a_block_are_malformed)
         cr_assert_eq(rest.len, rows[i].expected == 0 ? 0 : rows[i].len, "row %zu", i);
     }
 }
+
+static int judge_ttl(struct bb_buf *value)
+{
+    int r = judge_attribute("ttl", bb_buf_slice(value));
+    bb_buf_fini(value);
+    return r;
+}
+
+Test(event, a_time_to_live_is_positive_and_exact_in_every_language)
+{
+    struct bb_buf value = BB_BUF_INIT;
+    static const uint64_t good[] = {1, 5000, UINT32_MAX, BB_TTL_MAX_MS};
+    static const uint64_t bad[] = {0, BB_TTL_MAX_MS + 1, UINT64_MAX};
+    for (size_t i = 0; i < BB_COUNT(good); i++) {
+        bb_mp_write_uint(&value, good[i]);
+        cr_assert_eq(judge_ttl(&value), 0, "%zu", i);
+    }
+    for (size_t i = 0; i < BB_COUNT(bad); i++) {
+        bb_mp_write_uint(&value, bad[i]);
+        cr_assert_eq(judge_ttl(&value), BB_EEVENT, "%zu", i);
+    }
+    bb_mp_write_int(&value, -1);
+    cr_assert_eq(judge_ttl(&value), BB_EEVENT);
+    bb_mp_write_double(&value, 5000);
+    cr_assert_eq(judge_ttl(&value), BB_EEVENT);
+    bb_mp_write_str(&value, bb_slice_str("5s"));
+    cr_assert_eq(judge_ttl(&value), BB_EEVENT);
+    bb_mp_write_nil(&value);
+    cr_assert_eq(judge_ttl(&value), BB_EEVENT);
+}
+
+Test(event, a_view_says_which_times_there_are)
+{
+    for (unsigned which = 0; which < 4; which++) {
+        struct bb_attributes attributes = {.has_ttl = (which & 1) != 0, .has_source_time = (which & 2) != 0};
+        attributes.ttl_ms = attributes.has_ttl ? 7 : 0;
+        struct bb_buf bytes = BB_BUF_INIT;
+        bb_event_write(&bytes, bb_slice_str("a"), bb_slice("\xc0", 1), &attributes);
+        struct bb_slice rest = bb_buf_slice(&bytes);
+        struct bb_event_view event = {.has_ttl = true, .has_source_time = true};
+        struct bb_attributes again = {0};
+        cr_assert_eq(bb_event_read(&rest, &event), 0);
+        cr_assert_eq(event.error, 0);
+        cr_assert_eq(event.has_ttl, attributes.has_ttl);
+        cr_assert_eq(event.has_source_time, attributes.has_source_time);
+        cr_assert_eq(bb_event_attributes(event.attributes, &again), 0);
+        cr_assert_eq(again.ttl_ms, attributes.ttl_ms);
+        bb_buf_fini(&bytes);
+    }
+}

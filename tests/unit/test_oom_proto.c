@@ -9,6 +9,7 @@
 #include "proto/wire/message.h"
 #include "proto/wire/mp.h"
 #include "proto/wire/pattern_set.h"
+#include "proto/wire/query.h"
 #include "proto/wire/trie.h"
 
 #include "tests/lib/fault.h"
@@ -145,6 +146,25 @@ static int step_event(struct bb_buf *out)
     return r;
 }
 
+static int step_query(struct bb_buf *out)
+{
+    static const char where[] = ".abc.def[1].\"\" == \"x\" && (.q || !.state ~ \"on\") && 5 < .n";
+    struct bb_buf map = BB_BUF_INIT;
+    struct bb_buf err = BB_BUF_INIT;
+    struct bb_query query;
+    bb_mp_write_map(&map, 1);
+    bb_mp_write_str(&map, bb_slice_str("where"));
+    bb_mp_write_str(&map, bb_slice_str(where));
+    int r = map.error != 0 ? map.error : bb_query_read(bb_buf_slice(&map), &query, &err);
+    if (r == 0) {
+        bb_query_write(out, &query);
+        r = out->error;
+    }
+    bb_buf_fini(&map);
+    bb_buf_fini(&err);
+    return r;
+}
+
 static int step_json_value(struct bb_buf *out)
 {
     struct bb_buf value = BB_BUF_INIT;
@@ -256,6 +276,11 @@ Test(oom_proto, the_map_is_as_before_an_addition_that_failed)
 Test(oom_proto, events_and_messages)
 {
     sweep(step_event, false);
+}
+
+Test(oom_proto, queries_and_their_conditions)
+{
+    sweep(step_query, false);
 }
 
 Test(oom_proto, json_values)
