@@ -28,6 +28,8 @@ enum bench_mode {
     BENCH_FLOW,    /* publishers to subscribers through the broker, flooded or at a rate */
     BENCH_ROUND,   /* one request and its reply at a time */
     BENCH_CLIENTS, /* many clients that do nothing */
+    BENCH_SYNCED,  /* publishers that want every event acknowledged when it is on disk; nobody subscribes */
+    BENCH_READ,    /* a subscriber reads what is kept, from the beginning to the end */
 };
 
 struct bench_config {
@@ -46,6 +48,8 @@ struct bench_config {
     uint64_t embedded;  /* busbar: no I/O thread, the caller's loop */
     uint64_t plain;     /* busbar: the publisher is a DEALER without our library, one bare event a message */
     uint64_t window;    /* events outstanding for each publisher; 0: 8 MiB, at most 32,768 */
+    uint64_t inflight;  /* synced: events of each publisher that are not acknowledged */
+    uint64_t events;    /* read: how many are kept */
     uint64_t rate;      /* events a second of each publisher, or requests; 0: as fast as it goes */
     uint64_t clients;
     uint64_t warm_ms;
@@ -86,6 +90,9 @@ struct bench_contestant {
     void *(*requester_open)(void);
     void (*request)(void *requester, void *data, size_t len); /* returns with the reply */
     void (*clients_open)(uint64_t n);
+    void (*synced)(uint32_t index); /* bench_synced_ready(), then publishes for ever, bench_acked() */
+    void (*fill)(const char *path, uint64_t n); /* publishes events that are kept; returns when all are */
+    void *(*reader_open)(const char *path);     /* as subscriber_open, from the beginning of what is kept */
 };
 
 extern const struct bench_contestant *const bench_contestants[];
@@ -106,6 +113,16 @@ void bench_received(const void *payload, size_t len);
 /** bench_replier_ready() - requests may come. */
 void bench_replier_ready(void);
 
+/** bench_synced_ready() - wait for the start. bench_acked() - @n more events of publisher @index are on disk. */
+void bench_synced_ready(uint32_t index);
+void bench_acked(uint32_t index, uint64_t n);
+
+/** bench_is_kept() - whether the broker of this run keeps events on disk. */
+bool bench_is_kept(void);
+
+/** bench_payload_new() - a payload of publisher @index; never NULL. */
+uint8_t *bench_payload_new(uint32_t index);
+
 /** bench_publisher_run(), bench_subscriber_run(), ... - the processes; they never return. */
 void bench_publisher_run(const struct bench_contestant *contestant, uint32_t index) __attribute__((noreturn));
 void bench_subscriber_run(const struct bench_contestant *contestant, uint32_t index)
@@ -113,6 +130,9 @@ void bench_subscriber_run(const struct bench_contestant *contestant, uint32_t in
 void bench_requester_run(const struct bench_contestant *contestant, uint32_t index) __attribute__((noreturn));
 void bench_replier_run(const struct bench_contestant *contestant, uint32_t index) __attribute__((noreturn));
 void bench_clients_run(const struct bench_contestant *contestant, uint32_t index) __attribute__((noreturn));
+void bench_synced_run(const struct bench_contestant *contestant, uint32_t index) __attribute__((noreturn));
+void bench_filler_run(const struct bench_contestant *contestant, uint32_t index) __attribute__((noreturn));
+void bench_reader_run(const struct bench_contestant *contestant, uint32_t index) __attribute__((noreturn));
 
 /* --- sample.c ----------------------------------------------------------------------------------- */
 

@@ -12,6 +12,7 @@
 #include "tests/bench/bench.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 
 #define WAIT_MS        10000
 #define RECEIVE_US     100000
+#define FILL_MS        60000
 #define RING_MIB       UINT64_C(16) /* of the broker, for each publisher: its defaults for one */
 #define MEMORY_MIB     UINT64_C(256)
 #define REQUEST_PATH   "evt/order/request/00"
@@ -33,10 +35,15 @@ static pid_t broker_start(void)
     (void)snprintf(ring, sizeof(ring), "%lluM", (unsigned long long)(RING_MIB * bench_config.publishers));
     (void)snprintf(memory, sizeof(memory), "%lluM",
                    (unsigned long long)(MEMORY_MIB * bench_config.publishers));
-    const char *const argv[] = {
-        bench_config.busbard, "--listen", bench_endpoint(0),   "--ring", ring,
-        "--memory",           memory,     bench_config.option, NULL,
+    const char *argv[16] = {
+        bench_config.busbard, "--listen", bench_endpoint(0), "--ring", ring, "--memory", memory,
     };
+    size_t n = 7;
+    if (bench_is_kept()) {
+        argv[n++] = "--data";
+        argv[n++] = bench_file("data");
+    }
+    argv[n] = bench_config.option;
     pid_t pid = bench_exec(argv);
     (void)close(bench_connect(0));
     return pid;
@@ -208,6 +215,84 @@ static void clients_open(uint64_t n)
     free(sockets); /* they stay open */
 }
 
+/* --- kept on disk ------------------------------------------------------------------------------ */
+
+struct synced {
+    uint32_t index;
+    pthread_mutex_t mutex;
+    pthread_cond_t acked;
+    uint64_t unacked;
+};
+
+static void take_ack(bb_bus *bus, const struct bb_ack *ack, void *arg)
+{
+    struct synced *me = arg;
+    check(bus, ack->error, "an event was refused");
+    if (ack->level != BB_LEVEL_SYNCED) {
+        bench_fail("an acknowledgement below synced");
+    }
+    bench_acked(me->index, 1);
+    (void)pthread_mutex_lock(&me->mutex);
+    if (me->unacked-- == bench_config.inflight) {
+        (void)pthread_cond_signal(&me->acked);
+    }
+    (void)pthread_mutex_unlock(&me->mutex);
+}
+
+static void synced(uint32_t index)
+{
+    struct synced me = {
+        .index = index, .mutex = PTHREAD_MUTEX_INITIALIZER, .acked = PTHREAD_COND_INITIALIZER};
+    bb_bus *bus = bus_open();
+    struct bb_draft draft = BB_DRAFT_INIT;
+    draft.path = REQUEST_PATH;
+    draft.kind = BB_PAYLOAD_BINARY;
+    draft.data = bench_payload_new(index);
+    draft.len = bench_config.size;
+    draft.level = BB_LEVEL_SYNCED;
+    bench_synced_ready(index);
+    for (uint64_t begin = bench_now_ns(); bench_config.inflight == 1; begin = bench_now_ns()) {
+        check(bus, bb_publish_wait(bus, &draft, WAIT_MS, NULL), "bb_publish_wait");
+        bench_histogram_add(bench_now_ns() - begin);
+        bench_acked(index, 1);
+    }
+    draft.on_ack = take_ack;
+    draft.arg = &me;
+    for (;;) {
+        (void)pthread_mutex_lock(&me.mutex);
+        while (me.unacked == bench_config.inflight) {
+            (void)pthread_cond_wait(&me.acked, &me.mutex);
+        }
+        me.unacked++;
+        (void)pthread_mutex_unlock(&me.mutex);
+        check(bus, bb_publish_event(bus, &draft, NULL), "bb_publish_event");
+    }
+}
+
+static void fill(const char *path, uint64_t n)
+{
+    bb_bus *bus = bus_open();
+    const uint8_t *payload = bench_payload_new(0);
+    for (uint64_t i = 0; i < n; i++) {
+        check(bus, bb_publish(bus, path, BB_PAYLOAD_BINARY, payload, bench_config.size), "bb_publish");
+    }
+    check(bus, bb_bus_flush(bus, FILL_MS), "bb_bus_flush");
+}
+
+static void *reader_open(const char *path)
+{
+    bb_bus *bus = bus_open();
+    struct bb_subscribe_options options = BB_SUBSCRIBE_OPTIONS_INIT;
+    bb_subscription *sub = NULL;
+    options.patterns = &path;
+    options.n_patterns = 1;
+    options.from = BB_FROM_SEQUENCE;
+    options.from_value = 1;
+    options.on_events = take_events;
+    check(bus, bb_subscribe(bus, &options, WAIT_MS, &sub), "bb_subscribe");
+    return sub;
+}
+
 extern const struct bench_contestant bench_busbar;
 const struct bench_contestant bench_busbar = {
     .name = "busbar",
@@ -221,4 +306,7 @@ const struct bench_contestant bench_busbar = {
     .requester_open = requester_open,
     .request = request,
     .clients_open = clients_open,
+    .synced = synced,
+    .fill = fill,
+    .reader_open = reader_open,
 };

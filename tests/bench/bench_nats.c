@@ -12,6 +12,7 @@
 
 #define RECEIVE_US   100000
 #define WAIT_MS      10000
+#define FILL_PENDING 4096
 #define REQUEST_PATH "evt.order.request.00"
 #define REPLY_PATH   "evt.order.reply.0000"
 
@@ -38,6 +39,9 @@ static pid_t broker_start(void)
                   "listen: 127.0.0.1:%u\nmax_payload: 8MB\nmax_pending: 512MB\nwrite_deadline: \"60s\"\n"
                   "max_connections: 20000\n",
                   (unsigned)bench_port(0));
+    if (bench_is_kept()) {
+        (void)fprintf(file, "jetstream: {store_dir: \"%s\"}\n", bench_file("jetstream"));
+    }
     (void)fclose(file);
     const char *const argv[] = {"nats-server", "-c", conf, NULL};
     pid_t pid = bench_exec(argv);
@@ -149,6 +153,92 @@ static void clients_open(uint64_t n)
     }
 }
 
+/* --- JetStream with file storage, which acknowledges what is in the page cache --------------------- */
+
+struct synced {
+    uint32_t index;
+    bool is_counted;
+    _Atomic uint64_t acked;
+};
+
+static void take_ack(jsCtx *js, natsMsg *message, jsPubAck *ack, jsPubAckErr *error, void *arg)
+{
+    struct synced *me = arg;
+    (void)js;
+    (void)ack;
+    if (error != NULL) {
+        bench_fail("an event was refused: %s", error->ErrText);
+    }
+    if (me->is_counted) {
+        bench_acked(me->index, 1);
+    }
+    natsMsg_Destroy(message);
+}
+
+static jsCtx *jetstream_open(int64_t pending, struct synced *synced)
+{
+    const char *subjects[] = {"evt.>"};
+    jsCtx *js = NULL;
+    jsOptions options;
+    jsStreamConfig config;
+    natsConnection *connection = connection_open(false);
+    check(jsOptions_Init(&options), "jsOptions_Init");
+    options.PublishAsync.MaxPending = pending;
+    options.PublishAsync.StallWait = WAIT_MS;
+    options.PublishAsync.AckHandler = take_ack;
+    options.PublishAsync.AckHandlerClosure = synced;
+    check(natsConnection_JetStream(&js, connection, &options), "natsConnection_JetStream");
+    check(jsStreamConfig_Init(&config), "jsStreamConfig_Init");
+    config.Name = "EVT";
+    config.Subjects = subjects;
+    config.SubjectsLen = 1;
+    config.Storage = js_FileStorage;
+    check(js_AddStream(NULL, js, &config, NULL, NULL), "js_AddStream"); /* the same again does nothing */
+    return js;
+}
+
+static void synced(uint32_t index)
+{
+    static struct synced me;
+    me.index = index;
+    me.is_counted = true;
+    jsCtx *js = jetstream_open((int64_t)bench_config.inflight, &me);
+    const uint8_t *payload = bench_payload_new(index);
+    bench_synced_ready(index);
+    for (uint64_t begin = bench_now_ns(); bench_config.inflight == 1; begin = bench_now_ns()) {
+        check(js_Publish(NULL, js, REQUEST_PATH, payload, (int)bench_config.size, NULL, NULL), "js_Publish");
+        bench_histogram_add(bench_now_ns() - begin);
+        bench_acked(index, 1);
+    }
+    for (;;) {
+        check(js_PublishAsync(js, REQUEST_PATH, payload, (int)bench_config.size, NULL), "js_PublishAsync");
+    }
+}
+
+static void fill(const char *path, uint64_t n)
+{
+    static struct synced me;
+    jsCtx *js = jetstream_open(FILL_PENDING, &me);
+    const uint8_t *payload = bench_payload_new(0);
+    for (uint64_t i = 0; i < n; i++) {
+        check(js_PublishAsync(js, path, payload, (int)bench_config.size, NULL), "js_PublishAsync");
+    }
+    check(js_PublishAsyncComplete(js, NULL), "js_PublishAsyncComplete");
+}
+
+static void *reader_open(const char *path)
+{
+    static struct synced me;
+    jsSubOptions options;
+    natsSubscription *sub = NULL;
+    jsCtx *js = jetstream_open(FILL_PENDING, &me);
+    check(jsSubOptions_Init(&options), "jsSubOptions_Init");
+    options.Ordered = true;
+    check(js_Subscribe(&sub, js, path, take_message, NULL, NULL, &options, NULL), "js_Subscribe");
+    check(natsSubscription_SetPendingLimits(sub, -1, -1), "natsSubscription_SetPendingLimits");
+    return sub;
+}
+
 extern const struct bench_contestant bench_nats;
 const struct bench_contestant bench_nats = {
     .name = "nats",
@@ -162,4 +252,7 @@ const struct bench_contestant bench_nats = {
     .requester_open = requester_open,
     .request = request,
     .clients_open = clients_open,
+    .synced = synced,
+    .fill = fill,
+    .reader_open = reader_open,
 };

@@ -15,6 +15,7 @@
 #define RECEIVE_MS     100
 #define PIPELINE_MAX   256
 #define PIPELINE_BYTES (256U << 10)
+#define REQUEST_PATH   "evt.order.request.00"
 
 struct publisher {
     redisContext *redis;
@@ -34,6 +35,9 @@ static pid_t broker_start(void)
                   "bind 127.0.0.1\nport %u\nsave \"\"\nclient-output-buffer-limit pubsub 0 0 0\n"
                   "maxclients 15000\ntcp-backlog 2048\n",
                   (unsigned)bench_port(0));
+    if (bench_is_kept()) {
+        (void)fprintf(file, "dir %s\nappendonly yes\nappendfsync always\n", bench_file("."));
+    }
     (void)fclose(file);
     const char *const argv[] = {"redis-server", conf, NULL};
     pid_t pid = bench_exec(argv);
@@ -137,6 +141,30 @@ static void receive(void *subscriber)
     freeReplyObject(answer);
 }
 
+/* XADD into one stream; half of what is in flight is written at once. */
+static void synced(uint32_t index)
+{
+    struct publisher *me = publisher_open(index);
+    const char *args[] = {"XADD", REQUEST_PATH, "*", "p", (const char *)bench_payload_new(index)};
+    const size_t lens[] = {4, sizeof(REQUEST_PATH) - 1, 1, 1, bench_config.size};
+    uint64_t half = bench_config.inflight / 2;
+    uint64_t at_once = half > 0 ? half : 1;
+    bench_synced_ready(index);
+    for (;;) {
+        uint64_t begin = bench_now_ns();
+        for (uint64_t i = 0; i < at_once; i++, me->unanswered++) {
+            (void)redisAppendCommandArgv(me->redis, BB_COUNT(args), args, lens);
+        }
+        uint64_t before = me->unanswered;
+        write_commands(me);
+        read_answers(me, half);
+        bench_acked(index, before - me->unanswered);
+        if (half == 0) {
+            bench_histogram_add(bench_now_ns() - begin);
+        }
+    }
+}
+
 extern const struct bench_contestant bench_redis;
 const struct bench_contestant bench_redis = {
     .name = "redis",
@@ -147,4 +175,5 @@ const struct bench_contestant bench_redis = {
     .flush = flush,
     .subscriber_open = subscriber_open,
     .receive = receive,
+    .synced = synced,
 };

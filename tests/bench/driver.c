@@ -15,16 +15,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define NS_PER_S    1e9
-#define NS_PER_US   1e3
-#define READY_NS    UINT64_C(30000000000)
-#define QUIET_CORES 0.12
-#define QUIET_WAITS 50 /* of 100 ms before the run */
-#define QUIET_US    100000
-#define QUIET_NS    UINT64_C(10000000)
-#define SETTLE_US   300000
-#define IDLE_US     2000000
-#define KIDS_MAX    (2 * BENCH_ROLES_MAX)
+#define NS_PER_S     1e9
+#define NS_PER_US    1e3
+#define READY_NS     UINT64_C(30000000000)
+#define QUIET_CORES  0.12
+#define QUIET_WAITS  50 /* of 100 ms before the run */
+#define QUIET_US     100000
+#define QUIET_NS     UINT64_C(10000000)
+#define SETTLE_US    300000
+#define IDLE_US      2000000
+#define READ_POLL_US 500
+#define KIDS_MAX     (2 * BENCH_ROLES_MAX)
 
 typedef void role_fn(const struct bench_contestant *contestant, uint32_t index);
 
@@ -215,6 +216,43 @@ static void run_round(struct run *run)
     wait_ready(run, &bench_board->publishers[0].ready, "requester");
 }
 
+static void run_synced(struct run *run)
+{
+    for (uint32_t i = 0; i < bench_config.publishers; i++) {
+        fork_role(run, bench_synced_run, i, true);
+        wait_ready(run, &bench_board->publishers[i].ready, "publisher");
+    }
+}
+
+/* From the first event that the reader has until the last. */
+static void run_read(struct run *run, struct sample *ret_sample)
+{
+    fork_role(run, bench_filler_run, 0, true);
+    wait_ready(run, &bench_board->publishers[0].ready, "events");
+    bench_sleep_us(SETTLE_US);
+    const _Atomic uint64_t *received = &bench_board->subscribers[0].received[0];
+    fork_role(run, bench_reader_run, 0, false);
+    uint64_t begin = bench_now_ns();
+    while (atomic_load(received) == 0 && bench_now_ns() - begin < READY_NS) {
+        bench_sleep_us(READ_POLL_US);
+    }
+    pid_t perf = bench_config.perf != NULL ? perf_start(run) : 0;
+    ret_sample->a = take_snapshot(run);
+    while (atomic_load(received) < bench_config.events && !atomic_load(&bench_board->lost)) {
+        if (bench_now_ns() - begin > READY_NS) {
+            fail_run(run, "the reader did not get to the end");
+        }
+        bench_sleep_us(READ_POLL_US);
+    }
+    ret_sample->b = take_snapshot(run);
+    ret_sample->b.published +=
+        ret_sample->b.received - ret_sample->a.received; /* what CPU time is divided by */
+    ret_sample->foreign = foreign_cores(&ret_sample->a, &ret_sample->b);
+    if (perf > 0) {
+        (void)waitpid(perf, NULL, 0);
+    }
+}
+
 static void run_clients(struct run *run, struct sample *ret_sample, struct clients_figures *ret_clients)
 {
     bench_sleep_us(SETTLE_US);
@@ -254,14 +292,24 @@ int bench_run(const struct bench_contestant *contestant)
     bench_setup();
     wait_quiet();
     run.broker = contestant->broker_start();
-    if (bench_config.mode == BENCH_CLIENTS) {
+    switch (bench_config.mode) {
+    case BENCH_FLOW:
+        run_flow(&run);
+        break;
+    case BENCH_ROUND:
+        run_round(&run);
+        break;
+    case BENCH_SYNCED:
+        run_synced(&run);
+        break;
+    case BENCH_CLIENTS:
         run_clients(&run, &sample, &clients);
-    } else {
-        if (bench_config.mode == BENCH_FLOW) {
-            run_flow(&run);
-        } else {
-            run_round(&run);
-        }
+        break;
+    case BENCH_READ:
+        run_read(&run, &sample);
+        break;
+    }
+    if (bench_config.mode != BENCH_CLIENTS && bench_config.mode != BENCH_READ) {
         atomic_store(&bench_board->start, true);
         take_sample(&run, &sample);
     }

@@ -14,11 +14,11 @@
 #define SIZE_MIN      16
 
 extern const struct bench_contestant bench_busbar, bench_nats, bench_redis, bench_mosquitto, bench_raw,
-    bench_zmq_proxy, bench_zmq_round;
+    bench_zmq_proxy, bench_zmq_round, bench_disk;
 
 const struct bench_contestant *const bench_contestants[] = {
-    &bench_busbar, &bench_nats,      &bench_redis,     &bench_mosquitto,
-    &bench_raw,    &bench_zmq_proxy, &bench_zmq_round, NULL,
+    &bench_busbar,    &bench_nats, &bench_redis, &bench_mosquitto, &bench_raw, &bench_zmq_proxy,
+    &bench_zmq_round, &bench_disk, NULL,
 };
 
 struct bench_config bench_config = {
@@ -29,6 +29,8 @@ struct bench_config bench_config = {
     .publishers = 1,
     .subscribers = 1,
     .clients = 1000,
+    .inflight = 1,
+    .events = 4000000,
     .warm_ms = 300,
     .sample_ms = 500,
     .tries = 12,
@@ -62,6 +64,8 @@ static const struct number_row number_rows[] = {
     NUMBER(embedded, 1),
     NUMBER(plain, 1),
     NUMBER(window, UINT32_MAX),
+    NUMBER(inflight, 1 << 20),
+    NUMBER(events, UINT32_MAX),
     NUMBER(rate, 1000000),
     NUMBER(clients, 10000),
     NUMBER(warm_ms, 60000),
@@ -76,8 +80,10 @@ static const struct text_row text_rows[] = {
     {"transport", &bench_config.transport},
 };
 
-static const char *const mode_names[] =
-    {[BENCH_FLOW] = "flow", [BENCH_ROUND] = "round", [BENCH_CLIENTS] = "clients"};
+static const char *const mode_names[] = {
+    [BENCH_FLOW] = "flow",     [BENCH_ROUND] = "round", [BENCH_CLIENTS] = "clients",
+    [BENCH_SYNCED] = "synced", [BENCH_READ] = "read",
+};
 
 static bool set_option(const char *name, size_t len, const char *value)
 {
@@ -111,7 +117,8 @@ static const struct bench_contestant *find_contestant(const char *name)
 
 static int usage(void)
 {
-    (void)fprintf(stderr, "usage: bench_peers flow|round|clients CONTESTANT [NAME=VALUE]...\ncontestants:");
+    (void)fprintf(
+        stderr, "usage: bench_peers flow|round|clients|synced|read CONTESTANT [NAME=VALUE]...\ncontestants:");
     for (size_t i = 0; bench_contestants[i] != NULL; i++) {
         (void)fprintf(stderr, " %s", bench_contestants[i]->name);
     }
@@ -160,6 +167,10 @@ static bool can_run(const struct bench_contestant *contestant)
         return contestant->request != NULL;
     case BENCH_CLIENTS:
         return contestant->clients_open != NULL;
+    case BENCH_SYNCED:
+        return contestant->synced != NULL && bench_config.inflight > 0;
+    case BENCH_READ:
+        return contestant->fill != NULL && bench_config.events > 0;
     }
     return false;
 }

@@ -3,9 +3,9 @@
 #include "tests/bench/bench.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -104,17 +104,17 @@ void bench_setup(void)
     find_ports();
 }
 
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *at)
+{
+    (void)status;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
 void bench_cleanup(void)
 {
-    DIR *dir = opendir(directory);
-    if (dir == NULL) {
-        return;
-    }
-    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
-        (void)unlink(bench_file(entry->d_name));
-    }
-    (void)closedir(dir);
-    (void)rmdir(directory);
+    (void)nftw(directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static char *next_string(void)

@@ -149,7 +149,7 @@ static void publish_paced(const struct flow *flow)
     }
 }
 
-static uint8_t *payload_new(uint32_t publisher)
+uint8_t *bench_payload_new(uint32_t publisher)
 {
     uint8_t *payload = malloc(bench_config.size);
     if (payload == NULL) {
@@ -173,7 +173,7 @@ static void wait_start(struct bench_publisher *me)
 
 void bench_publisher_run(const struct bench_contestant *contestant, uint32_t index)
 {
-    struct flow flow = {.contestant = contestant, .index = index, .payload = payload_new(index)};
+    struct flow flow = {.contestant = contestant, .index = index, .payload = bench_payload_new(index)};
     set_path(contestant, bench_config.pairs != 0 ? index : 0, flow.path);
     flow.publisher = contestant->publisher_open(index);
     flow.base = probe(contestant, flow.publisher, index, flow.path, flow.payload);
@@ -200,7 +200,7 @@ void bench_subscriber_run(const struct bench_contestant *contestant, uint32_t in
 
 void bench_requester_run(const struct bench_contestant *contestant, uint32_t index)
 {
-    uint8_t *payload = payload_new(index);
+    uint8_t *payload = bench_payload_new(index);
     struct bench_publisher *me = &bench_board->publishers[index];
     void *requester = contestant->requester_open();
     for (unsigned i = 0; i < PROBES_QUIET; i++) {
@@ -240,5 +240,50 @@ void bench_clients_run(const struct bench_contestant *contestant, uint32_t index
     atomic_store(&bench_board->publishers[index].ready, true);
     for (;;) {
         (void)pause();
+    }
+}
+
+bool bench_is_kept(void)
+{
+    return bench_config.mode == BENCH_SYNCED || bench_config.mode == BENCH_READ;
+}
+
+void bench_synced_ready(uint32_t index)
+{
+    wait_start(&bench_board->publishers[index]);
+}
+
+void bench_acked(uint32_t index, uint64_t n)
+{
+    struct bench_publisher *me = &bench_board->publishers[index]; /* its only writer */
+    uint64_t sent = atomic_load_explicit(&me->sent, memory_order_relaxed);
+    atomic_store_explicit(&me->sent, sent + n, memory_order_relaxed);
+}
+
+void bench_synced_run(const struct bench_contestant *contestant, uint32_t index)
+{
+    contestant->synced(index);
+    _exit(EXIT_FAILURE);
+}
+
+void bench_filler_run(const struct bench_contestant *contestant, uint32_t index)
+{
+    char path[BENCH_PATH_LEN + 1];
+    set_path(contestant, 0, path);
+    contestant->fill(path, bench_config.events);
+    atomic_store(&bench_board->publishers[index].ready, true);
+    for (;;) {
+        (void)pause();
+    }
+}
+
+void bench_reader_run(const struct bench_contestant *contestant, uint32_t index)
+{
+    char path[BENCH_PATH_LEN + 1];
+    bench_subscriber_index = index;
+    set_path(contestant, 0, path);
+    void *reader = contestant->reader_open(path);
+    for (;;) {
+        contestant->receive(reader);
     }
 }

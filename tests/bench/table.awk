@@ -37,18 +37,18 @@ function show(x, figure) {
 }
 
 function bound(x, sense) {
-    return x == "-" ? "" : (sense == "least" ? "≥ " : "≤ ") x
+    return x == "-" ? "" : (sense ~ /least$/ ? "≥ " : "≤ ") x
 }
 
 function verdict(x, sense, must, stretch,    ours) {
     if (must == "-") {
         return "-"
     }
-    ours = sense == "least" ? x : -x
-    if (stretch != "-" && ours >= (sense == "least" ? stretch + 0 : -stretch)) {
+    ours = sense ~ /least$/ ? x : -x
+    if (stretch != "-" && ours >= (sense ~ /least$/ ? stretch + 0 : -stretch)) {
         return "stretch"
     }
-    return ours >= (sense == "least" ? must + 0 : -must) ? "must" : "**short**"
+    return ours >= (sense ~ /least$/ ? must + 0 : -must) ? "must" : "**short**"
 }
 
 function judge(row,    rep, n, kept, pass, ours, peer, x, a, b, c) {
@@ -65,7 +65,7 @@ function judge(row,    rep, n, kept, pass, ours, peer, x, a, b, c) {
             n++
             a[n] = value[ours, figure[row]]
             b[n] = value[peer, figure[row]]
-            c[n] = sense[row] == "value" ? a[n] : b[n] > 0 ? a[n] / b[n] : 0
+            c[n] = sense[row] ~ /^value/ ? a[n] : sense[row] == "above" ? a[n] - b[n] : b[n] > 0 ? a[n] / b[n] : 0
             kept += value[ours, "lost"] + value[peer, "lost"]
         }
     }
@@ -78,8 +78,10 @@ function judge(row,    rep, n, kept, pass, ours, peer, x, a, b, c) {
     sort(c, n)
     x = median(c, n)
     printf "| %s | %s | %s | %s | ", row, what[row], show(median(a, n), figure[row]), show(median(b, n), figure[row])
-    if (sense[row] == "value") {
+    if (sense[row] ~ /^value/) {
         printf "-"
+    } else if (sense[row] == "above") {
+        printf "%+.0f (%+.0f to %+.0f)", x, c[1], c[n]
     } else {
         printf "%.2f (%.2f-%.2f)", x, c[1], c[n]
     }

