@@ -12,9 +12,13 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <malloc.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -33,6 +37,14 @@
 
 #define HOST_PLUGS 2
 
+/* What the loop waits on. libzmq tells of input by edges, which any call on a socket may take: it is asked before each sleep. */
+struct waits {
+    struct pollfd fds[2 + BK_STORES + HOST_PLUGS * BK_PLUG_ITEMS];
+    size_t n_fds;
+    void *sockets[HOST_PLUGS * BK_PLUG_ITEMS];
+    size_t n_sockets;
+};
+
 struct host {
     const struct bk_host_options *options;
     struct bk_log *log;
@@ -45,6 +57,10 @@ struct host {
     struct bk_backend *backends[BK_STORES];
     struct bk_out out;
     int signals;
+    int wake;                /* eventfd: the loop is to look again */
+    pthread_mutex_t running; /* of the core and the plugs: the loop's, but while it sleeps */
+    struct waits waits;
+    uint64_t sleeps_until;
     uint64_t next_tick;
     uint64_t drain_end; /* 0: not ending */
     bool ended;
@@ -165,6 +181,8 @@ static void log_backend(void *context, int level, const char *id, const char *te
     bk_log_write(host->log, (enum bk_log_level)level, id, text);
 }
 
+static bool offer_backend(void *context);
+
 static int open_backend(struct host *host,
                         enum bk_store store,
                         const char *name,
@@ -177,6 +195,8 @@ static int open_backend(struct host *host,
         .server = host->options->core.server,
         .listener = bk_core_listener(host->core, store),
         .meter = bk_core_meter(host->core),
+        .offer = offer_backend,
+        .offer_context = host,
         .log = log_backend,
         .log_context = host,
     };
@@ -276,7 +296,7 @@ static int tell_ports(struct host *host)
 
 static int open_host(struct host *host)
 {
-    int r = open_signals(host);
+    int r = host->wake >= 0 ? open_signals(host) : BB_ESYSTEM;
     if (r == 0) {
         r = raise_descriptors(host);
     }
@@ -363,19 +383,98 @@ static void tick(struct host *host, uint64_t now)
 }
 
 /* How long to wait for something to happen, in ms. */
-static long wait_ms(const struct host *host, uint64_t now, bool more)
+static int wait_ms(const struct host *host, uint64_t now, bool more)
 {
     uint64_t at = BB_MIN(bk_core_tick_at(host->core), host->next_tick);
     if (more || bk_core_wants_flush(host->core) || at <= now) {
         return 0;
     }
-    return (long)((at - now + 999) / 1000);
+    return (int)((at - now + 999) / 1000); /* a second at most */
 }
 
-static void dispatch_backends(struct host *host, const zmq_pollitem_t *items)
+static void flush(struct host *host)
+{
+    bk_core_flush(host->core);
+    flush_plugs(host);
+}
+
+static void wait_for(struct waits *waits, int fd)
+{
+    waits->fds[waits->n_fds++] = (struct pollfd){.fd = fd, .events = POLLIN};
+}
+
+static void list_waits(const struct host *host, struct waits *waits)
+{
+    wait_for(waits, host->signals);
+    wait_for(waits, host->wake);
+    for (size_t i = 0; i < BK_STORES; i++) {
+        wait_for(waits, host->backends[i] != NULL ? host->backends[i]->ops->fd(host->backends[i]) : -1);
+    }
+    for (size_t i = 0; i < HOST_PLUGS; i++) {
+        zmq_pollitem_t items[BK_PLUG_ITEMS];
+        size_t n = host->plugs[i]->ops->items(host->plugs[i], items);
+        for (size_t j = 0; j < n; j++) {
+            int fd = items[j].fd;
+            size_t size = sizeof(fd);
+            if (items[j].socket != NULL) {
+                (void)zmq_getsockopt(items[j].socket, ZMQ_FD, &fd, &size);
+                waits->sockets[waits->n_sockets++] = items[j].socket;
+            }
+            wait_for(waits, fd);
+        }
+    }
+}
+
+static bool has_input(const struct waits *waits)
+{
+    bool found = false;
+    for (size_t i = 0; i < waits->n_sockets; i++) {
+        int events = 0;
+        size_t size = sizeof(events);
+        found = found || (zmq_getsockopt(waits->sockets[i], ZMQ_EVENTS, &events, &size) == 0 &&
+                          (events & ZMQ_POLLIN) != 0);
+    }
+    return found;
+}
+
+/* A backend that has something to tell runs the core in its own thread while the loop sleeps. */
+static bool offer_backend(void *context)
+{
+    struct host *host = context;
+    if (pthread_mutex_trylock(&host->running) != 0) {
+        return false;
+    }
+    (void)set_time(host);
+    for (size_t i = 0; i < BK_STORES; i++) {
+        if (host->backends[i] != NULL) {
+            host->backends[i]->ops->dispatch(host->backends[i]);
+        }
+    }
+    flush(host);
+    bool is_late = bk_core_wants_flush(host->core) || bk_core_tick_at(host->core) < host->sleeps_until;
+    if (is_late || host->drain_end != 0 || has_input(&host->waits)) {
+        (void)eventfd_write(host->wake, 1);
+    }
+    (void)pthread_mutex_unlock(&host->running);
+    return true;
+}
+
+static int sleep_until_something(struct host *host, int timeout)
+{
+    struct waits *waits = &host->waits;
+    if (timeout == 0 || has_input(waits)) {
+        return poll(waits->fds, waits->n_fds, 0);
+    }
+    (void)pthread_mutex_unlock(&host->running);
+    int n = poll(waits->fds, waits->n_fds, timeout);
+    (void)pthread_mutex_lock(&host->running);
+    return n;
+}
+
+static void dispatch_backends(struct host *host, const struct pollfd *fds)
 {
     for (size_t i = 0; i < BK_STORES; i++) {
-        if (host->backends[i] != NULL && (items[i].revents & ZMQ_POLLIN) != 0) {
+        if (host->backends[i] != NULL && (fds[i].revents & POLLIN) != 0) {
             host->backends[i]->ops->dispatch(host->backends[i]);
         }
     }
@@ -383,35 +482,32 @@ static void dispatch_backends(struct host *host, const zmq_pollitem_t *items)
 
 static void turn(struct host *host)
 {
-    zmq_pollitem_t items[2 * BK_PLUG_ITEMS + 1 + BK_STORES] = {{.fd = host->signals, .events = ZMQ_POLLIN}};
-    size_t n = 1;
-    for (size_t i = 0; i < BK_STORES; i++) {
-        const struct bk_backend *backend = host->backends[i];
-        int fd = backend != NULL ? backend->ops->fd(host->backends[i]) : -1;
-        items[n++] = (zmq_pollitem_t){.fd = fd >= 0 ? fd : host->signals, .events = fd >= 0 ? ZMQ_POLLIN : 0};
-    }
-    for (size_t i = 0; i < HOST_PLUGS; i++) {
-        n += host->plugs[i]->ops->items(host->plugs[i], items + n);
-    }
     bool more = false;
+    list_waits(host, &host->waits);
+    const struct pollfd *fds = host->waits.fds;
     while (!host->ended) {
+        eventfd_t ignored;
         uint64_t now = set_time(host);
         tick(host, now);
-        if (zmq_poll(items, (int)n, wait_ms(host, now, more)) < 0 && zmq_errno() != EINTR) {
-            log_error(host, "BB-POLL", zmq_strerror(zmq_errno()));
+        int timeout = wait_ms(host, now, more);
+        host->sleeps_until = now + (uint64_t)timeout * 1000;
+        if (sleep_until_something(host, timeout) < 0 && errno != EINTR) {
+            log_error(host, "BB-POLL", strerror(errno)); /* NOLINT(concurrency-mt-unsafe) */
             return;
         }
         now = set_time(host);
-        if ((items[0].revents & ZMQ_POLLIN) != 0) {
+        if ((fds[0].revents & POLLIN) != 0) {
             take_signals(host, now);
         }
-        dispatch_backends(host, items + 1);
+        if ((fds[1].revents & POLLIN) != 0) {
+            (void)eventfd_read(host->wake, &ignored);
+        }
+        dispatch_backends(host, fds + 2);
         more = false;
         for (size_t i = 0; i < HOST_PLUGS; i++) {
             more = host->plugs[i]->ops->step(host->plugs[i], now, STEP_BUDGET) || more;
         }
-        bk_core_flush(host->core);
-        flush_plugs(host);
+        flush(host);
         host->ended = is_drained(host, now);
     }
 }
@@ -446,6 +542,9 @@ static void close_host(struct host *host)
     if (host->signals >= 0) {
         (void)close(host->signals);
     }
+    if (host->wake >= 0) {
+        (void)close(host->wake);
+    }
     if (host->options->ports_file != NULL) {
         (void)unlink(host->options->ports_file);
     }
@@ -466,6 +565,8 @@ int bk_host_run(const struct bk_host_options *options)
                 .linger_ms = LINGER_MS,
             },
         .signals = -1,
+        .running = PTHREAD_MUTEX_INITIALIZER,
+        .wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
     };
     if (host.log == NULL) {
         return BB_ENOMEM;
@@ -473,6 +574,7 @@ int bk_host_run(const struct bk_host_options *options)
     /* Chunks and batches come and go all the time: give their memory back to the system late. No thread yet. */
     (void)mallopt(M_MMAP_THRESHOLD, 4 << 20);  /* NOLINT(concurrency-mt-unsafe) */
     (void)mallopt(M_TRIM_THRESHOLD, 64 << 20); /* NOLINT(concurrency-mt-unsafe) */
+    (void)pthread_mutex_lock(&host.running);
     int r = open_host(&host);
     if (r == 0) {
         turn(&host);
@@ -481,5 +583,7 @@ int bk_host_run(const struct bk_host_options *options)
         log_error(&host, "BB-START", bb_strerror(r));
     }
     close_host(&host);
+    (void)pthread_mutex_unlock(&host.running);
+    (void)pthread_mutex_destroy(&host.running);
     return r;
 }

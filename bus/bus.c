@@ -35,7 +35,31 @@ int bb_bus_check_wait(struct bb_bus *bus)
     return 0;
 }
 
-static void step_locked(struct bb_bus *bus);
+static void step_locked(struct bb_bus *bus, bool is_lent);
+
+/* A waiting call may, where callbacks run in the caller's thread or where there are none. */
+static bool may_step(const struct bb_bus *bus)
+{
+    bool has_callbacks = bus->n_callbacks > 0 || bus->outbox.n_callbacks > 0;
+    return !bus->is_stepping && !bus->is_polling && !bus->is_closing &&
+           (bus->options.embedded || (!has_callbacks && bb_bus_is_ready(bus)));
+}
+
+static void raise_fd(int fd, bool *is_raised)
+{
+    if (!*is_raised) {
+        uint64_t one = 1;
+        *is_raised = write(fd, &one, sizeof(one)) == sizeof(one);
+    }
+}
+
+static void clear_fd(int fd, bool *is_raised)
+{
+    uint64_t ignored;
+    if (*is_raised) {
+        *is_raised = read(fd, &ignored, sizeof(ignored)) != sizeof(ignored);
+    }
+}
 
 static int timeout_until(uint64_t deadline, uint64_t now)
 {
@@ -46,18 +70,28 @@ static int timeout_until(uint64_t deadline, uint64_t now)
     return left > 3600000 ? 3600000 : (int)left;
 }
 
-/* Nobody else may step an embedded bus while a call waits. */
+/* The socket, and what is lent to whom, may change while the lock is given up. */
 static int wait_by_step(struct bb_bus *bus, uint64_t deadline)
 {
-    struct pollfd pollfd = {.fd = bus->epoll_fd, .events = POLLIN, .revents = 0};
+    struct pollfd pollfds[2] = {{.fd = bus->epoll_fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+    bool is_lent = !bus->options.embedded;
+    uint64_t n_socket = 0;
     int timeout = timeout_until(deadline, bb_now_ms());
+    if (is_lent) {
+        n_socket = bb_conn_lend(bus, &pollfds[0].fd);
+        pollfds[1].fd = bus->call_fd;
+    }
     bus->is_polling = true;
     (void)pthread_mutex_unlock(&bus->lock);
-    int n = poll(&pollfd, 1, timeout);
+    int n = poll(pollfds, BB_COUNT(pollfds), timeout);
     (void)pthread_mutex_lock(&bus->lock);
     bus->is_polling = false;
-    if (n > 0 && !bus->is_stepping && !bus->is_closing) {
-        step_locked(bus);
+    if (n > 0 && pollfds[0].revents != 0 && may_step(bus)) {
+        step_locked(bus, is_lent);
+    }
+    if (is_lent) { /* now: what has been read wakes nobody else */
+        bb_conn_take_back(bus, n_socket);
+        clear_fd(bus->call_fd, &bus->is_called);
     }
     return bb_now_ms() >= deadline ? BB_ETIMEOUT : 0;
 }
@@ -76,7 +110,7 @@ static int wait_for_change(struct bb_bus *bus, uint64_t deadline)
 
 int bb_bus_wait(struct bb_bus *bus, uint64_t deadline)
 {
-    bool steps = bus->options.embedded && !bus->is_stepping && !bus->is_polling;
+    bool steps = may_step(bus);
     bus->n_waiting++;
     int r = steps ? wait_by_step(bus, deadline) : wait_for_change(bus, deadline);
     bus->n_waiting--;
@@ -88,9 +122,28 @@ int bb_bus_wait(struct bb_bus *bus, uint64_t deadline)
 
 void bb_bus_wake(struct bb_bus *bus)
 {
-    if (!bus->is_woken) {
-        uint64_t one = 1;
-        bus->is_woken = write(bus->event_fd, &one, sizeof(one)) == sizeof(one);
+    raise_fd(bus->event_fd, &bus->is_woken);
+}
+
+static void tell_changed(struct bb_bus *bus)
+{
+    bus->has_changed = false;
+    if (bus->n_waiting > 0) {
+        (void)pthread_cond_broadcast(&bus->changed);
+    }
+    if (bus->is_polling && bus->options.embedded) {
+        bb_bus_wake(bus);
+    } else if (bus->is_polling) {
+        raise_fd(bus->call_fd, &bus->is_called);
+    }
+}
+
+void bb_bus_changed(struct bb_bus *bus)
+{
+    if (bus->is_stepping && !bus->in_callback) {
+        bus->has_changed = true;
+    } else {
+        tell_changed(bus);
     }
 }
 
@@ -111,6 +164,9 @@ void bb_bus_callback_begin(struct bb_bus *bus, struct bb_subscription *sub)
     bus->in_callback = true;
     bus->callback_thread = pthread_self();
     bus->calling = sub;
+    if (bus->has_changed) {
+        tell_changed(bus);
+    }
     (void)pthread_mutex_unlock(&bus->lock);
 }
 
@@ -122,6 +178,22 @@ void bb_bus_callback_end(struct bb_bus *bus)
     bb_bus_changed(bus);
 }
 
+/* Return: how many callbacks were called. */
+static unsigned free_done(struct bb_bus *bus, struct bb_tracked *done)
+{
+    unsigned n = 0;
+    while (done != NULL) {
+        struct bb_tracked *next = done->next;
+        if (done->on_ack != NULL) {
+            done->on_ack(bus, &done->ack, done->arg);
+            n++;
+        }
+        free(done);
+        done = next;
+    }
+    return n;
+}
+
 void bb_bus_call_done(struct bb_bus *bus)
 {
     uint64_t n_answered = bb_outbox_answered(&bus->outbox);
@@ -129,18 +201,16 @@ void bb_bus_call_done(struct bb_bus *bus)
     if (done == NULL) {
         return;
     }
-    bus->is_telling = true;
-    bb_bus_callback_begin(bus, NULL);
-    while (done != NULL) {
-        struct bb_tracked *next = done->next;
-        if (done->on_ack != NULL) {
-            done->on_ack(bus, &done->ack, done->arg);
-        }
-        free(done);
-        done = next;
+    if (bus->outbox.n_callbacks == 0) {
+        (void)free_done(bus, done);
+    } else {
+        bus->is_telling = true;
+        bb_bus_callback_begin(bus, NULL);
+        unsigned n = free_done(bus, done);
+        bb_bus_callback_end(bus);
+        bus->outbox.n_callbacks -= n;
+        bus->is_telling = false;
     }
-    bb_bus_callback_end(bus);
-    bus->is_telling = false;
     bus->n_told = n_answered;
 }
 
@@ -199,9 +269,7 @@ static void set_timer(struct bb_bus *bus, uint64_t at)
 static void clear_events(struct bb_bus *bus)
 {
     uint64_t ignored;
-    if (bus->is_woken) {
-        bus->is_woken = read(bus->event_fd, &ignored, sizeof(ignored)) != sizeof(ignored);
-    }
+    clear_fd(bus->event_fd, &bus->is_woken);
     if (bus->timer_at != BB_NEVER && read(bus->timer_fd, &ignored, sizeof(ignored)) == sizeof(ignored)) {
         bus->timer_at = BB_NEVER;
     }
@@ -212,11 +280,14 @@ static uint64_t next_deadline(const struct bb_bus *bus)
     return BB_MIN(bb_conn_deadline(&bus->conn), bus->save_at);
 }
 
-static void step_locked(struct bb_bus *bus)
+/* @is_lent: only the socket; the I/O thread looks at the rest. */
+static void step_locked(struct bb_bus *bus, bool is_lent)
 {
     bus->is_stepping = true;
-    clear_events(bus);
-    bool has_more = bb_conn_read(bus);
+    if (!is_lent) {
+        clear_events(bus);
+    }
+    bool has_more = bb_conn_read(bus, !is_lent);
     bb_conn_perform(bus, bb_conn_tick(&bus->conn, bb_now_ms()));
     bb_conn_send_batches(bus);
     call_state(bus);
@@ -228,7 +299,7 @@ static void step_locked(struct bb_bus *bus)
     bb_cursors_tick(bus);
     set_timer(bus, next_deadline(bus));
     bus->is_stepping = false;
-    bb_bus_changed(bus);
+    tell_changed(bus);
 }
 
 void *bb_bus_run(void *arg)
@@ -237,7 +308,7 @@ void *bb_bus_run(void *arg)
     struct epoll_event event;
     (void)pthread_mutex_lock(&bus->lock);
     while (!bus->is_stopping) {
-        step_locked(bus);
+        step_locked(bus, false);
         (void)pthread_mutex_unlock(&bus->lock);
         (void)epoll_wait(bus->epoll_fd, &event, 1, -1);
         (void)pthread_mutex_lock(&bus->lock);
@@ -254,7 +325,7 @@ int bb_bus_step(bb_bus *bus)
     (void)pthread_mutex_lock(&bus->lock);
     int r = bb_bus_check_wait(bus);
     if (r == 0 && !bus->is_stepping) {
-        step_locked(bus);
+        step_locked(bus, false);
         r = bus->error != 0 ? BB_ECLOSED : 0;
     }
     (void)pthread_mutex_unlock(&bus->lock);

@@ -45,6 +45,22 @@ static int watch(struct bb_bus *bus, void *socket)
     return epoll_ctl(bus->epoll_fd, EPOLL_CTL_ADD, socket_fd(socket), &event) < 0 ? BB_ESYSTEM : 0;
 }
 
+uint64_t bb_conn_lend(struct bb_bus *bus, int *ret_fd)
+{
+    struct epoll_event none = {.events = 0, .data = {.ptr = bus->socket}};
+    *ret_fd = socket_fd(bus->socket);
+    (void)epoll_ctl(bus->epoll_fd, EPOLL_CTL_MOD, *ret_fd, &none);
+    return bus->n_sockets;
+}
+
+void bb_conn_take_back(struct bb_bus *bus, uint64_t n_socket)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data = {.ptr = bus->socket}};
+    if (bus->socket != NULL && bus->n_sockets == n_socket) {
+        (void)epoll_ctl(bus->epoll_fd, EPOLL_CTL_MOD, socket_fd(bus->socket), &event);
+    }
+}
+
 static void close_one(struct bb_bus *bus, void **socket, int linger_ms)
 {
     if (*socket != NULL) {
@@ -260,15 +276,18 @@ static void read_monitor(struct bb_bus *bus)
     }
 }
 
-bool bb_conn_read(struct bb_bus *bus)
+/*
+ * Sockets tell of input by edges; one that was read until nothing was there tells again, and a send that takes the edge of what came
+ * meanwhile is followed by a look (after_send()).
+ */
+bool bb_conn_read(struct bb_bus *bus, bool with_monitor)
 {
     /* What a connection brought counts before its end does. */
     bool has_more = read_messages(bus);
-    if (!has_more) {
+    if (!has_more && with_monitor) {
         read_monitor(bus);
     }
-    /* Sending inside the handlers may have taken the edge of what came meanwhile. */
-    return has_more || has_input(bus->socket) || has_input(bus->monitor);
+    return has_more;
 }
 
 /* --- sending ------------------------------------------------------------------------------------ */

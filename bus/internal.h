@@ -3,7 +3,8 @@
  * The bus inside. One lock guards everything below, the ZeroMQ sockets as well: who holds it may use them (a
  * mutex is the full fence that libzmq demands). Publishing threads send under it, so a lone event needs no
  * other thread. Whoever steps the bus (its I/O thread, or the caller of an embedded one) receives, and gives
- * the lock up while callbacks run. Functions here want the lock held unless they say otherwise.
+ * the lock up while callbacks run. While a bus has no callbacks, so that no thread can be the wrong one, a call
+ * that waits is lent the socket and steps the bus itself: the answer then wakes one thread instead of two. Functions here want the lock held unless they say otherwise.
  */
 #pragma once
 
@@ -56,7 +57,9 @@ struct bb_bus {
     int epoll_fd;
     int event_fd;
     int timer_fd;
+    int call_fd;       /* wakes the call that the socket is lent to */
     bool is_woken;     /* event_fd is readable */
+    bool is_called;    /* call_fd is readable */
     uint64_t timer_at; /* what timer_fd is set to, BB_NEVER if it is not */
     zmq_msg_t frames[BB_FRAMES_MAX];
     struct bb_buf scratch; /* small messages to be sent */
@@ -75,9 +78,10 @@ struct bb_bus {
     uint64_t n_told;    /* events up to which every on_ack has returned */
     struct bb_map subs; /* by number; the key is in the subscription */
     uint64_t last_sub;
-    unsigned n_durable; /* subscriptions with a cursor */
-    uint64_t save_at;   /* when the next cursor is to be saved, BB_NEVER: none */
-    unsigned n_untold;  /* subscriptions whose on_ended may be due */
+    unsigned n_durable;   /* subscriptions with a cursor */
+    uint64_t save_at;     /* when the next cursor is to be saved, BB_NEVER: none */
+    unsigned n_untold;    /* subscriptions whose on_ended may be due */
+    unsigned n_callbacks; /* of the bus and of subscriptions; those of events are the outbox's */
     struct bb_request *requests;
 
     int error; /* why it is closed for good, 0 if it is not */
@@ -87,8 +91,9 @@ struct bb_bus {
 
     pthread_t thread;
     bool has_thread;
-    bool is_polling; /* a waiting call of an embedded bus, which will step it */
-    bool is_telling; /* on_ack are being called */
+    bool is_polling;  /* a waiting call, which will step the bus */
+    bool has_changed; /* waiting calls are to be woken as soon as the stepper gives up the lock */
+    bool is_telling;  /* on_ack are being called */
     bool is_stopping;
     bool is_closing; /* waiting calls are leaving */
     bool is_stepping;
@@ -118,16 +123,12 @@ int bb_bus_wait_ready_locked(struct bb_bus *bus, uint64_t deadline);
 /** bb_bus_wake() - have the bus stepped soon. */
 void bb_bus_wake(struct bb_bus *bus);
 
-/** bb_bus_changed() - wake the waiting calls. */
-static inline void bb_bus_changed(struct bb_bus *bus)
-{
-    if (bus->n_waiting > 0) {
-        (void)pthread_cond_broadcast(&bus->changed);
-    }
-    if (bus->is_polling) {
-        bb_bus_wake(bus);
-    }
-}
+/**
+ * bb_bus_changed() - wake the waiting calls
+ *
+ * A step does it when it gives up the lock: who is woken earlier would only wait for that.
+ */
+void bb_bus_changed(struct bb_bus *bus);
 
 /** bb_bus_wait_told() - wait until the first @n events are answered and their on_ack have returned. */
 int bb_bus_wait_told(struct bb_bus *bus, uint64_t n, uint64_t deadline);
@@ -158,14 +159,26 @@ void bb_conn_drop(struct bb_bus *bus, int error, const char *text);
 /** bb_conn_end() - the bus will never be ready (again). */
 void bb_conn_end(struct bb_bus *bus, int error, const char *text);
 
-/** bb_conn_read() - take what came, up to a bound; returns whether more may be there. */
-bool bb_conn_read(struct bb_bus *bus);
+/**
+ * bb_conn_read() - take what came, up to a bound; returns whether more may be there
+ * @with_monitor: and whether the connection has changed
+ */
+bool bb_conn_read(struct bb_bus *bus, bool with_monitor);
 
 /** bb_conn_send() - send a message without a body. Return: 0, BB_ENOMEM, BB_ECONNECT. */
 int bb_conn_send(struct bb_bus *bus, const struct bb_msg *msg);
 
 /** bb_conn_send_batches() - send the batches whose time has come. */
 void bb_conn_send_batches(struct bb_bus *bus);
+
+/**
+ * bb_conn_lend() - have the I/O thread not look at the socket
+ * @ret_fd: readable when there may be something to receive
+ *
+ * Return: the number of the socket, for bb_conn_take_back().
+ */
+uint64_t bb_conn_lend(struct bb_bus *bus, int *ret_fd);
+void bb_conn_take_back(struct bb_bus *bus, uint64_t n_socket);
 
 /** bb_conn_close_socket() - @linger_ms for what is not sent yet. */
 void bb_conn_close_socket(struct bb_bus *bus, int linger_ms);

@@ -63,9 +63,10 @@ static int open_system(struct bb_bus *bus)
 {
     bus->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     bus->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    bus->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bus->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     bus->zmq = zmq_ctx_new();
-    if (bus->epoll_fd < 0 || bus->zmq == NULL || add_fd(bus, bus->event_fd) < 0 ||
+    if (bus->epoll_fd < 0 || bus->call_fd < 0 || bus->zmq == NULL || add_fd(bus, bus->event_fd) < 0 ||
         add_fd(bus, bus->timer_fd) < 0) {
         return BB_ESYSTEM;
     }
@@ -90,6 +91,7 @@ static int init_state(struct bb_bus *bus)
     bb_map_init(&bus->subs, seed, SUBSCRIPTIONS_MAX);
     bus->max_message = BB_MESSAGE_DEFAULT;
     bus->told_state = BB_STATE_CONNECTING;
+    bus->n_callbacks = bus->options.on_state != NULL;
     bus->timer_at = BB_NEVER;
     bus->save_at = BB_NEVER;
     return 0;
@@ -141,6 +143,7 @@ static void free_bus(struct bb_bus *bus)
     bb_map_fini(&bus->subs);
     bb_buf_fini(&bus->scratch);
     close_fd(bus->event_fd);
+    close_fd(bus->call_fd);
     close_fd(bus->timer_fd);
     close_fd(bus->epoll_fd);
     free(bus->urls);
@@ -164,7 +167,7 @@ int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus)
     if (bus == NULL) {
         return BB_ENOMEM;
     }
-    bus->epoll_fd = bus->event_fd = bus->timer_fd = -1;
+    bus->epoll_fd = bus->event_fd = bus->call_fd = bus->timer_fd = -1;
     bus->pid = getpid();
     int r = copy_options(bus, options);
     r = r < 0 ? r : init_sync(bus);

@@ -49,6 +49,7 @@ struct bb_outbox {
     bool unbatched;
     uint64_t next_number; /* of what is not a repetition; all below are taken by the broker or in flight */
     uint64_t last_ticket;
+    unsigned n_callbacks;    /* on_ack of events that were not called yet; who calls them counts them off */
     struct bb_tracked *done; /* answered; their callbacks are to be called */
     struct bb_tracked **done_end;
     int refusal;          /* the first since bb_outbox_take_refusal() */
@@ -93,6 +94,7 @@ bb_outbox_commit(struct bb_outbox *outbox, size_t len, uint32_t level, struct bb
     if (tracked != NULL) {
         tracked->index = batch->count;
         tracked->next = batch->tracked;
+        outbox->n_callbacks += tracked->on_ack != NULL;
         batch->tracked = tracked;
     }
     batch->count++;

@@ -191,6 +191,12 @@ static void write_headers(struct bb_buf *out, const struct bb_draft *draft)
     }
 }
 
+static bool has_attributes(const struct bb_draft *draft)
+{
+    return draft->id.kind != BB_ID_NONE || draft->priority != 0 || draft->has_source_time ||
+           draft->ttl_ms != 0 || draft->n_headers > 0 || draft->payload_type != NULL;
+}
+
 /* The whole event is written and read again, so that what is accepted here is what the broker accepts. */
 static int
 write_attributes(const struct bb_draft *draft, struct bb_slice path, struct bb_buf *out, size_t *ret_at)
@@ -198,6 +204,10 @@ write_attributes(const struct bb_draft *draft, struct bb_slice path, struct bb_b
     struct bb_buf id = BB_BUF_INIT;
     struct bb_buf headers = BB_BUF_INIT;
     static const uint8_t nil[] = {0xc0};
+    if (!has_attributes(draft)) {
+        *ret_at = 0;
+        return 0;
+    }
     if (draft->n_headers > BB_HEADERS_MAX) {
         return BB_EEVENT;
     }
@@ -284,7 +294,7 @@ static int prepare(const struct bb_draft *given, struct bb_draft *draft, struct 
     r = r < 0 ? r : write_attributes(draft, piece->path, &prepared->attributes, &at);
     r = r < 0 ? r : write_expectation(draft, piece->path, &prepared->options);
     piece->options = bb_buf_slice(&prepared->options);
-    if (r == 0) {
+    if (r == 0 && at < prepared->attributes.len) {
         piece->attributes = bb_slice(prepared->attributes.data + at, prepared->attributes.len - at);
     }
     return r;

@@ -159,10 +159,12 @@ int bb_subscribe(bb_bus *bus,
     r = timeout_ms == 0 ? 0 : bb_bus_check_wait(bus);
     r = r < 0 || bus->error == 0 ? r : BB_ECLOSED;
     uint64_t number = sub->number = ++bus->last_sub;
+    sub->has_callbacks = sub->options.on_events != NULL || sub->options.on_ended != NULL;
+    bus->n_callbacks += sub->has_callbacks;
     r = r < 0 ? r : bb_map_add(&bus->subs, sub_key(sub), sub);
     if (r < 0) {
-        (void)pthread_mutex_unlock(&bus->lock);
         bb_subscription_free(sub);
+        (void)pthread_mutex_unlock(&bus->lock);
         return r;
     }
     bus->n_durable += sub->options.durable != NULL;

@@ -50,6 +50,7 @@ struct bb_subscription {
     bool is_told;           /* its end, or there is nobody to tell */
     bool has_started;       /* it was live once, so it resumes */
     atomic_bool is_closing; /* no further callback */
+    bool has_callbacks;     /* counted in the bus */
     bool is_abandoned;      /* freed when its callback returns */
     uint64_t run;           /* of the broker that the places are of */
 

@@ -3,10 +3,11 @@
  * The contract of a backend: what keeps events beyond the moment, and finds them again (HAT-F20 to F27). The core
  * numbers events; a backend stores what is numbered already, in the order in which it is registered.
  *
- * Threads. Every call comes from one thread, the owner's, which is the core's, and returns without waiting for a disk.
+ * Threads. Calls come from the owner, one at a time, and return without waiting for a disk.
  * What takes time is a request or a ticket: the backend works on it on threads of its own and tells the outcome inside
- * dispatch(), so that notifications too come on the owner's thread and only when it asks for them. fd() becomes readable when
- * dispatch() has something to tell.
+ * dispatch(), so that notifications too come only when the owner asks for them. fd() becomes readable when
+ * dispatch() has something to tell; or a thread of the backend that has nothing else to do offers it to the owner, who may call
+ * dispatch() right there: that spares waking a thread.
  *
  * Order. Tickets become durable in the order in which they were registered, all of a ticket or nothing of it. A ticket
  * that failed fails all tickets registered after it; then the backend has gone back to what is durable and goes on from there.
@@ -323,6 +324,12 @@ struct bk_backend_env {
     const struct bk_backend_value *values;
     const struct bk_backend_listener *listener; /* borrowed for the backend's life */
     struct bk_meter *meter;                     /* what bodies are charged to */
+    /*
+     * There is something to tell. From a thread of the backend, outside any call and without a lock. Return: whether dispatch() has
+     * been called; else fd() is to become readable. NULL: nothing can be offered.
+     */
+    bool (*offer)(void *context);
+    void *offer_context;
     /* A log entry, inside any call of the owner's thread: a stable id, then one sentence. */
     void (*log)(void *context, int level, const char *id, const char *text);
     void *log_context;

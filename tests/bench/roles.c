@@ -149,7 +149,7 @@ static void publish_paced(const struct flow *flow)
     }
 }
 
-uint8_t *bench_payload_new(uint32_t publisher)
+uint8_t *bench_payload_new(uint32_t index)
 {
     uint8_t *payload = malloc(bench_config.size);
     if (payload == NULL) {
@@ -159,7 +159,7 @@ uint8_t *bench_payload_new(uint32_t publisher)
         payload[i] = (uint8_t)(i * 31 + 7);
     }
     memset(payload, 0, (size_t)2 * TIME_OFFSET);
-    payload[0] = (uint8_t)publisher;
+    payload[0] = (uint8_t)index;
     return payload;
 }
 

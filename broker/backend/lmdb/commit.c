@@ -165,7 +165,7 @@ static void commits_done(struct lmdb *lmdb, uint64_t last)
     if (lmdb->commits == NULL) {
         lmdb->commits_end = &lmdb->commits;
     }
-    bk_lmdb_news(lmdb, NEWS_FLUSHED)->ticket = last;
+    bk_lmdb_news_quietly(lmdb, NEWS_FLUSHED)->ticket = last;
 }
 
 static void hand_on(struct lmdb *lmdb, struct record *record)
@@ -219,6 +219,7 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
     lmdb->commit_max_us = BB_MAX(lmdb->commit_max_us, record->at - begun);
     commits_done(lmdb, last);
     hand_on(lmdb, record);
+    bk_lmdb_announce(lmdb, lmdb->commits == NULL);
     return 0;
 }
 

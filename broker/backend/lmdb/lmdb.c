@@ -65,13 +65,14 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
     bk_numbers_take(lmdb->numbers, append);
     commit->ticket = ticket;
     (void)pthread_mutex_lock(&lmdb->mutex);
-    if (lmdb->commits == NULL) {
-        (void)pthread_cond_signal(&lmdb->to_commit);
-    }
+    bool was_empty = lmdb->commits == NULL;
     *lmdb->commits_end = commit;
     lmdb->commits_end = &commit->next;
     lmdb->commit_bytes += commit->payload.len;
     (void)pthread_mutex_unlock(&lmdb->mutex);
+    if (was_empty) {
+        (void)pthread_cond_signal(&lmdb->to_commit);
+    }
     lmdb->listener->registered(lmdb->listener->context, ticket);
     return 0;
 }
@@ -268,6 +269,8 @@ static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
     lmdb->meter = env->meter;
     lmdb->log = env->log;
     lmdb->log_context = env->log_context;
+    lmdb->offer = env->offer;
+    lmdb->offer_context = env->offer_context;
     lmdb->commits_end = &lmdb->commits;
     lmdb->records_end = &lmdb->records;
     lmdb->requests_end = &lmdb->requests;

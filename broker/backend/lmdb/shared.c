@@ -10,7 +10,7 @@
 /* --- news ------------------------------------------------------------------------------------------- */
 
 /* With the mutex. Without memory a flush or an answer would be lost for ever: wait for it. */
-struct news *bk_lmdb_news(struct lmdb *lmdb, enum news_kind kind)
+struct news *bk_lmdb_news_quietly(struct lmdb *lmdb, enum news_kind kind)
 {
     struct news *news = calloc(1, sizeof(*news));
     while (news == NULL) {
@@ -22,8 +22,26 @@ struct news *bk_lmdb_news(struct lmdb *lmdb, enum news_kind kind)
     news->kind = kind;
     *lmdb->news_end = news;
     lmdb->news_end = &news->next;
-    (void)eventfd_write(lmdb->wake, 1);
     return news;
+}
+
+struct news *bk_lmdb_news(struct lmdb *lmdb, enum news_kind kind)
+{
+    (void)eventfd_write(lmdb->wake, 1);
+    return bk_lmdb_news_quietly(lmdb, kind);
+}
+
+void bk_lmdb_announce(struct lmdb *lmdb, bool is_idle)
+{
+    if (is_idle && lmdb->offer != NULL) {
+        (void)pthread_mutex_unlock(&lmdb->mutex);
+        bool is_taken = lmdb->offer(lmdb->offer_context);
+        (void)pthread_mutex_lock(&lmdb->mutex);
+        if (is_taken) {
+            return;
+        }
+    }
+    (void)eventfd_write(lmdb->wake, 1);
 }
 
 void bk_lmdb_tell_state(struct lmdb *lmdb, enum bk_backend_state state, const char *text)
@@ -36,7 +54,8 @@ void bk_lmdb_tell_state(struct lmdb *lmdb, enum bk_backend_state state, const ch
 void bk_lmdb_tell_done(struct lmdb *lmdb, struct bk_request *request, int error)
 {
     request->error = error;
-    bk_lmdb_news(lmdb, NEWS_DONE)->request = request;
+    bk_lmdb_news_quietly(lmdb, NEWS_DONE)->request = request;
+    bk_lmdb_announce(lmdb, lmdb->requests == NULL);
 }
 
 /* --- the store, shared ---------------------------------------------------------------------------------- */

@@ -67,6 +67,8 @@ struct lmdb {
     struct bk_meter *meter;
     void (*log)(void *context, int level, const char *id, const char *text);
     void *log_context;
+    bool (*offer)(void *context);
+    void *offer_context;
     char *directory;
     uint64_t values[OPTIONS];
     struct bk_numbers *numbers; /* the owner's thread: what was registered last */
@@ -114,6 +116,13 @@ static inline uint64_t bk_lmdb_now(void)
 
 /** bk_lmdb_news() - something to be told in dispatch(); to be filled in. Never NULL. */
 struct news *bk_lmdb_news(struct lmdb *lmdb, enum news_kind kind);
+
+/** bk_lmdb_news_quietly() - the same, and bk_lmdb_announce() follows. */
+struct news *bk_lmdb_news_quietly(struct lmdb *lmdb, enum news_kind kind);
+
+/** bk_lmdb_announce() - there are news; @is_idle: the calling thread has time to run the owner. The mutex is given up. */
+void bk_lmdb_announce(struct lmdb *lmdb, bool is_idle);
+
 void bk_lmdb_tell_state(struct lmdb *lmdb, enum bk_backend_state state, const char *text);
 void bk_lmdb_tell_done(struct lmdb *lmdb, struct bk_request *request, int error);
 
