@@ -57,7 +57,11 @@ static int find(struct bk_core *core, const struct bb_msg *msg, struct bk_channe
 }
 
 /* Events in memory cannot move to the log nor back, so a channel that has some stays where it is. */
-static int set(struct bk_core *core, struct bk_channel *channel, const struct bb_msg *msg, struct bb_buf *err)
+static int set(struct bk_core *core,
+               struct bk_client *client,
+               struct bk_channel *channel,
+               const struct bb_msg *msg,
+               struct bb_buf *err)
 {
     struct bk_settings changed = channel->settings;
     int r =
@@ -78,7 +82,12 @@ static int set(struct bk_core *core, struct bk_channel *channel, const struct bb
     channel->is_named = true;
     channel->is_known[BK_STORE_LOG] = channel->is_known[BK_STORE_MEMORY] = false;
     core->tell_memory = true;
-    core->stage.has_news = core->stage.backend != NULL;
+    bb_buf_reset(&core->nested);
+    write_channel(&core->nested, channel);
+    if (core->nested.error != 0) {
+        return BB_ENOMEM;
+    }
+    bk_hold_answer(core, client, msg, bb_buf_slice(&core->nested));
     return 0;
 }
 
@@ -89,15 +98,7 @@ static int add(struct bk_core *core, struct bk_client *client, const struct bb_m
         return BB_EEXISTS;
     }
     int r = channel == NULL ? bk_channels_get(&core->channels, msg->name, &channel) : 0;
-    if (r == 0) {
-        r = set(core, channel, msg, err);
-    }
-    if (r == 0) {
-        bb_buf_reset(&core->nested);
-        write_channel(&core->nested, channel);
-        answer(core, client, msg);
-    }
-    return r;
+    return r == 0 ? set(core, client, channel, msg, err) : r;
 }
 
 static int
@@ -105,15 +106,7 @@ change(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg,
 {
     struct bk_channel *channel = NULL;
     int r = find(core, msg, &channel);
-    if (r == 0) {
-        r = set(core, channel, msg, err);
-    }
-    if (r == 0) {
-        bb_buf_reset(&core->nested);
-        write_channel(&core->nested, channel);
-        answer(core, client, msg);
-    }
-    return r;
+    return r == 0 ? set(core, client, channel, msg, err) : r;
 }
 
 static int info(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)
@@ -229,12 +222,12 @@ remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_m
         return BB_EAGAIN;
     }
     if (core->stage.backend != NULL) {
-        struct bk_log_channel entry = {.id = channel->id, .name = channel->name, .removed = true};
+        struct bk_removed entry = {.channel = {.id = channel->id, .name = channel->name, .removed = true}};
         bb_buf_append(&core->stage.removed, &entry, sizeof(entry));
         if (core->stage.removed.error != 0) {
+            core->stage.removed.error = 0;
             return BB_ENOMEM;
         }
-        core->stage.has_news = true;
     }
     bk_ring_forget(&core->ring, channel);
     void_positions(core, channel);
@@ -244,9 +237,7 @@ remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_m
     channel->is_known[BK_STORE_LOG] = channel->is_known[BK_STORE_MEMORY] = channel->is_named = false;
     channel->settings = core->channels.defaults;
     channel->ring_max = (size_t)channel->settings.ring_bytes;
-    bk_client_send_msg(
-        core, client,
-        &(struct bb_msg){.type = BB_MSG_RESULT, .corr = msg->corr, .value = bb_slice(nil, sizeof(nil))});
+    bk_hold_answer(core, client, msg, bb_slice(nil, sizeof(nil)));
     return 0;
 }
 
@@ -283,7 +274,7 @@ void bk_handle_channel(struct bk_core *core, struct bk_client *client, const str
     if (client->state == BK_CLIENT_GONE) {
         return;
     }
-    int r = run(core, client, msg, &err);
+    int r = bk_can_hold(core) ? run(core, client, msg, &err) : BB_ELIMIT;
     if (r < 0) {
         bk_client_send_error(core, client, msg->type, msg->corr, r, err.len > 0 ? bb_buf_string(&err) : NULL,
                              (struct bb_slice){0});

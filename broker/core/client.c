@@ -123,7 +123,7 @@ void bk_client_remove(struct bk_core *core, struct bk_client *client, bool tell_
     }
     bk_waiters_remove(core, client);
     bk_stage_forget(core, client);
-    bk_cursors_forget(core, client);
+    bk_held_forget(core, client);
     bk_asks_forget(core, client);
     acked_remove(core, client);
     if (client->producer != NULL) {

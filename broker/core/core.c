@@ -25,6 +25,8 @@ int bk_core_new(const struct bk_config *config, const struct bk_out *out, struct
     bk_channels_init(&core->channels, config->seed, config->max_channels, &defaults);
     bb_map_init(&core->cursors, config->seed, SIZE_MAX);
     core->stage.ticket = 1;
+    core->stage.saves_end = &core->stage.saves;
+    core->stage.held_end = &core->stage.held;
     bk_ring_init(&core->ring, &core->meter, config->memory_bytes, bk_block_evicted, core);
     bb_map_init(&core->producers, config->seed, PRODUCERS_MAX + config->max_clients);
     core->fan = bk_fan_new();

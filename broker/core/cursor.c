@@ -14,12 +14,9 @@ struct bk_cursor {
     struct bb_buf positions; /* one MessagePack array of [channel, sequence] */
 };
 
-/* A change that is on its way to the log, or is answered with the next flush when there is none. */
+/* A change that is to be registered with the log. */
 struct bk_save {
     struct bk_save *next;
-    struct bk_client *client; /* NULL: it went */
-    uint64_t corr;
-    uint64_t ticket; /* 0: not registered yet */
     bool removed;
     size_t name_len;
     char name[CURSOR_NAME_MAX];
@@ -100,30 +97,13 @@ static bool are_positions(struct bb_slice value)
     return reader.error == 0;
 }
 
-static void answer(struct bk_core *core, struct bk_client *client, uint64_t corr, int error)
-{
-    static const uint8_t nil[] = {0xc0};
-    if (client == NULL || corr == 0) {
-        return;
-    }
-    if (error != 0) {
-        bk_client_send_error(core, client, BB_MSG_CURSOR, corr, error, NULL, (struct bb_slice){0});
-    } else {
-        bk_client_send_msg(
-            core, client,
-            &(struct bb_msg){.type = BB_MSG_RESULT, .corr = corr, .value = bb_slice(nil, sizeof(nil))});
-    }
-}
-
-static int save(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+static int save(struct bk_core *core, const struct bb_msg *msg)
 {
     struct bk_stage *stage = &core->stage;
     struct bk_save *saving = calloc(1, sizeof(*saving) + msg->positions.len);
     if (saving == NULL) {
         return BB_ENOMEM;
     }
-    saving->client = client;
-    saving->corr = msg->corr;
     saving->removed = msg->positions.len == 0;
     saving->name_len = msg->name.len;
     memcpy(saving->name, msg->name.data, msg->name.len);
@@ -131,16 +111,13 @@ static int save(struct bk_core *core, struct bk_client *client, const struct bb_
     if (saving->len > 0) {
         memcpy(saving->value, msg->positions.data, saving->len);
     }
-    struct bk_save **end = &stage->saves;
-    while (*end != NULL) {
-        end = &(*end)->next;
-    }
-    *end = saving;
+    *stage->saves_end = saving;
+    stage->saves_end = &saving->next;
     stage->has_news = true;
     return 0;
 }
 
-static int change(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+static int change(struct bk_core *core, const struct bb_msg *msg)
 {
     int r = 0;
     if (msg->name.len == 0 || msg->name.len > CURSOR_NAME_MAX ||
@@ -152,61 +129,40 @@ static int change(struct bk_core *core, struct bk_client *client, const struct b
     } else {
         r = cursor_set(core, msg->name, msg->positions);
     }
-    if (r == 0 && core->stage.backend != NULL) {
-        return save(core, client, msg);
-    }
-    if (r == 0) {
-        answer(core, client, msg->corr, 0);
-    }
-    return r;
+    return r == 0 && core->stage.backend != NULL ? save(core, msg) : r;
 }
 
 void bk_handle_cursor(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
 {
-    int r = change(core, client, msg);
-    if (r < 0) {
+    static const uint8_t nil[] = {0xc0};
+    int r = bk_can_hold(core) ? change(core, msg) : BB_ELIMIT;
+    if (r == 0) {
+        bk_hold_answer(core, client, msg, bb_slice(nil, sizeof(nil)));
+    } else {
         bk_client_send_error(core, client, msg->type, msg->corr, r, NULL, (struct bb_slice){0});
     }
 }
 
-void bk_cursors_collect(struct bk_core *core, struct bb_buf *out)
+void bk_cursors_collect(const struct bk_core *core, struct bb_buf *out)
 {
-    for (struct bk_save *saving = core->stage.saves; saving != NULL; saving = saving->next) {
-        if (saving->ticket == 0) {
-            struct bk_log_cursor entry = {
-                .name = bb_slice(saving->name, saving->name_len),
-                .removed = saving->removed,
-                .value = bb_slice(saving->value, saving->len),
-            };
-            saving->ticket = core->stage.ticket;
-            bb_buf_append(out, &entry, sizeof(entry));
-        }
+    for (const struct bk_save *saving = core->stage.saves; saving != NULL; saving = saving->next) {
+        struct bk_log_cursor entry = {
+            .name = bb_slice(saving->name, saving->name_len),
+            .removed = saving->removed,
+            .value = bb_slice(saving->value, saving->len),
+        };
+        bb_buf_append(out, &entry, sizeof(entry));
     }
 }
 
-void bk_cursors_saved(struct bk_core *core, uint64_t durable, uint64_t failed, int error)
+void bk_cursors_collected(struct bk_core *core)
 {
-    struct bk_save **at = &core->stage.saves;
-    while (*at != NULL) {
-        struct bk_save *saving = *at;
-        bool is_failed = saving->ticket >= failed || (failed != UINT64_MAX && saving->ticket == 0);
-        if ((saving->ticket == 0 || saving->ticket > durable) && !is_failed) {
-            at = &saving->next;
-            continue;
-        }
-        *at = saving->next;
-        answer(core, saving->client, saving->corr, is_failed ? error : 0);
+    while (core->stage.saves != NULL) {
+        struct bk_save *saving = core->stage.saves;
+        core->stage.saves = saving->next;
         free(saving);
     }
-}
-
-void bk_cursors_forget(struct bk_core *core, const struct bk_client *client)
-{
-    for (struct bk_save *saving = core->stage.saves; saving != NULL; saving = saving->next) {
-        if (saving->client == client) {
-            saving->client = NULL;
-        }
-    }
+    core->stage.saves_end = &core->stage.saves;
 }
 
 void bk_cursors_write(struct bb_buf *out, const struct bk_core *core)
@@ -232,9 +188,5 @@ void bk_cursors_fini(struct bk_core *core)
         free(cursor);
     }
     bb_map_fini(&core->cursors);
-    while (core->stage.saves != NULL) {
-        struct bk_save *saving = core->stage.saves;
-        core->stage.saves = saving->next;
-        free(saving);
-    }
+    bk_cursors_collected(core);
 }

@@ -20,6 +20,31 @@ static struct bk_staged *staged_at(const struct bk_stage *stage, size_t i)
     return (struct bk_staged *)(void *)stage->blocks.data + i;
 }
 
+static size_t n_removed(const struct bk_stage *stage)
+{
+    return stage->removed.len / sizeof(struct bk_removed);
+}
+
+static struct bk_removed *removed_at(const struct bk_stage *stage, size_t i)
+{
+    return (struct bk_removed *)(void *)stage->removed.data + i;
+}
+
+/* Removals of tickets up to @durable are done; those of @failed on are to be registered again. */
+static void removals_release(struct bk_stage *stage, uint64_t durable, uint64_t failed)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n_removed(stage); i++) {
+        struct bk_removed *removed = removed_at(stage, i);
+        if (removed->ticket != 0 && removed->ticket <= durable) {
+            continue;
+        }
+        removed->ticket = removed->ticket >= failed ? 0 : removed->ticket;
+        *removed_at(stage, kept++) = *removed;
+    }
+    stage->removed.len = kept * sizeof(struct bk_removed);
+}
+
 enum bk_store bk_store_of(const struct bk_core *core, const struct bk_channel *channel)
 {
     return channel->settings.logged && core->stage.backend != NULL ? BK_STORE_LOG : BK_STORE_MEMORY;
@@ -272,7 +297,12 @@ static bool is_for_log(const struct bk_core *core, const struct bk_channel *chan
 
 static void collect_channels(struct append *append, struct bk_core *core)
 {
-    bb_buf_append(&append->channels, core->stage.removed.data, core->stage.removed.len);
+    for (size_t i = 0; i < n_removed(&core->stage); i++) {
+        const struct bk_removed *removed = removed_at(&core->stage, i);
+        if (removed->ticket == 0) {
+            bb_buf_append(&append->channels, &removed->channel, sizeof(removed->channel));
+        }
+    }
     for (size_t i = 0; i < core->channels.n_channels; i++) {
         const struct bk_channel *channel = core->channels.list[i];
         if (is_for_log(core, channel)) {
@@ -397,8 +427,11 @@ void bk_stage_submit(struct bk_core *core)
     }
     if (r == 0) {
         stage->has_news = false;
+        for (size_t i = 0; i < n_removed(stage); i++) {
+            struct bk_removed *removed = removed_at(stage, i);
+            removed->ticket = removed->ticket == 0 ? ticket : removed->ticket;
+        }
         stage->ticket++;
-        bb_buf_reset(&stage->removed);
     }
     int refused = r == 0 ? find_refused(&entries) : 0;
     if (r == 0) {
@@ -409,6 +442,7 @@ void bk_stage_submit(struct bk_core *core)
     }
     append_fini(&append);
     producers_clear(stage);
+    bk_cursors_collected(core);
     if (refused != 0) {
         bk_log(core, BK_LOG_ERROR, "BB-LOG-REFUSED", "the log refused what the broker had numbered: %s",
                bb_strerror(refused));
@@ -462,7 +496,8 @@ static void succeed_to(struct bk_core *core, uint64_t ticket)
     drop_gone(stage);
     stage->durable = BB_MAX(stage->durable, ticket);
     release(core, ticket, UINT64_MAX, 0);
-    bk_cursors_saved(core, ticket, UINT64_MAX, 0);
+    removals_release(stage, ticket, UINT64_MAX);
+    bk_held_release(core, ticket, UINT64_MAX, 0);
 }
 
 static void fail_from(struct bk_core *core, uint64_t ticket, int error)
@@ -490,7 +525,9 @@ static void fail_from(struct bk_core *core, uint64_t ticket, int error)
            bb_strerror(error));
     bk_early_retract(core);
     release(core, ticket - 1, ticket, error);
-    bk_cursors_saved(core, ticket - 1, ticket, error);
+    bk_cursors_collected(core);
+    removals_release(stage, ticket - 1, ticket);
+    bk_held_release(core, ticket - 1, ticket, error);
 }
 
 static void on_flushed(void *context, uint64_t ticket, int error)
@@ -527,6 +564,8 @@ static void on_state(void *context, enum bk_backend_state state, const char *tex
     struct bk_core *core = context;
     static const char *const words[] = {"can be written again", "is full", "cannot be written"};
     core->stage.state = state;
+    core->stage.has_news =
+        core->stage.has_news || state == BK_BACKEND_OK; /* what channels are set to may have been lost */
     bk_log(core, state == BK_BACKEND_OK ? BK_LOG_NOTICE : BK_LOG_ERROR, "BB-LOG-STATE", "the log %s: %s",
            words[state], text != NULL ? text : "");
 }
@@ -647,6 +686,7 @@ void bk_stage_fini(struct bk_core *core)
     bb_buf_fini(&stage->blocks);
     bb_buf_fini(&stage->forgotten);
     bb_buf_fini(&stage->removed);
+    bk_held_fini(core);
     while (stage->orphans != NULL) {
         struct bk_waiting *waiting = stage->orphans;
         stage->orphans = waiting->next;

@@ -38,6 +38,12 @@ struct bk_staged {
     uint64_t ticket;
 };
 
+/* A channel that is to be removed from the log. */
+struct bk_removed {
+    struct bk_log_channel channel;
+    uint64_t ticket; /* 0: to be registered, again if that has failed */
+};
+
 /* What waits for the log. */
 struct bk_stage {
     struct bk_backend *backend; /* NULL: there is no log */
@@ -50,11 +56,15 @@ struct bk_stage {
     uint64_t durable;              /* all tickets up to here are decided */
     bool has_news;                 /* something is to be registered under `ticket` */
     struct bk_producer *producers; /* the log is to be told of */
-    struct bb_buf removed;         /* struct bk_log_channel, to be removed there */
+    struct bb_buf removed;         /* struct bk_removed, until that is on disk */
     struct bb_buf forgotten;       /* struct bk_log_producer, to be removed there */
     struct bk_client *waiting;     /* clients with batches that wait */
     struct bk_waiting *orphans;    /* batches that wait, of clients that went */
-    struct bk_save *saves;         /* cursors being saved, oldest first */
+    struct bk_save *saves;         /* cursors to be registered, oldest first */
+    struct bk_save **saves_end;
+    struct bk_held *held; /* answers that wait, oldest first */
+    struct bk_held **held_end;
+    size_t n_held;
 };
 
 struct bk_core {
@@ -231,6 +241,25 @@ void bk_memory_keep(struct bk_core *core, const struct bk_block *block);
 /** bk_memory_register() - the end of the batch. */
 void bk_memory_register(struct bk_core *core);
 
+/* --- held.c --- */
+
+/** bk_can_hold() - whether one more answer may be held back. */
+bool bk_can_hold(const struct bk_core *core);
+
+/** bk_hold_answer() - answer @msg with @value when what is staged now is on disk; at once without a log. */
+void bk_hold_answer(struct bk_core *core,
+                    struct bk_client *client,
+                    const struct bb_msg *msg,
+                    struct bb_slice value);
+
+/** bk_held_release() - tickets up to @durable are durable, from @failed on they have failed with @error. */
+void bk_held_release(struct bk_core *core, uint64_t durable, uint64_t failed, int error);
+
+/** bk_held_forget() - nobody is to be told any more: the client goes. */
+void bk_held_forget(struct bk_core *core, const struct bk_client *client);
+
+void bk_held_fini(struct bk_core *core);
+
 /* --- cursor.c --- */
 
 /** bk_handle_cursor() - PROTOCOL 7.6. */
@@ -243,13 +272,10 @@ int bk_cursor_load(void *context, const struct bk_log_cursor *entry);
 struct bb_slice bk_cursor_find(const struct bk_core *core, struct bb_slice name);
 
 /** bk_cursors_collect() - append struct bk_log_cursor for each that is to be registered now. */
-void bk_cursors_collect(struct bk_core *core, struct bb_buf *out);
+void bk_cursors_collect(const struct bk_core *core, struct bb_buf *out);
 
-/** bk_cursors_saved() - tickets up to @durable are durable, from @failed on they have failed with @error. */
-void bk_cursors_saved(struct bk_core *core, uint64_t durable, uint64_t failed, int error);
-
-/** bk_cursors_forget() - nobody is to be told any more: the client goes. */
-void bk_cursors_forget(struct bk_core *core, const struct bk_client *client);
+/** bk_cursors_collected() - forget them: they are registered, or that has failed. */
+void bk_cursors_collected(struct bk_core *core);
 
 void bk_cursors_fini(struct bk_core *core);
 

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Answers that are held back until what they speak of is on disk. */
+#include "broker/core/state.h"
+
+#include <stdlib.h>
+
+#define HELD_MAX 4096
+
+struct bk_held {
+    struct bk_held *next;
+    struct bk_client *client; /* NULL: it went */
+    enum bb_msg_type about;
+    uint64_t corr;
+    uint64_t ticket;
+    size_t len;
+    uint8_t value[];
+};
+
+bool bk_can_hold(const struct bk_core *core)
+{
+    return core->stage.n_held < HELD_MAX;
+}
+
+static void send_result(struct bk_core *core, struct bk_client *client, uint64_t corr, struct bb_slice value)
+{
+    bk_client_send_msg(core, client, &(struct bb_msg){.type = BB_MSG_RESULT, .corr = corr, .value = value});
+}
+
+void bk_hold_answer(struct bk_core *core,
+                    struct bk_client *client,
+                    const struct bb_msg *msg,
+                    struct bb_slice value)
+{
+    struct bk_stage *stage = &core->stage;
+    if (stage->backend == NULL) {
+        send_result(core, client, msg->corr, value);
+        return;
+    }
+    struct bk_held *held = calloc(1, sizeof(*held) + value.len);
+    if (held == NULL) {
+        bk_client_send_error(core, client, msg->type, msg->corr, BB_ENOMEM, NULL, (struct bb_slice){0});
+        return;
+    }
+    *held = (struct bk_held){
+        .client = client,
+        .about = msg->type,
+        .corr = msg->corr,
+        .ticket = stage->ticket,
+        .len = value.len,
+    };
+    memcpy(held->value, value.data, value.len);
+    stage->has_news = true;
+    *stage->held_end = held;
+    stage->held_end = &held->next;
+    stage->n_held++;
+}
+
+/* Oldest first, so tickets rise. */
+void bk_held_release(struct bk_core *core, uint64_t durable, uint64_t failed, int error)
+{
+    struct bk_stage *stage = &core->stage;
+    while (stage->held != NULL && (stage->held->ticket <= durable || stage->held->ticket >= failed)) {
+        struct bk_held *held = stage->held;
+        stage->held = held->next;
+        stage->n_held--;
+        if (stage->held == NULL) {
+            stage->held_end = &stage->held;
+        }
+        if (held->client != NULL && held->ticket >= failed) {
+            bk_client_send_error(core, held->client, held->about, held->corr, error, NULL,
+                                 (struct bb_slice){0});
+        } else if (held->client != NULL) {
+            send_result(core, held->client, held->corr, bb_slice(held->value, held->len));
+        }
+        free(held);
+    }
+}
+
+void bk_held_forget(struct bk_core *core, const struct bk_client *client)
+{
+    for (struct bk_held *held = core->stage.held; held != NULL; held = held->next) {
+        if (held->client == client) {
+            held->client = NULL;
+        }
+    }
+}
+
+void bk_held_fini(struct bk_core *core)
+{
+    while (core->stage.held != NULL) {
+        struct bk_held *held = core->stage.held;
+        core->stage.held = held->next;
+        free(held);
+    }
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The core before a log that the test drives by hand: what is said when, what is held back, and what is told again. */
+#include "proto/base/error.h"
+#include "proto/wire/event.h"
+#include "proto/wire/message.h"
+#include "proto/wire/mp.h"
+
+#include "broker/core/backend.h"
+#include "broker/core/core.h"
+
+#include <criterion/criterion.h>
+
+/* A log that keeps nothing and does what it is told to. */
+struct log {
+    struct bk_backend backend;
+    const struct bk_backend_listener *listener;
+    uint64_t ticket; /* the last one registered */
+    size_t n_blocks; /* of it */
+    size_t n_channels;
+    size_t n_removed;
+    size_t n_cursors;
+    size_t n_producers;
+    int refusal; /* of register_ */
+};
+
+struct fixture {
+    struct bk_core *core;
+    struct bk_config config;
+    struct bk_out out;
+    struct bk_client *client;
+    struct log log;
+    size_t n_got[BB_MSG_ENDED + 1];
+    struct bb_buf last[BB_MSG_ENDED + 1];
+};
+
+static struct log *log_of(struct bk_backend *backend)
+{
+    return BB_CONTAINER(backend, struct log, backend);
+}
+
+static int log_load(struct bk_backend *backend, const struct bk_backend_loader *loader)
+{
+    (void)backend;
+    (void)loader;
+    return 0;
+}
+
+static int log_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
+{
+    struct log *log = log_of(backend);
+    if (log->refusal != 0) {
+        return log->refusal;
+    }
+    log->ticket = ticket;
+    log->n_blocks = append->n_blocks;
+    log->n_channels = append->n_channels;
+    log->n_removed = 0;
+    for (size_t i = 0; i < append->n_channels; i++) {
+        log->n_removed += append->channels[i].removed;
+    }
+    log->n_cursors = append->n_cursors;
+    log->n_producers = append->n_producers;
+    return 0;
+}
+
+static void
+log_last(struct bk_backend *backend, uint64_t server, struct bk_event_id *ret_id, uint64_t *ret_time)
+{
+    (void)backend;
+    (void)server;
+    *ret_id = (struct bk_event_id){0};
+    *ret_time = 0;
+}
+
+static const struct bk_backend_ops log_ops = {
+    .load = log_load,
+    .register_ = log_register,
+    .get_last_event_id = log_last,
+};
+
+static int note_send(void *context, void *peer, const struct bk_part *parts, size_t n_parts)
+{
+    struct fixture *fixture = context;
+    struct bb_buf bytes = BB_BUF_INIT;
+    struct bb_msg msg = {0};
+    (void)peer;
+    for (size_t i = 0; i < n_parts; i++) {
+        bb_buf_append(&bytes, parts[i].data, parts[i].len);
+    }
+    cr_assert_eq(bb_msg_decode(bb_buf_slice(&bytes), &msg), 0);
+    bb_buf_fini(&fixture->last[msg.type]);
+    fixture->last[msg.type] = bytes;
+    fixture->n_got[msg.type]++;
+    return 0;
+}
+
+static void note_close(void *context, void *peer, bool shut_out)
+{
+    (void)context;
+    (void)peer;
+    (void)shut_out;
+}
+
+static void say(struct fixture *fixture, const struct bb_msg *msg)
+{
+    struct bb_buf out = BB_BUF_INIT;
+    bb_msg_encode(&out, msg);
+    bb_buf_append(&out, msg->body.data, msg->body.len);
+    bk_core_message(fixture->core, fixture->client, bb_buf_slice(&out), NULL);
+    bb_buf_fini(&out);
+    bk_core_flush(fixture->core);
+}
+
+static void fixture_start(struct fixture *fixture)
+{
+    *fixture =
+        (struct fixture){.config = BK_CONFIG_INIT, .log = {.backend = {.ops = &log_ops, .is_durable = true}}};
+    fixture->out = (struct bk_out){.context = fixture, .send = note_send, .close = note_close};
+    cr_assert_eq(bk_core_new(&fixture->config, &fixture->out, &fixture->core), 0);
+    bk_core_set_time(fixture->core, 1, 1000);
+    fixture->log.listener = bk_core_listener(fixture->core, BK_STORE_LOG);
+    cr_assert_eq(bk_core_set_backend(fixture->core, BK_STORE_LOG, &fixture->log.backend), 0);
+    fixture->client = bk_core_client_add(fixture->core, fixture);
+    say(fixture, &(struct bb_msg){
+                     .type = BB_MSG_HELLO,
+                     .corr = 1,
+                     .version = BB_PROTOCOL_VERSION,
+                     .client = bb_slice("0123456789abcdef", BB_CLIENT_ID_LEN),
+                 });
+    cr_assert_eq(fixture->n_got[BB_MSG_WELCOME], 1);
+}
+
+static void fixture_fini(struct fixture *fixture)
+{
+    bk_core_free(fixture->core);
+    for (size_t i = 0; i < BB_COUNT(fixture->last); i++) {
+        bb_buf_fini(&fixture->last[i]);
+    }
+}
+
+/* What the log says of tickets. */
+static void flushed(struct fixture *fixture, uint64_t ticket, int error)
+{
+    fixture->log.listener->flushed(fixture->log.listener->context, ticket, error);
+    bk_core_flush(fixture->core);
+}
+
+static void change_channel(struct fixture *fixture, const char *action, const char *name)
+{
+    say(fixture, &(struct bb_msg){
+                     .type = BB_MSG_CHANNEL,
+                     .corr = 5,
+                     .action = bb_slice_str(action),
+                     .name = bb_slice_str(name),
+                 });
+}
+
+static void publish(struct fixture *fixture, uint64_t number)
+{
+    struct bb_buf events = BB_BUF_INIT;
+    static const uint8_t nil[] = {0xc0};
+    bb_event_write(&events, bb_slice_str("a"), bb_slice(nil, 1), NULL);
+    say(fixture, &(struct bb_msg){
+                     .type = BB_MSG_PUBLISH,
+                     .number = number,
+                     .level = BB_LEVEL_SYNCED,
+                     .body = bb_buf_slice(&events),
+                 });
+    bb_buf_fini(&events);
+}
+
+static int last_error(const struct fixture *fixture)
+{
+    struct bb_msg msg;
+    cr_assert_eq(bb_msg_decode(bb_buf_slice(&fixture->last[BB_MSG_ERROR]), &msg), 0);
+    return bb_error_from_code((const char *)msg.code.data, msg.code.len);
+}
+
+Test(stage, what_is_changed_in_a_channel_is_answered_when_it_is_on_disk)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    change_channel(&fixture, "add", "a");
+    cr_assert_eq(fixture.log.n_channels, 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 0);
+    flushed(&fixture, fixture.log.ticket, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 1);
+    change_channel(&fixture, "set", "a");
+    change_channel(&fixture, "rm", "a");
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 1);
+    cr_assert_eq(fixture.log.n_removed, 1);
+    flushed(&fixture, fixture.log.ticket, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 3);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 0);
+    fixture_fini(&fixture);
+}
+
+Test(stage, a_change_that_the_log_loses_is_refused_and_told_again)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    change_channel(&fixture, "add", "a");
+    flushed(&fixture, fixture.log.ticket, 0);
+    change_channel(&fixture, "rm", "a");
+    change_channel(&fixture, "add", "b");
+    flushed(&fixture, fixture.log.ticket - 1, BB_ELOGFAILED);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 2);
+    cr_assert_eq(last_error(&fixture), BB_ELOGFAILED);
+    uint64_t before = fixture.log.ticket;
+    fixture.log.listener->state(fixture.log.listener->context, BK_BACKEND_OK, NULL);
+    bk_core_flush(fixture.core);
+    cr_assert_eq(fixture.log.ticket, before + 1);
+    cr_assert_eq(fixture.log.n_removed, 1, "the channel would be back after a restart");
+    cr_assert_eq(fixture.log.n_channels, 2);
+    flushed(&fixture, fixture.log.ticket, 0);
+    change_channel(&fixture, "add", "c");
+    cr_assert_eq(fixture.log.n_removed, 0);
+    fixture_fini(&fixture);
+}
+
+Test(stage, a_log_that_takes_nothing_is_not_asked_over_and_over)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    fixture.log.refusal = BB_ELOGFAILED;
+    change_channel(&fixture, "add", "a");
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 1);
+    cr_assert_not(bk_core_wants_flush(fixture.core));
+    fixture_fini(&fixture);
+}
+
+Test(stage, a_cursor_is_answered_when_it_is_on_disk_and_not_at_all_to_who_went)
+{
+    static const uint8_t positions[] = {0x91, 0x92, 0xa1, 'a', 3};
+    struct fixture fixture;
+    fixture_start(&fixture);
+    struct bb_msg msg = {
+        .type = BB_MSG_CURSOR,
+        .corr = 9,
+        .name = bb_slice_str("here"),
+        .positions = bb_slice(positions, sizeof(positions)),
+    };
+    say(&fixture, &msg);
+    cr_assert_eq(fixture.log.n_cursors, 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 0);
+    flushed(&fixture, fixture.log.ticket, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 1);
+    say(&fixture, &msg);
+    bk_core_client_gone(fixture.core, fixture.client);
+    flushed(&fixture, fixture.log.ticket, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 1);
+    fixture_fini(&fixture);
+}
+
+Test(stage, batches_are_acknowledged_in_the_order_of_their_numbers_when_their_ticket_is_durable)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    publish(&fixture, 1);
+    uint64_t first = fixture.log.ticket;
+    publish(&fixture, 2);
+    cr_assert_eq(fixture.log.ticket, first + 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 0);
+    flushed(&fixture, first, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 1);
+    flushed(&fixture, first + 1, BB_ELOGFAILED);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 1);
+    cr_assert_eq(last_error(&fixture), BB_ELOGFAILED);
+    fixture_fini(&fixture);
+}
