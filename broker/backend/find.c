@@ -280,6 +280,19 @@ static bool is_enough(const struct bk_find *find)
            (n_found(find) >= find->query->max_results || find->bytes.len >= find->max_bytes);
 }
 
+/* HAT-F25: an answer by server has whole sessions, if it can; @session goes on behind it. */
+static void leave_out_part(struct bk_find *find, uint64_t session)
+{
+    const struct found *all = (const struct found *)(const void *)find->list.data;
+    size_t n = n_found(find);
+    while (n > 0 && all[n - 1].session == session) {
+        n--;
+    }
+    if (find->query->kind == BB_QUERY_SERVER && n > 0) {
+        find->list.len = n * sizeof(struct found);
+    }
+}
+
 static int
 look_at(struct bk_find *find, uint64_t server, const struct bb_block *head, const struct bb_event_view *event)
 {
@@ -305,6 +318,7 @@ look_at(struct bk_find *find, uint64_t server, const struct bb_block *head, cons
     }
     if (is_enough(find)) {
         find->more = true;
+        leave_out_part(find, head->session);
         return 1;
     }
     return keep(find, head, event, source_time);

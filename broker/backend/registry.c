@@ -6,7 +6,7 @@
 
 #include "broker/backend/dummy.h"
 #include "broker/backend/lmdb/lmdb.h"
-#include "broker/backend/memory.h"
+#include "broker/backend/memory/memory.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -68,7 +68,7 @@ static int parse_number(const char *text, bool is_size, uint64_t *ret_number)
     char *end = NULL;
     errno = 0;
     unsigned long long number = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *text == '-') {
+    if (errno != 0 || !(*text >= '0' && *text <= '9')) { /* strtoull() takes signs and spaces */
         return BB_EINVAL;
     }
     const char *suffix = is_size && *end != 0 ? strchr(suffixes, *end) : NULL;

@@ -59,7 +59,8 @@ struct bk_retention {
 struct bk_log_channel {
     uint32_t id;          /* given by the core, never reused */
     struct bb_slice name; /* borrowed */
-    bool removed;         /* in an append: forget the channel and all its events */
+    /* In an append: forget the channel and all its events. In load(): it is being removed; its id is not to be used again. */
+    bool removed;
     struct bk_retention retention;
     struct bb_slice settings; /* the core's, kept as it is: one MessagePack map; borrowed */
     /* Filled in by load() only. */
@@ -229,7 +230,7 @@ enum bk_backend_state {
     BK_BACKEND_FAILED, /* register_() is refused with BB_ELOGFAILED until it has been opened again and re-read */
 };
 
-/* What the backend tells, inside dispatch() and close() only. */
+/* What the backend tells, inside dispatch() and close() only; registered() inside register_(). */
 struct bk_backend_listener {
     void *context;
     /* Taken in order; not durable yet (HAT-F21, registered events). */
@@ -261,10 +262,10 @@ struct bk_backend_ops {
      * referenced if need be. @ticket: above all earlier ones.
      *
      * A block is refused, alone and with a reason in its `error`, when its id is not above the last one of its server
-     * (BB_EEXISTS), its time is before the last one's (BB_ETIME) or its sequence is not the next of its channel (BB_ESEQUENCE; a channel without events
-     * takes any): it is not stored and no notification speaks of it (HAT-W5).
+     * (BB_EEXISTS), its time is before the last one's (BB_ETIME), its sequence is not the next of its channel (BB_ESEQUENCE; a channel without events
+     * takes any) or its channel was never appended, or removed (BB_ENOTFOUND): it is not stored and no notification speaks of it (HAT-W5).
      *
-     * Return: 0, then registered() and flushed() follow; BB_ELOGFULL, BB_ELOGFAILED, BB_ENOMEM, BB_EFULL (too much waits to be
+     * Return: 0, then registered() has been called and flushed() follows; BB_ELOGFULL, BB_ELOGFAILED, BB_ENOMEM, BB_EFULL (too much waits to be
      * written): then nothing was taken.
      */
     int (*register_)(struct bk_backend *backend, struct bk_append *append, uint64_t ticket);

@@ -75,9 +75,9 @@ static struct channel *get_channel(struct bk_numbers *numbers, uint32_t id)
 
 static int load_channel(void *context, const struct bk_log_channel *entry)
 {
-    struct channel *channel = get_channel(context, entry->id);
+    struct channel *channel = entry->removed ? NULL : get_channel(context, entry->id);
     if (channel == NULL) {
-        return BB_ENOMEM;
+        return entry->removed ? 0 : BB_ENOMEM;
     }
     channel->last = entry->last;
     return 0;
@@ -152,12 +152,21 @@ judge_block(const struct bk_log_block *block, const struct server *server, const
 int bk_numbers_judge(struct bk_numbers *numbers, struct bk_append *append)
 {
     numbers->round++;
+    for (size_t i = 0; i < append->n_channels; i++) {
+        if (!append->channels[i].removed && get_channel(numbers, append->channels[i].id) == NULL) {
+            return BB_ENOMEM;
+        }
+    }
     for (size_t i = 0; i < append->n_blocks; i++) {
         struct bk_log_block *block = &append->blocks[i];
         struct server *server = get_server(numbers, block->server);
-        struct channel *channel = get_channel(numbers, block->channel);
-        if (server == NULL || channel == NULL) {
+        struct channel *channel = find_channel(numbers, block->channel);
+        if (server == NULL) {
             return BB_ENOMEM;
+        }
+        if (channel == NULL) {
+            block->error = BB_ENOTFOUND;
+            continue;
         }
         if (server->round != numbers->round) {
             server->round = numbers->round;
@@ -200,7 +209,7 @@ void bk_numbers_take(struct bk_numbers *numbers, const struct bk_append *append)
     for (size_t i = 0; i < append->n_blocks; i++) {
         const struct bk_log_block *block = &append->blocks[i];
         struct server *server = find_server(numbers, block->server);
-        struct channel *channel = get_channel(numbers, block->channel); /* it may have been removed above */
+        struct channel *channel = find_channel(numbers, block->channel); /* it may have been removed above */
         if (block->error == 0 && server != NULL && channel != NULL) {
             take_block(block, server, channel);
         }

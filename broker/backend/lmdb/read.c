@@ -55,6 +55,7 @@ struct reading {
     struct lane *lanes;
     struct bb_buf group;
     struct bb_buf body;
+    bool is_full; /* the next block would not fit */
 };
 
 /* Find the next record of a lane. */
@@ -109,7 +110,7 @@ static int lane_begin(struct reading *reading, struct lane *lane)
     range->events = range->bytes = range->expired = 0;
     range->at_end = false;
     int r = bk_store_channel(reading->store, reading->txn, range->channel, &channel);
-    if (r == BB_ENOTFOUND) { /* removed */
+    if (r == BB_ENOTFOUND || (r == 0 && channel.removed)) {
         range->first = range->stop == BK_NO_LIMIT ? range->after + 1 : BB_MAX(range->stop, range->after) + 1;
         range->reached = range->first - 1;
         range->at_end = true;
@@ -194,7 +195,7 @@ static int take_some(struct reading *reading, struct bk_read_range *range, const
     return reading->body.error;
 }
 
-static int take_block(struct reading *reading, const struct lane *lane, const struct bk_group_block *block)
+static int put_block(struct reading *reading, const struct lane *lane, const struct bk_group_block *block)
 {
     struct bk_read_range *range = lane->range;
     uint64_t last = block->head.sequence + block->head.count - 1;
@@ -220,6 +221,22 @@ static int take_block(struct reading *reading, const struct lane *lane, const st
     }
     range->reached = BB_MIN(last, range->stop);
     range->at_end = range->reached == range->stop;
+    return r;
+}
+
+/* What does not fit behind something else is left for the next time. */
+static int take_block(struct reading *reading, const struct lane *lane, const struct bk_group_block *block)
+{
+    const struct bk_read_range before = *lane->range;
+    uint64_t n_events = reading->read->n_events;
+    size_t len = reading->body.len;
+    int r = put_block(reading, lane, block);
+    if (r == 0 && len > 0 && reading->body.len > reading->read->max_bytes) {
+        reading->is_full = true;
+        reading->body.len = len;
+        reading->read->n_events = n_events;
+        *lane->range = before;
+    }
     return r;
 }
 
@@ -256,11 +273,11 @@ static int take_group(struct reading *reading)
     }
     bk_group_sort(&reading->group);
     const struct bk_group_block *blocks = (const struct bk_group_block *)(const void *)reading->group.data;
-    for (size_t i = 0; i < reading->group.len / sizeof(*blocks) && r == 0; i++) {
+    for (size_t i = 0; i < reading->group.len / sizeof(*blocks) && r == 0 && !reading->is_full; i++) {
         const struct lane *lane = lane_of(reading, blocks[i].channel);
         r = lane != NULL ? take_block(reading, lane, &blocks[i]) : BB_ECORRUPT;
     }
-    for (size_t i = 0; i < n && r == 0; i++) {
+    for (size_t i = 0; i < n && r == 0 && !reading->is_full; i++) {
         if (reading->lanes[i].position == position) {
             r = lane_next(reading, &reading->lanes[i]);
         }
@@ -276,7 +293,7 @@ static int read_on(struct reading *reading)
         r = lane_begin(reading, &reading->lanes[i]);
     }
     size_t n_groups = 0;
-    while (r == 0 && reading->body.len < reading->read->max_bytes && n_groups++ < 256) {
+    while (r == 0 && !reading->is_full && reading->body.len < reading->read->max_bytes && n_groups++ < 256) {
         r = take_group(reading);
         if (r == 0) {
             break;
@@ -442,7 +459,7 @@ locate_in(struct bk_store *store, MDB_txn *txn, struct bk_locate *locate, struct
     struct bk_latest latest;
     place->sequence = place->last = 0;
     int r = bk_store_channel(store, txn, place->channel, &channel);
-    if (r < 0) {
+    if (r < 0 || channel.removed) {
         return r == BB_ENOTFOUND ? 0 : r;
     }
     place->last = channel.last;
