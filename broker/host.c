@@ -85,6 +85,14 @@ static void out_close(void *context, void *peer, bool shut_out)
     host->door->ops->close_peer(host->door, peer, shut_out);
 }
 
+static void out_pause(void *context, void *peer, bool paused)
+{
+    const struct host *host = context;
+    if (host->door->ops->pause != NULL) {
+        host->door->ops->pause(host->door, peer, paused);
+    }
+}
+
 static void out_window(void *context, const struct bk_window_event *event)
 {
     const struct host *host = context;
@@ -166,6 +174,7 @@ static int open_core(struct host *host)
         .context = host,
         .send = out_send,
         .close = out_close,
+        .pause = out_pause,
         .window = out_window,
         .window_is_open = bk_windows_is_open(host->windows),
         .log = out_log,

@@ -122,6 +122,7 @@ void bk_client_remove(struct bk_core *core, struct bk_client *client, bool tell_
         bk_sub_remove(core, client->subs);
     }
     bk_waiters_remove(core, client);
+    bk_pause_forget(core, client);
     bk_stage_forget(core, client);
     bk_held_forget(core, client);
     bk_asks_forget(core, client);
@@ -421,6 +422,12 @@ static uint64_t client_tick(struct bk_core *core, struct bk_client *client)
     uint64_t silent = core->monotonic - client->heard_at;
     if (interval == 0) {
         return UINT64_MAX;
+    }
+    if (client->is_paused) { /* it cannot be heard, but must hear that we are there */
+        if (core->monotonic - client->pinged_at >= interval) {
+            probe(core, client);
+        }
+        return interval;
     }
     if (silent >= HEARTBEATS_MISSED * interval) {
         bk_count(core, BK_COUNTER_clients_expired, client->state == BK_CLIENT_READY);

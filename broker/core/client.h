@@ -80,6 +80,10 @@ struct bk_client {
     struct bk_deferred *deferred_last;
     size_t deferred_bytes;
     bool is_deferring;
+    bool is_paused;  /* until the log has caught up */
+    bool is_stopped; /* the plug is not to read it */
+    struct bk_client *next_paused;
+    struct bk_client *prev_paused;
     struct bb_buf known; /* what it answered */
     size_t n_early;      /* subscriptions with the early view */
     struct bk_client *next_doomed;

@@ -198,6 +198,10 @@ static void handle_publish(struct bk_core *core,
         bk_client_send_error(core, client, msg->type, msg->number, BB_EHELLO, NULL, (struct bb_slice){0});
         return;
     }
+    if (core->stage.is_behind && bk_pause_is_due(core, msg->body)) {
+        bk_pause(core, client);
+        return;
+    }
     if (msg->options.len > 0 && !meets_expectations(core, client, msg)) {
         return;
     }
@@ -346,6 +350,7 @@ static void acks_send(struct bk_core *core)
 
 void bk_core_flush(struct bk_core *core)
 {
+    bk_pause_end(core);
     bk_stage_submit(core);
     bk_fan_out(core);
     bk_catch_up(core);
@@ -356,8 +361,8 @@ void bk_core_flush(struct bk_core *core)
 
 bool bk_core_wants_flush(const struct bk_core *core)
 {
-    return core->stage.has_news || core->ready_first != NULL || core->acked != NULL ||
-           core->fanned_pos != bk_ring_end(&core->ring);
+    return (core->stage.has_news && !core->stage.is_stalled) || bk_pause_is_over(core) ||
+           core->ready_first != NULL || core->acked != NULL || core->fanned_pos != bk_ring_end(&core->ring);
 }
 
 /* --- the end -------------------------------------------------------------------------------------- */

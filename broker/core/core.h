@@ -65,6 +65,9 @@ struct bk_out {
     int (*send)(void *context, void *peer, const struct bk_part *parts, size_t n_parts);
     /* The core has no client for this peer any more. @shut_out: drop whatever still comes from it. */
     void (*close)(void *context, void *peer, bool shut_out);
+    /* @paused: what the peer sends is not wanted now: read no more of it than has to be, until it is called with false. What
+     * still comes is kept. NULL: no peer can be stopped. */
+    void (*pause)(void *context, void *peer, bool paused);
     /* An event was published; NULL when there are no windows. Called only while *window_is_open. */
     void (*window)(void *context, const struct bk_window_event *event);
     const bool *window_is_open;

@@ -36,7 +36,7 @@ struct bk_known {
 int bk_defer(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner)
 {
     if (client->deferred_bytes + bytes.len > DEFERRED_MAX) {
-        bk_client_send_away(core, client, BB_EOVERFLOW, "too many messages while the log was asked");
+        bk_client_send_away(core, client, BB_EOVERFLOW, "too many messages while it had to wait for the log");
         return BB_EOVERFLOW;
     }
     struct bk_deferred *deferred = calloc(1, sizeof(*deferred) + (owner == NULL ? bytes.len : 0));

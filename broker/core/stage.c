@@ -62,7 +62,7 @@ int bk_stage_admit(const struct bk_core *core, const struct bk_channel *channel,
     if (stage->state != BK_BACKEND_OK) {
         return stage->state == BK_BACKEND_FULL ? BB_ELOGFULL : BB_ELOGFAILED;
     }
-    return stage->bytes > core->config.stage_bytes ? BB_EFULL : 0;
+    return stage->is_behind ? BB_EFULL : 0; /* who can be paused is, before it comes to this */
 }
 
 int bk_stage_add(struct bk_core *core, const struct bk_block *block)
@@ -75,6 +75,7 @@ int bk_stage_add(struct bk_core *core, const struct bk_block *block)
         return BB_ENOMEM;
     }
     stage->bytes += sizeof(staged) + block->head_len + block->body_len;
+    stage->is_behind = stage->is_behind || stage->bytes > core->config.stage_bytes;
     stage->has_news = true;
     block->channel->taken = block->sequence + block->count - 1;
     return 0;
@@ -352,7 +353,6 @@ static struct bb_slice write_notes(struct bb_buf *out, const struct bk_producer 
 static void collect_producers(struct append *append, struct bk_core *core)
 {
     bb_buf_append(&append->producers, core->stage.forgotten.data, core->stage.forgotten.len);
-    bb_buf_reset(&core->stage.forgotten);
     for (struct bk_producer *producer = core->stage.producers; producer != NULL;
          producer = producer->next_staged) {
         struct bk_log_producer entry = {.last = producer->last, .time = core->wall};
@@ -415,7 +415,7 @@ static void fail_from(struct bk_core *core, uint64_t ticket, int error);
 void bk_stage_submit(struct bk_core *core)
 {
     struct bk_stage *stage = &core->stage;
-    if (!stage->has_news || stage->backend == NULL) {
+    if (!stage->has_news || stage->is_stalled || stage->backend == NULL) {
         return;
     }
     struct append append = {0};
@@ -433,6 +433,11 @@ void bk_stage_submit(struct bk_core *core)
         }
         stage->ticket++;
     }
+    if (r == BB_EFULL && stage->durable + 1 < ticket) { /* what is on its way will make room */
+        stage->is_stalled = stage->is_behind = true;
+        append_fini(&append);
+        return;
+    }
     int refused = r == 0 ? find_refused(&entries) : 0;
     if (r == 0) {
         for (size_t i = 0; i < core->channels.n_channels; i++) {
@@ -441,6 +446,7 @@ void bk_stage_submit(struct bk_core *core)
         }
     }
     append_fini(&append);
+    bb_buf_reset(&stage->forgotten);
     producers_clear(stage);
     bk_cursors_collected(core);
     if (refused != 0) {
@@ -533,6 +539,7 @@ static void fail_from(struct bk_core *core, uint64_t ticket, int error)
 static void on_flushed(void *context, uint64_t ticket, int error)
 {
     struct bk_core *core = context;
+    core->stage.is_stalled = false;
     if (error == 0) {
         succeed_to(core, ticket);
     } else {

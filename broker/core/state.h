@@ -52,9 +52,13 @@ struct bk_stage {
     size_t first;         /* of which those before this index have gone */
     uint64_t n_gone;      /* blocks that ever went */
     size_t bytes;
-    uint64_t ticket;               /* of what is staged now; all below it are registered */
-    uint64_t durable;              /* all tickets up to here are decided */
-    bool has_news;                 /* something is to be registered under `ticket` */
+    uint64_t ticket;                /* of what is staged now; all below it are registered */
+    uint64_t durable;               /* all tickets up to here are decided */
+    bool has_news;                  /* something is to be registered under `ticket` */
+    bool is_stalled;                /* the log's queue is full: registered when it has written some of it */
+    bool is_behind;                 /* too much waits, and not yet half of it has gone */
+    struct bk_client *paused_first; /* clients that wait until it has, longest first */
+    struct bk_client *paused_last;
     struct bk_producer *producers; /* the log is to be told of */
     struct bb_buf removed;         /* struct bk_removed, until that is on disk */
     struct bb_buf forgotten;       /* struct bk_log_producer, to be removed there */
@@ -232,6 +236,23 @@ struct bk_log_block bk_log_block_of(const struct bk_core *core, const struct bk_
 
 /** bk_log_channel_of() - @channel as backends take it; its settings are written to @settings. */
 struct bk_log_channel bk_log_channel_of(const struct bk_channel *channel, struct bb_buf *settings);
+
+/* --- pause.c --- */
+
+/** bk_pause_is_due() - whether a client that publishes @events is to wait until the log has caught up. */
+bool bk_pause_is_due(const struct bk_core *core, struct bb_slice events);
+
+/** bk_pause() - let what @client sends wait, and ask the plug not to read it. */
+void bk_pause(struct bk_core *core, struct bk_client *client);
+
+/** bk_pause_is_over() - whether bk_pause_end() has something to do. */
+bool bk_pause_is_over(const struct bk_core *core);
+
+/** bk_pause_end() - take in what waited, as far as the log now has room. */
+void bk_pause_end(struct bk_core *core);
+
+/** bk_pause_forget() - the client goes. */
+void bk_pause_forget(struct bk_core *core, struct bk_client *client);
 
 /* --- keep.c --- */
 

@@ -15,6 +15,7 @@ struct bk_door_ops {
     /* struct bk_out's. */
     int (*send)(struct bk_door *door, void *peer, const struct bk_part *parts, size_t n_parts);
     void (*close_peer)(struct bk_door *door, void *peer, bool shut_out);
+    void (*pause)(struct bk_door *door, void *peer, bool paused); /* NULL: it cannot */
 };
 
 struct bk_door {

@@ -41,6 +41,8 @@ struct peer {
     int fd;
     bool listening; /* not a peer: a socket to accept from */
     bool writable_wanted;
+    bool paused;              /* not read: what it sends is not wanted now */
+    bool unwatched;           /* not in epoll: paused, and has all that was written */
     bool dirty;               /* has something to write, in the plug's list */
     bool closing;             /* written out, then closed; what it still sends is dropped */
     bool mute;                /* nothing can be written any more; what it has sent is still read */
@@ -97,6 +99,18 @@ static int watch(struct plug_zmtp *plug, struct peer *peer, int operation, uint3
 {
     struct epoll_event event = {.events = events, .data.ptr = peer};
     return epoll_ctl(plug->epoll, operation, peer->fd, &event) == 0 ? 0 : BB_ESYSTEM;
+}
+
+/* Be told of what matters to @peer now. Who waits for nothing is not watched: its end would be told again and again. */
+static void rewatch(struct plug_zmtp *plug, struct peer *peer)
+{
+    uint32_t events = (peer->paused ? 0u : EPOLLIN) | (peer->writable_wanted ? EPOLLOUT : 0u);
+    (void)watch(plug, peer,
+                events == 0       ? EPOLL_CTL_DEL
+                : peer->unwatched ? EPOLL_CTL_ADD
+                                  : EPOLL_CTL_MOD,
+                events);
+    peer->unwatched = events == 0;
 }
 
 static void listeners_watch(struct plug_zmtp *plug, bool accepting)
@@ -172,6 +186,10 @@ static void peer_close(struct plug_zmtp *plug, struct peer *peer)
     peer->closing = true;
     peer->client = NULL;
     peer->since = plug->now;
+    if (peer->paused) {
+        peer->paused = false;
+        rewatch(plug, peer);
+    }
     dirty_add(plug, peer);
 }
 
@@ -229,6 +247,17 @@ static void door_close_peer(struct bk_door *door, void *to, bool shut_out)
     peer_close(of_door(door), to);
 }
 
+static void door_pause(struct bk_door *door, void *to, bool paused)
+{
+    struct plug_zmtp *plug = of_door(door);
+    struct peer *peer = to;
+    if (peer->fd >= 0 && !peer->closing && peer->paused != paused) {
+        peer->paused = paused;
+        peer->since = plug->now; /* of a message that has begun */
+        rewatch(plug, peer);
+    }
+}
+
 static void peer_write(struct plug_zmtp *plug, struct peer *peer)
 {
     if (peer->mute || bk_conn_out_write(&peer->out, peer->fd) < 0) {
@@ -237,7 +266,7 @@ static void peer_write(struct plug_zmtp *plug, struct peer *peer)
     bool wanted = peer->out.bytes > 0;
     if (wanted != peer->writable_wanted) {
         peer->writable_wanted = wanted;
-        (void)watch(plug, peer, EPOLL_CTL_MOD, EPOLLIN | (wanted ? EPOLLOUT : 0u));
+        rewatch(plug, peer);
     }
     if (peer->closing && !wanted) { /* not closed yet: if it still sends, that would undo what was written */
         (void)shutdown(peer->fd, SHUT_WR);
@@ -560,7 +589,7 @@ static size_t take_event(struct plug_zmtp *plug, const struct epoll_event *event
     if (peer->fd >= 0 && (event->events & EPOLLOUT) != 0) {
         peer_write(plug, peer);
     }
-    if (peer->fd < 0 || (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) {
+    if (peer->fd < 0 || peer->paused || (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) {
         return 0;
     }
     if (peer->closing) {
@@ -568,7 +597,7 @@ static size_t take_event(struct plug_zmtp *plug, const struct epoll_event *event
     }
     bool waited = peer->in.chunk != NULL;
     size_t n = peer_read(plug, peer);
-    if (waited && n > 0 && peer->fd >= 0 && !peer->closing && peer->in.chunk == NULL) {
+    if (waited && n > 0 && peer->fd >= 0 && !peer->closing && !peer->paused && peer->in.chunk == NULL) {
         n += peer_read(plug, peer); /* that was the end of a frame alone */
     }
     return n;
@@ -600,7 +629,7 @@ static bool is_late(const struct plug_zmtp *plug, const struct peer *peer)
     if (peer->zmtp.state != BK_ZMTP_OPEN) {
         return since > HANDSHAKE_US;
     }
-    return since > MESSAGE_US && (peer->in.chunk != NULL || peer->n_frames > 0);
+    return !peer->paused && since > MESSAGE_US && (peer->in.chunk != NULL || peer->n_frames > 0);
 }
 
 static void tick(struct bk_plug *base, uint64_t now)
@@ -676,6 +705,7 @@ static const struct bk_door_ops door_ops = {
     .stop_accepting = door_stop_accepting,
     .send = door_send,
     .close_peer = door_close_peer,
+    .pause = door_pause,
 };
 
 int bk_plug_zmtp_new(const struct bk_plug_context *context, struct bk_door **ret_door)

@@ -5,7 +5,7 @@ import signal
 import time
 import unittest
 
-from broker import Broker
+from broker import Broker, until
 from peers import Client, Failure, random_id
 
 
@@ -77,6 +77,44 @@ class Writing(unittest.TestCase):
                 client.publish(*numbered("a/x", 4, 1), options={"expect_path": {"a/x": 1}})
             self.assertEqual(caught.exception.message["detail"], {"path": "a/x", "last": 2003})
             client.publish(*numbered("a/x", 4, 1), options={"expect_path": {"a/x": 2003, "a/z": 0}})
+
+
+class BackPressure(unittest.TestCase):
+    """One megabyte may wait for the disk, and sixty come at once."""
+    N = 60
+    SIZE = 900000
+
+    def publish_all(self, publisher):
+        for number in range(1, self.N + 1):
+            publisher.send("publish", [{"path": "a", "payload": "x" * self.SIZE}], number=number)
+
+    def test_who_publishes_faster_than_the_disk_is_paused_and_nobody_else_is(self):
+        with logged("--backend-option", "queue-size=1M") as broker, Client(broker, heartbeat=100) as publisher, \
+                Client(broker, heartbeat=100) as other:
+            other.request("channel", action="add", name="m", settings={"store": "memory"})
+            ledger = other.subscribe(["a", "m"], bytes=1 << 30, events=1 << 30)
+            self.publish_all(publisher)
+            for number in range(1, 101):
+                other.publish(*numbered("m", number, 1))
+            for number in range(1, self.N + 1):
+                self.assertEqual(publisher.wait_ack(number)["positions"], [["a", number, 1]])
+            other.collect_events(self.N + 100)
+            self.assertEqual([e["seq"] for e in ledger.events if e["path"] == "a"], list(range(1, self.N + 1)))
+            counters = other.status("counters")["counters"]
+            self.assertGreater(counters["clients_paused"], 0)
+            self.assertEqual((counters["clients_expired"], counters["events_refused"], counters["batches_refused"],
+                              counters["clients_went"]), (0, 0, 0, 0))
+
+    def test_what_waits_when_its_publisher_goes_is_taken_as_a_whole_or_not_at_all(self):
+        with logged("--backend-option", "queue-size=1M") as broker, Client(broker) as other:
+            publisher = Client(broker, client=random_id(), epoch=1)
+            self.publish_all(publisher)
+            publisher.wait_ack(1)
+            publisher.close()
+            until(lambda: other.counter("clients_went") == 1, "the publisher's end")
+            read = other.read(["a"], bytes=1 << 30)
+            self.assertEqual(read.sequences, list(range(1, len(read.sequences) + 1)))
+            self.assertEqual({len(payload) for payload in read.payloads}, {self.SIZE})
 
 
 class Reading(unittest.TestCase):

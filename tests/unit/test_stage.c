@@ -31,6 +31,7 @@ struct fixture {
     struct log log;
     size_t n_got[BB_MSG_ENDED + 1];
     struct bb_buf last[BB_MSG_ENDED + 1];
+    bool is_paused;
 };
 
 static struct log *log_of(struct bk_backend *backend)
@@ -101,6 +102,14 @@ static void note_close(void *context, void *peer, bool shut_out)
     (void)shut_out;
 }
 
+static void note_pause(void *context, void *peer, bool paused)
+{
+    struct fixture *fixture = context;
+    cr_assert_eq(peer, fixture);
+    cr_assert_neq(paused, fixture->is_paused);
+    fixture->is_paused = paused;
+}
+
 static void say(struct fixture *fixture, const struct bb_msg *msg)
 {
     struct bb_buf out = BB_BUF_INIT;
@@ -111,11 +120,10 @@ static void say(struct fixture *fixture, const struct bb_msg *msg)
     bk_core_flush(fixture->core);
 }
 
-static void fixture_start(struct fixture *fixture)
+static void fixture_open(struct fixture *fixture)
 {
-    *fixture =
-        (struct fixture){.config = BK_CONFIG_INIT, .log = {.backend = {.ops = &log_ops, .is_durable = true}}};
-    fixture->out = (struct bk_out){.context = fixture, .send = note_send, .close = note_close};
+    fixture->out =
+        (struct bk_out){.context = fixture, .send = note_send, .close = note_close, .pause = note_pause};
     cr_assert_eq(bk_core_new(&fixture->config, &fixture->out, &fixture->core), 0);
     bk_core_set_time(fixture->core, 1, 1000);
     fixture->log.listener = bk_core_listener(fixture->core, BK_STORE_LOG);
@@ -127,6 +135,13 @@ static void fixture_start(struct fixture *fixture)
                      .version = BB_PROTOCOL_VERSION,
                      .client = bb_slice("0123456789abcdef", BB_CLIENT_ID_LEN),
                  });
+}
+
+static void fixture_start(struct fixture *fixture)
+{
+    *fixture =
+        (struct fixture){.config = BK_CONFIG_INIT, .log = {.backend = {.ops = &log_ops, .is_durable = true}}};
+    fixture_open(fixture);
     cr_assert_eq(fixture->n_got[BB_MSG_WELCOME], 1);
 }
 
@@ -266,5 +281,136 @@ Test(stage, batches_are_acknowledged_in_the_order_of_their_numbers_when_their_ti
     flushed(&fixture, first + 1, BB_ELOGFAILED);
     cr_assert_eq(fixture.n_got[BB_MSG_ACK], 1);
     cr_assert_eq(last_error(&fixture), BB_ELOGFAILED);
+    fixture_fini(&fixture);
+}
+
+/* A fixture whose log is behind when one event waits. */
+static void fixture_start_narrow(struct fixture *fixture)
+{
+    fixture_start(fixture);
+    bk_core_free(fixture->core);
+    fixture->config.stage_bytes = 1;
+    fixture->log.ticket = 0;
+    fixture_open(fixture);
+}
+
+static void ping(struct fixture *fixture, uint64_t token)
+{
+    say(fixture, &(struct bb_msg){.type = BB_MSG_PING, .token = token});
+}
+
+Test(stage, a_publisher_is_paused_while_the_log_is_behind_and_its_messages_wait_in_order)
+{
+    struct fixture fixture;
+    fixture_start_narrow(&fixture);
+    publish(&fixture, 1);
+    cr_assert_not(fixture.is_paused, "what comes while there is room is taken");
+    for (uint64_t number = 2; number <= 4; number++) {
+        publish(&fixture, number);
+        cr_assert(fixture.is_paused);
+        cr_assert_not(bk_core_wants_flush(fixture.core));
+    }
+    ping(&fixture, 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_PONG], 0, "it came behind them");
+    cr_assert_eq(fixture.log.ticket, 1);
+    for (uint64_t ticket = 1; ticket <= 3; ticket++) {
+        cr_assert_eq(fixture.n_got[BB_MSG_ACK], ticket - 1);
+        flushed(&fixture, ticket, 0);
+        cr_assert_eq(fixture.log.ticket, ticket + 1);
+        cr_assert_eq(fixture.log.n_blocks, 1);
+    }
+    cr_assert_not(fixture.is_paused);
+    cr_assert_eq(fixture.n_got[BB_MSG_PONG], 1);
+    flushed(&fixture, 4, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 4);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 0);
+    fixture_fini(&fixture);
+}
+
+Test(stage, a_paused_publisher_is_neither_forgotten_nor_left_in_silence)
+{
+    struct fixture fixture;
+    fixture_start_narrow(&fixture);
+    publish(&fixture, 1);
+    publish(&fixture, 2);
+    cr_assert(fixture.is_paused);
+    size_t pings = fixture.n_got[BB_MSG_PING];
+    uint64_t now = 1;
+    for (int i = 1; i <= 10; i++) {
+        now += fixture.config.heartbeat_us;
+        bk_core_set_time(fixture.core, now, now);
+        cr_assert_leq(bk_core_tick(fixture.core), fixture.config.heartbeat_us);
+        cr_assert_eq(fixture.n_got[BB_MSG_PING], pings + (size_t)i);
+    }
+    flushed(&fixture, 1, 0);
+    cr_assert_not(fixture.is_paused);
+    (void)bk_core_tick(fixture.core);
+    cr_assert_eq(bk_core_counter(fixture.core, BK_COUNTER_clients_expired), 0);
+    ping(&fixture, 7);
+    cr_assert_eq(fixture.n_got[BB_MSG_PONG], 1);
+    fixture_fini(&fixture);
+}
+
+Test(stage, only_who_publishes_to_the_log_is_paused)
+{
+    static const uint8_t settings[] = "\x81\xa5store\xa6memory";
+    static const uint8_t event[] = {0x92, 0xa1, 'm', 0xc0};
+    struct fixture fixture;
+    fixture_start_narrow(&fixture);
+    say(&fixture, &(struct bb_msg){
+                      .type = BB_MSG_CHANNEL,
+                      .corr = 5,
+                      .action = bb_slice_str("add"),
+                      .name = bb_slice_str("m"),
+                      .settings = bb_slice(settings, sizeof(settings) - 1),
+                  });
+    flushed(&fixture, 1, 0);
+    publish(&fixture, 1);
+    say(&fixture,
+        &(struct bb_msg){
+            .type = BB_MSG_PUBLISH, .number = 2, .level = 1, .body = bb_slice(event, sizeof(event))});
+    ping(&fixture, 1);
+    cr_assert_not(fixture.is_paused);
+    cr_assert_eq(fixture.n_got[BB_MSG_PONG], 1);
+    static const uint8_t window[] = {0x92, 0xa1, 'a', 0xc0};
+    cr_assert_eq(bk_core_ingest(fixture.core, bb_slice(window, sizeof(window)), NULL), 0);
+    cr_assert_eq(bk_core_counter(fixture.core, BK_COUNTER_events_refused), 1, "a window cannot be paused");
+    fixture_fini(&fixture);
+}
+
+Test(stage, a_paused_publisher_that_goes_leaves_nothing_behind)
+{
+    struct fixture fixture;
+    fixture_start_narrow(&fixture);
+    publish(&fixture, 1);
+    publish(&fixture, 2);
+    bk_core_client_gone(fixture.core, fixture.client);
+    flushed(&fixture, 1, 0);
+    cr_assert_eq(fixture.log.ticket, 1);
+    fixture_fini(&fixture);
+}
+
+Test(stage, a_full_queue_of_the_log_refuses_nothing)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    publish(&fixture, 1);
+    fixture.log.refusal = BB_EFULL;
+    publish(&fixture, 2);
+    cr_assert_not(bk_core_wants_flush(fixture.core), "it is not asked over and over");
+    publish(&fixture, 3);
+    cr_assert(fixture.is_paused);
+    fixture.log.refusal = 0;
+    flushed(&fixture, 1, 0);
+    cr_assert_not(fixture.is_paused);
+    cr_assert_eq(fixture.log.ticket, 2);
+    cr_assert_eq(fixture.log.n_blocks, 2);
+    cr_assert_eq(fixture.log.n_producers, 1);
+    flushed(&fixture, 2, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 2, "the last one acknowledges two batches");
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 0);
+    fixture.log.refusal = BB_EFULL;
+    publish(&fixture, 4);
+    cr_assert_eq(last_error(&fixture), BB_EFULL, "nothing is on its way that could make room");
     fixture_fini(&fixture);
 }
