@@ -150,7 +150,7 @@ static bool holds(const struct bk_find *find,
            (query->ids.len == 0 || id_is_listed(query->ids, server, head)) &&
            bk_filter_matches(find->filter, event->path) &&
            attributes_hold(find, head, event, ret_source_time) &&
-           (query->payload.len == 0 || bb_slice_equal(query->payload, event->payload)) &&
+           (query->payload.len == 0 || bb_mp_is_equal(query->payload, event->payload)) &&
            (find->where == NULL || bb_where_holds(find->where, event->payload));
 }
 

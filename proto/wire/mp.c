@@ -228,3 +228,22 @@ struct bb_slice bb_mp_read_raw(struct bb_mp_reader *reader)
     bb_mp_skip(reader);
     return reader->error != 0 ? (struct bb_slice){0} : (struct bb_slice){start, (size_t)(reader->p - start)};
 }
+
+/* Children follow their heads, so values that are equal are so head by head. */
+bool bb_mp_is_equal(struct bb_slice a, struct bb_slice b)
+{
+    struct bb_mp_reader left = bb_mp_reader(a);
+    struct bb_mp_reader right = bb_mp_reader(b);
+    while (left.p < left.end && right.p < right.end) {
+        struct bb_mp_head one = bb_mp_read_head(&left);
+        struct bb_mp_head other = bb_mp_read_head(&right);
+        bool has_body = one.type == BB_MP_STR || one.type == BB_MP_BIN || one.type == BB_MP_EXT;
+        if (one.type == BB_MP_NONE || one.type != other.type || one.value != other.value ||
+            one.ext_type != other.ext_type || (has_body && memcmp(left.p, right.p, one.value) != 0)) {
+            return false;
+        }
+        left.p += has_body ? one.value : 0;
+        right.p += has_body ? one.value : 0;
+    }
+    return left.error == 0 && right.error == 0 && left.p == left.end && right.p == right.end;
+}

@@ -379,3 +379,7 @@ void bb_mp_skip(struct bb_mp_reader *reader);
 
 /** bb_mp_read_raw() - bb_mp_skip(), and return the bytes of that value; empty on error. */
 struct bb_slice bb_mp_read_raw(struct bb_mp_reader *reader);
+
+/** bb_mp_is_equal() - whether two well-formed values are the same, in whatever width their integers, floats and lengths are written. An
+ * integer is no float; maps have an order; NaN is equal to itself. False if one of them is not well-formed. */
+bool bb_mp_is_equal(struct bb_slice a, struct bb_slice b);

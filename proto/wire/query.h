@@ -52,7 +52,7 @@ struct bb_query {
     uint64_t session;
     struct bb_slice ids; /* one MessagePack array of [server, session, instance]; empty: any */
     struct bb_slice
-        payload; /* one MessagePack value, compared byte by byte with the payload in its shortest form; empty: any */
+        payload; /* one MessagePack value that the payload is equal to, bb_mp_is_equal(); empty: any */
     struct bb_slice where; /* text, where.h; empty: any */
     bool unique_type;      /* of each path only the first in the order asked for */
     bool has_after;

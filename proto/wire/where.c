@@ -31,6 +31,7 @@ enum operator{
     OP_GT,
     OP_GE,
     OP_HAS,
+    OP_IN, /* OP_HAS from the other side */
 };
 
 enum value_kind {
@@ -105,8 +106,11 @@ static int fail(struct parser *parser, int error, const char *expected)
     if (parser->error == 0) {
         parser->error = error;
         if (parser->err != NULL) {
-            bb_buf_printf(parser->err, "at column %zu: %s", (size_t)(parser->at - parser->start) + 1,
-                          expected);
+            size_t column = 1;
+            for (const char *at = parser->start; at < parser->at; at++) {
+                column += ((unsigned char)*at & 0xc0) != 0x80; /* characters, not bytes */
+            }
+            bb_buf_printf(parser->err, "at column %zu: %s", column, expected);
         }
     }
     return parser->error;
@@ -260,12 +264,17 @@ static int parse_name(struct parser *parser, struct step *step)
     return part.len > 0 ? add_part(parser, &part, step) : 0;
 }
 
-/* Behind the first point. */
+static bool is_field(struct parser *parser)
+{
+    skip_space(parser);
+    return parser->at < parser->end && (*parser->at == '.' || *parser->at == '[');
+}
+
 static int parse_field(struct parser *parser, struct step *step)
 {
     step->first_part = parser->where->parts.len / sizeof(struct part);
     size_t n = 0;
-    int r = parse_name(parser, step);
+    int r = take(parser, ".") ? parse_name(parser, step) : 0; /* else it begins with an index */
     if (r == 0 && step->n_parts == 0 && parser->at < parser->end && *parser->at == '.') {
         return fail(parser, BB_EINVAL, "a name is expected after the point");
     }
@@ -371,10 +380,12 @@ static enum operator turn_round(enum operator op)
         return OP_LT;
     case OP_GE:
         return OP_LE;
+    case OP_HAS:
+        return OP_IN;
     case OP_TRUTH:
     case OP_EQ:
     case OP_NE:
-    case OP_HAS:
+    case OP_IN:
         break;
     }
     return op;
@@ -389,7 +400,7 @@ static int add_step(struct parser *parser, const struct step *step)
 static int parse_comparison(struct parser *parser)
 {
     struct step step = {.kind = STEP_TERM};
-    if (take(parser, ".")) {
+    if (is_field(parser)) {
         if (parse_field(parser, &step) < 0) {
             return parser->error;
         }
@@ -403,10 +414,10 @@ static int parse_comparison(struct parser *parser)
         return parser->error;
     }
     step.op = turn_round(parse_operator(parser));
-    if (step.op == OP_TRUTH || step.op == OP_HAS) {
-        return fail(parser, BB_EINVAL, "==, !=, <, <=, > or >= is expected");
+    if (step.op == OP_TRUTH) {
+        return fail(parser, BB_EINVAL, "==, !=, <, <=, >, >= or ~ is expected");
     }
-    if (!take(parser, ".")) {
+    if (!is_field(parser)) {
         return fail(parser, BB_EINVAL, "a field (.name) is expected");
     }
     return parse_field(parser, &step) < 0 ? parser->error : add_step(parser, &step);
@@ -696,6 +707,9 @@ static bool term_holds(const struct bb_where *where, const struct step *step, st
     }
     if (step->op == OP_HAS) {
         return value.kind == VALUE_TEXT && contains(value.text, literal->text);
+    }
+    if (step->op == OP_IN) {
+        return value.kind == VALUE_TEXT && contains(literal->text, value.text);
     }
     if (!compare(&value, literal, &order)) {
         return false;

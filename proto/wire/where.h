@@ -4,9 +4,9 @@
  *
  *   condition = or;  or = and *( "||" and );  and = not *( "&&" not );  not = [ "!" ] term
  *   term      = "(" condition ")" / field [ operator literal ] / literal operator field
- *   field     = "." / 1*( "." name / "." string / "[" integer "]" )      ; "." is the payload itself; a negative index counts
- *                                                                        ; from the end
- *   operator  = "==" / "!=" / "<" / "<=" / ">" / ">=" / "~"              ; "~": the text contains the text
+ *   field     = "." / ["."] "[" integer "]" *part / 1*part               ; "." is the payload itself
+ *   part      = "." name / "." string / "[" integer "]"                  ; a negative index counts from the end
+ *   operator  = "==" / "!=" / "<" / "<=" / ">" / ">=" / "~"              ; "~": the left text contains the right one
  *   literal   = number / string / "true" / "false" / "null"
  *
  * A field that is not there is null and compares only with == and !=. Values of different kinds are never equal and never

@@ -166,6 +166,17 @@ class Reading(unittest.TestCase):
             client.collect_events(6)
             self.assertEqual((ledger.sequences, ledger.gaps), ([5, 6, 7, 8, 9, 10], []))
 
+    def test_retained_values_of_a_hundred_thousand_paths(self):
+        for arguments in ((), ("--data", "{dir}/data")):
+            with Broker(*arguments) as broker, Client(broker) as client, Client(broker) as publisher:
+                for first in range(0, 100000, 5000):
+                    publisher.publish(*[{"path": f"a/{n}", "payload": n} for n in range(first, first + 5000)], level=None)
+                ledger = client.subscribe(["a/*"], retained=True, bytes=1 << 30, events=1 << 30)
+                publisher.publish(*numbered("a/5", 7, 1), level=None)
+                client.collect_events(1)
+                self.assertEqual(sorted(e["payload"] for e in client.retained), list(range(100000)))
+                self.assertEqual(ledger.sequences, [100001])
+
     def test_retained_values_come_first_and_then_the_flow(self):
         with logged() as broker, Client(broker) as client:
             client.publish(*numbered("a/x", 1, 3), *numbered("a/y", 7, 2), *numbered("b/x", 1, 1), level=3)
@@ -227,6 +238,9 @@ class Queries(unittest.TestCase):
                 self.assertEqual([e["payload"]["n"] for e in client.query(kind="latest", types=["a/*"])[0]], [99, 97, 98])
                 self.assertEqual([e["payload"]["n"] for e in client.query(where=".n >= 98 || .n == 3")[0]], [99, 98, 3])
                 self.assertEqual(len(client.query(types=["a/*"], unique=True)[0]), 3)
+                client.send_raw(bytes([0x92, 2, 0]) + b"\x92\xa1w\x91\xcd\x00\x05")  # [5], not in the shortest form
+                client.publish({"path": "w/behind", "payload": 1}, level=None)
+                self.assertEqual([e["payload"] for e in client.query(types=["w"], payload=[5])[0]], [[5]])
                 with self.assertRaises(Failure) as caught:
                     client.query(where=".n >")
                 self.assertIn("column", caught.exception.message["text"])

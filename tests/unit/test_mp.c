@@ -309,3 +309,36 @@ Test(mp, nothing_at_all_can_be_read)
     cr_assert_eq(bb_mp_read_str(&reader).len, 0);
     cr_assert_eq(reader.error, BB_EMALFORMED);
 }
+
+Test(mp, equal_is_what_has_the_same_value_in_any_width)
+{
+    static const struct {
+        struct bb_slice a, b;
+        bool equal;
+    } rows[] = {
+#define ROW(a, b, equal) {{(const uint8_t *)(a), sizeof(a) - 1}, {(const uint8_t *)(b), sizeof(b) - 1}, equal}
+        ROW("\x05", "\xcc\x05", true),
+        ROW("\x05", "\xd3\0\0\0\0\0\0\0\x05", true),
+        ROW("\xff", "\xd1\xff\xff", true),
+        ROW("\xff", "\xcf\xff\xff\xff\xff\xff\xff\xff\xff", false),
+        ROW("\xca\x3f\x80\0\0", "\xcb\x3f\xf0\0\0\0\0\0\0", true),
+        ROW("\x01", "\xca\x3f\x80\0\0", false),
+        ROW("\xa1x", "\xd9\x01x", true),
+        ROW("\xa1x", "\xc4\x01x", false),
+        ROW("\xa1x", "\xa1y", false),
+        ROW("\x91\x81\xa1x\x05", "\xdc\0\x01\xde\0\x01\xa1x\xcd\0\x05", true),
+        ROW("\x92\x91\x01\x02", "\x92\x01\x91\x02", false),
+        ROW("\x91\x01", "\x92\x01\x01", false),
+        ROW("\xc7\x01\x07z", "\xd4\x07z", true),
+        ROW("\xd4\x08z", "\xd4\x07z", false),
+        ROW("\xc2", "\xc3", false),
+        ROW("\xc0", "", false),
+        ROW("\xc1", "\xc1", false),
+        ROW("\xa5x", "\xa5x", false),
+#undef ROW
+    };
+    for (size_t i = 0; i < BB_COUNT(rows); i++) {
+        cr_assert_eq(bb_mp_is_equal(rows[i].a, rows[i].b), rows[i].equal, "row %zu", i);
+        cr_assert_eq(bb_mp_is_equal(rows[i].b, rows[i].a), rows[i].equal, "row %zu turned round", i);
+    }
+}

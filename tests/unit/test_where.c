@@ -79,6 +79,24 @@ Test(where, fields_are_found)
                rows);
 }
 
+Test(where, an_index_may_come_first)
+{
+    static const struct row rows[] = {
+        {"[0] > 3", true},        {"[0] > 5", false}, {"[-1] == \"x\"", true},    {"[1].a == 7", true},
+        {"[1][0] == null", true}, {"5 == [0]", true}, {"! [0] < 5 && [2]", true}, {"([3] == null)", true},
+    };
+    CHECK_ROWS("[5,{\"a\":7},\"x\"]", rows);
+}
+
+Test(where, the_left_text_contains_the_right_one)
+{
+    static const struct row rows[] = {
+        {"\"abcd\" ~ .x", true}, {"\"bc\" ~ .x", true},   {"\"b\" ~ .x", false}, {".x ~ \"b\"", true},
+        {"\"abc\" ~ .n", false}, {"\"abc\" ~ .y", false}, {"5 ~ .n", false},
+    };
+    CHECK_ROWS("{\"x\":\"bc\",\"n\":5}", rows);
+}
+
 Test(where, the_point_is_the_payload)
 {
     static const struct row number[] = {
@@ -374,6 +392,10 @@ Test(where, mistakes_are_placed)
         {".a == true.b", 11, "end"},
         {"nothing", 1, "field"},
         {".a == 'x'", 7, "text"},
+        {".\xc3\xa4\xe2\x82\xac = 5", 5, "&&"},
+        {"[0", 3, "]"},
+        {"[0].", 5, "name"},
+        {"5 == x", 6, "field"},
         {"\xff", 1, "UTF-8"},
     };
     for (size_t i = 0; i < BB_COUNT(mistakes); i++) {
