@@ -62,7 +62,7 @@ int bk_snapshot_start(struct bk_core *core, struct bk_sub *sub, struct bb_slice 
     snapshot->query = BB_QUERY_INIT;
     snapshot->query.kind = BB_QUERY_LATEST;
     snapshot->query.patterns = bb_buf_slice(&snapshot->patterns);
-    snapshot->query.max_results = BB_QUERY_RESULTS_MAX;
+    snapshot->query.max_results = UINT64_MAX; /* their bytes are the bound */
     sub->snapshot = snapshot;
     for (size_t i = 0; i < BK_STORES; i++) {
         snapshot->n_waiting += core->backends[i] != NULL;
