@@ -174,7 +174,9 @@ class Reading(unittest.TestCase):
                 ledger = client.subscribe(["a/*"], retained=True, bytes=1 << 30, events=1 << 30)
                 publisher.publish(*numbered("a/5", 7, 1), level=None)
                 client.collect_events(1)
-                self.assertEqual(sorted(e["payload"] for e in client.retained), list(range(100000)))
+                found = {e["payload"] for e in client.retained}
+                self.assertEqual(len(found), len(client.retained))
+                self.assertEqual(found | {5}, set(range(100000)))  # a/5 may have been published again before it was looked up
                 self.assertEqual(ledger.sequences, [100001])
 
     def test_retained_values_come_first_and_then_the_flow(self):
