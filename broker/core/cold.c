@@ -133,24 +133,32 @@ static int warm_up(struct bk_core *core, struct bk_sub *sub)
 
 /* --- sending ------------------------------------------------------------------------------------------ */
 
-static struct bk_position *
-range_position(const struct bk_core *core, struct bk_sub *sub, const struct bk_read_range *range)
+/*
+ * The position that @range was made of, or NULL if the subscription has it no more. Ranges are in the order of positions, so the
+ * search begins at *@at, behind the one found before: with nothing changed meanwhile all ranges together cost one walk.
+ */
+static struct bk_position *range_position(struct bk_sub *sub, const struct bk_read_range *range, size_t *at)
 {
-    for (size_t i = 0; i < sub->n_positions; i++) {
+    size_t i = *at;
+    for (size_t n = 0; n < sub->n_positions; n++, i++) {
+        if (i >= sub->n_positions) {
+            i = 0;
+        }
         if (sub->positions[i].channel->id == range->channel) {
+            *at = i + 1;
             return &sub->positions[i];
         }
     }
-    (void)core;
     return NULL;
 }
 
 /* What the log did not have any more, and what has expired there. */
 static void add_gaps(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
 {
+    size_t at = 0;
     for (size_t i = 0; i < read->n_ranges; i++) {
         const struct bk_read_range *range = &read->ranges[i];
-        struct bk_position *position = range_position(core, sub, range);
+        struct bk_position *position = range_position(sub, range, &at);
         if (position == NULL || !position->cold) {
             continue;
         }
@@ -183,9 +191,10 @@ static void write_ranges(struct bk_core *core, struct bk_sub *sub, const struct 
         n += read->ranges[i].events > 0;
     }
     bb_mp_write_array(&core->scratch, n);
+    size_t at = 0;
     for (size_t i = 0; i < read->n_ranges; i++) {
         const struct bk_read_range *range = &read->ranges[i];
-        const struct bk_position *position = range_position(core, sub, range);
+        const struct bk_position *position = range_position(sub, range, &at);
         if (range->events > 0 && position != NULL) {
             bb_mp_write_array(&core->scratch, 3);
             bb_mp_write_str(&core->scratch, position->channel->name);
@@ -215,9 +224,10 @@ static int send_body(struct bk_core *core, struct bk_sub *sub, const struct bk_r
 
 static void move_positions(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
 {
+    size_t at = 0;
     for (size_t i = 0; i < read->n_ranges; i++) {
         const struct bk_read_range *range = &read->ranges[i];
-        struct bk_position *position = range_position(core, sub, range);
+        struct bk_position *position = range_position(sub, range, &at);
         if (position != NULL && position->cold) {
             position->covered = BB_MAX(position->covered, range->reached);
             position->channel->n_delivered += range->events;
