@@ -266,7 +266,7 @@ struct bk_backend_ops {
      * takes any) or its channel was never appended, or removed (BB_ENOTFOUND): it is not stored and no notification speaks of it (HAT-W5).
      *
      * Return: 0, then registered() has been called and flushed() follows; BB_ELOGFULL, BB_ELOGFAILED, BB_ENOMEM, BB_EFULL (too much waits to be
-     * written): then nothing was taken.
+     * written), BB_ETOOBIG (for what the backend writes at once): then nothing was taken.
      */
     int (*register_)(struct bk_backend *backend, struct bk_append *append, uint64_t ticket);
     /* The newest id registered of @server and its time; all are 0 if there is none (HAT-F22). */

@@ -59,6 +59,9 @@ int bk_stage_admit(const struct bk_core *core, const struct bk_channel *channel,
     if (level >= BB_LEVEL_SYNCED && !stage->backend->is_durable) {
         return BB_EUNSUPPORTED;
     }
+    if (stage->is_broken) {
+        return BB_ELOGFAILED;
+    }
     if (stage->state != BK_BACKEND_OK) {
         return stage->state == BK_BACKEND_FULL ? BB_ELOGFULL : BB_ELOGFAILED;
     }
@@ -449,9 +452,15 @@ void bk_stage_submit(struct bk_core *core)
     bb_buf_reset(&stage->forgotten);
     producers_clear(stage);
     bk_cursors_collected(core);
-    if (refused != 0) {
-        bk_log(core, BK_LOG_ERROR, "BB-LOG-REFUSED", "the log refused what the broker had numbered: %s",
-               bb_strerror(refused));
+    if (refused !=
+        0) { /* they disagree about what comes next: nothing may be acknowledged that is not there */
+        bk_log(
+            core, BK_LOG_ERROR, "BB-LOG-REFUSED",
+            "the log refused what the broker had numbered: %s; nothing is taken for it until the broker is "
+            "started again",
+            bb_strerror(refused));
+        stage->is_broken = true;
+        fail_from(core, ticket, BB_ELOGFAILED);
     }
     if (r < 0) {
         fail_from(core, ticket, r);

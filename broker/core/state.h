@@ -54,6 +54,7 @@ struct bk_stage {
     size_t bytes;
     uint64_t ticket;                /* of what is staged now; all below it are registered */
     uint64_t durable;               /* all tickets up to here are decided */
+    bool is_broken;                 /* it and the backend disagree: nothing more is staged */
     bool has_news;                  /* something is to be registered under `ticket` */
     bool is_stalled;                /* the log's queue is full: registered when it has written some of it */
     bool is_behind;                 /* too much waits, and not yet half of it has gone */

@@ -27,7 +27,7 @@ SYSTEM = {
     r"zmq\.h|poll\.h|sys/socket\.h|sys/un\.h|sys/epoll\.h|sys/\w+fd\.h|netinet/.*|arpa/.*": OUTSIDE,
     r"pthread\.h|threads\.h|signal\.h|fcntl\.h|sys/stat\.h|sys/mman\.h": OUTSIDE,
     r"time\.h|sys/time\.h|unistd\.h": ["proto/base", *OUTSIDE],
-    r"lmdb\.h|dlfcn\.h": ["broker/backend"],
+    r"lmdb\.h|dlfcn\.h": ["broker/backend", "tests"],
     r"jansson\.h": ["proto/json", "tools", "tests"],
     r"czmq\.h": ["broker", "tools", "tests"],
     r"criterion/.*": ["tests"],

@@ -21,6 +21,7 @@ struct log {
     size_t n_cursors;
     size_t n_producers;
     int refusal; /* of register_ */
+    int error;   /* of each block */
 };
 
 struct fixture {
@@ -53,6 +54,9 @@ static int log_register(struct bk_backend *backend, struct bk_append *append, ui
         return log->refusal;
     }
     log->ticket = ticket;
+    for (size_t i = 0; i < append->n_blocks; i++) {
+        append->blocks[i].error = log->error;
+    }
     log->n_blocks = append->n_blocks;
     log->n_channels = append->n_channels;
     log->n_removed = 0;
@@ -412,5 +416,22 @@ Test(stage, a_full_queue_of_the_log_refuses_nothing)
     fixture.log.refusal = BB_EFULL;
     publish(&fixture, 4);
     cr_assert_eq(last_error(&fixture), BB_EFULL, "nothing is on its way that could make room");
+    fixture_fini(&fixture);
+}
+
+/* Whatever the reason: what the log did not take is never acknowledged. */
+Test(stage, a_log_that_counts_otherwise_gets_no_more)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    fixture.log.error = BB_ESEQUENCE;
+    publish(&fixture, 1);
+    cr_assert_eq(last_error(&fixture), BB_ELOGFAILED);
+    flushed(&fixture, fixture.log.ticket, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 0);
+    fixture.log.error = 0;
+    uint64_t ticket = fixture.log.ticket;
+    publish(&fixture, 2);
+    cr_assert(fixture.log.ticket == ticket || fixture.log.n_blocks == 0);
     fixture_fini(&fixture);
 }

@@ -75,85 +75,40 @@ static void commits_fail(struct lmdb *lmdb, int error)
     lmdb->commit_bytes = 0;
 }
 
-/* Close what has failed and read again what is on the disk. The commits that were being written, up to @last with the number
- * @number, are decided by what is found. */
-static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
+/* Without the mutex. All of it, or nothing. */
+static int open_again(struct lmdb *lmdb,
+                      struct bk_store **ret_store,
+                      struct bk_journal **ret_journal,
+                      struct bk_numbers **ret_numbers)
 {
-    uint64_t pause = REOPEN_MIN_US;
     struct bb_buf err = BB_BUF_INIT;
-    struct bk_store *store = NULL;
-    struct bk_journal *journal = NULL;
-    bk_lmdb_be_alone(lmdb, 0);
-    bk_journal_close(lmdb->journal);
-    bk_store_close(lmdb->store);
-    lmdb->journal = NULL;
-    lmdb->store = NULL;
-    while (!lmdb->is_ending) {
-        (void)pthread_mutex_unlock(&lmdb->mutex);
-        bb_buf_reset(&err);
-        int r = bk_lmdb_open_files(lmdb, &store, &journal, &err);
-        (void)pthread_mutex_lock(&lmdb->mutex);
-        if (r == 0) {
-            break;
-        }
-        struct timespec until;
-        (void)clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec += (time_t)(pause / 1000000);
-        until.tv_nsec += (long)(pause % 1000000) * 1000;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        if (!lmdb->is_ending) {
-            (void)pthread_cond_timedwait(&lmdb->to_commit, &lmdb->mutex, &until);
-        }
-        pause = BB_MIN(2 * pause, REOPEN_MAX_US);
-    }
+    int r = bk_lmdb_open_files(lmdb, ret_store, ret_journal, &err);
     bb_buf_fini(&err);
-    lmdb->store = store;
-    lmdb->journal = journal;
-    if (store != NULL) {
-        lmdb->applied = lmdb->durable = bk_store_applied(store);
-        bk_lmdb_records_drop(lmdb, lmdb->applied);
-        struct bk_numbers *numbers = NULL;
-        if (bk_numbers_load(store, &numbers) == 0) {
-            bk_lmdb_news(lmdb, NEWS_RELOAD)->numbers = numbers;
-        }
+    if (r < 0) {
+        return r;
     }
-    if (last != 0 && store != NULL && lmdb->applied >= number) {
-        while (lmdb->commits != NULL && lmdb->commits->ticket <= last) { /* it was durable after all */
-            struct commit *commit = lmdb->commits;
-            lmdb->commits = commit->next;
-            lmdb->commit_bytes -= commit->payload.len;
-            bb_buf_fini(&commit->payload);
-            free(commit);
-        }
-        lmdb->commits_end = lmdb->commits == NULL ? &lmdb->commits : lmdb->commits_end;
-        bk_lmdb_news(lmdb, NEWS_FLUSHED)->ticket = last;
+    r = bk_numbers_load(*ret_store, ret_numbers);
+    if (r < 0) {
+        bk_journal_close(*ret_journal);
+        bk_store_close(*ret_store);
+        *ret_journal = NULL;
+        *ret_store = NULL;
     }
-    commits_fail(lmdb, BB_ELOGFAILED);
-    lmdb->has_failed = false;
-    bk_lmdb_be_together(lmdb);
-    if (store != NULL) {
-        bk_lmdb_tell_state(lmdb, BK_BACKEND_OK, "it was opened again and read");
-    }
+    return r;
 }
 
-/* --- the commit thread ---------------------------------------------------------------------------------- */
-
-/* What is queued, up to COMMIT_BYTES, as one payload; the ticket that it goes up to. */
-static uint64_t gather(struct lmdb *lmdb, struct bb_buf *payload)
+/* With the mutex, which is given up. */
+static void pause_for(struct lmdb *lmdb, uint64_t us)
 {
-    uint64_t last = 0;
-    for (const struct commit *commit = lmdb->commits; commit != NULL; commit = commit->next) {
-        if (payload->len > 0 && payload->len + commit->payload.len > COMMIT_BYTES) {
-            break;
-        }
-        bb_buf_append(payload, commit->payload.data, commit->payload.len);
-        last = commit->ticket;
+    uint64_t at = bk_lmdb_now() + us;
+    struct timespec until = {.tv_sec = (time_t)(at / 1000000), .tv_nsec = (long)(at % 1000000) * 1000};
+    if (!lmdb->is_ending) {
+        (void)pthread_cond_timedwait(&lmdb->to_commit, &lmdb->mutex,
+                                     &until); /* its clock is the monotonic one */
     }
-    return last;
 }
 
-static void commits_done(struct lmdb *lmdb, uint64_t last)
+static void commits_take(struct lmdb *lmdb, uint64_t last)
 {
     while (lmdb->commits != NULL && lmdb->commits->ticket <= last) {
         struct commit *commit = lmdb->commits;
@@ -165,7 +120,65 @@ static void commits_done(struct lmdb *lmdb, uint64_t last)
     if (lmdb->commits == NULL) {
         lmdb->commits_end = &lmdb->commits;
     }
-    bk_lmdb_news_quietly(lmdb, NEWS_FLUSHED)->ticket = last;
+}
+
+/* Close what has failed and read again what is on the disk. The commits that were being written, up to @last with the number
+ * @number, are decided by what is found. */
+static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
+{
+    uint64_t pause = REOPEN_MIN_US;
+    struct bk_store *store = NULL;
+    struct bk_journal *journal = NULL;
+    struct bk_numbers *numbers = NULL;
+    bk_lmdb_be_alone(lmdb, 0);
+    bk_journal_close(lmdb->journal);
+    bk_store_close(lmdb->store);
+    lmdb->journal = NULL;
+    lmdb->store = NULL;
+    while (!lmdb->is_ending) {
+        (void)pthread_mutex_unlock(&lmdb->mutex);
+        int r = open_again(lmdb, &store, &journal, &numbers);
+        (void)pthread_mutex_lock(&lmdb->mutex);
+        if (r == 0) {
+            break;
+        }
+        pause_for(lmdb, pause);
+        pause = BB_MIN(2 * pause, REOPEN_MAX_US);
+    }
+    lmdb->store = store;
+    lmdb->journal = journal;
+    if (store != NULL) {
+        lmdb->applied = lmdb->durable = bk_store_applied(store);
+        bk_lmdb_records_drop(lmdb, lmdb->applied);
+    }
+    if (last != 0 && store != NULL && lmdb->applied >= number) { /* it was durable after all */
+        commits_take(lmdb, last);
+        bk_lmdb_news(lmdb, NEWS_FLUSHED)->ticket = last;
+    }
+    commits_fail(lmdb, BB_ELOGFAILED);
+    lmdb->has_failed = false;
+    bk_lmdb_be_together(lmdb);
+    if (store != NULL) {
+        bk_lmdb_news(lmdb, NEWS_RELOAD)->numbers = numbers;
+        bk_lmdb_tell_state(lmdb, BK_BACKEND_OK, "it was opened again and read");
+    }
+}
+
+/* --- the commit thread ---------------------------------------------------------------------------------- */
+
+/* What is queued, up to COMMIT_BYTES, as one payload; the ticket that it goes up to. */
+static uint64_t gather(struct lmdb *lmdb, struct bb_buf *payload)
+{
+    uint64_t last = 0;
+    for (const struct commit *commit = lmdb->commits; commit != NULL; commit = commit->next) {
+        if (payload->len > 0 &&
+            payload->len + commit->payload.len > BB_MIN(COMMIT_BYTES, lmdb->payload_max)) {
+            break;
+        }
+        bb_buf_append(payload, commit->payload.data, commit->payload.len);
+        last = commit->ticket;
+    }
+    return last;
 }
 
 static void hand_on(struct lmdb *lmdb, struct record *record)
@@ -203,10 +216,12 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
         }
         lmdb->apply_now = true; /* the journal is full until the store has more of it */
         (void)pthread_cond_signal(&lmdb->to_apply);
-        while (lmdb->applied == applied && !lmdb->has_failed) {
+        bool is_stuck = false;
+        while (lmdb->applied == applied && !lmdb->has_failed && !is_stuck) {
             (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
+            is_stuck = lmdb->is_ending && lmdb->is_full; /* the store will not have more of it */
         }
-        r = 0;
+        r = is_stuck ? BB_ELOGFULL : 0;
     }
     if (r < 0) {
         bb_buf_fini(&record->payload);
@@ -217,7 +232,8 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
     lmdb->n_commits++;
     lmdb->commit_us += record->at - begun;
     lmdb->commit_max_us = BB_MAX(lmdb->commit_max_us, record->at - begun);
-    commits_done(lmdb, last);
+    commits_take(lmdb, last);
+    bk_lmdb_news_quietly(lmdb, NEWS_FLUSHED)->ticket = last;
     hand_on(lmdb, record);
     bk_lmdb_announce(lmdb, lmdb->commits == NULL);
     return 0;
@@ -246,8 +262,8 @@ void *bk_lmdb_commit_run(void *arg)
             continue;
         }
         int r = commit_one(lmdb, &number, &last);
-        if (r == BB_ETOOBIG || r == BB_ENOMEM) {
-            commits_fail(lmdb, r); /* nothing was written */
+        if (r == BB_ELOGFULL) {
+            commits_fail(lmdb, r);
         } else if (r < 0) {
             bk_lmdb_fail(lmdb, r);
             reopen(lmdb, number, last);

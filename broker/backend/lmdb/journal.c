@@ -369,6 +369,11 @@ int bk_journal_append(struct bk_journal *journal,
     return 0;
 }
 
+size_t bk_journal_payload_max(size_t size)
+{
+    return round_up(size) - HEADER;
+}
+
 uint64_t bk_journal_next(const struct bk_journal *journal)
 {
     return journal->next;

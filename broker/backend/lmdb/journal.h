@@ -20,6 +20,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The name of the file that is made first. */
+#define BK_JOURNAL_FIRST "journal-0"
+
 struct bk_journal;
 
 /* Told of a record that the store does not have; a return other than 0 ends recovery with it. */
@@ -56,6 +59,9 @@ int bk_journal_append(struct bk_journal *journal,
                       struct bb_slice payload,
                       uint64_t applied,
                       uint64_t *ret_number);
+
+/** bk_journal_payload_max() - the longest payload that files of @size bytes take. */
+size_t bk_journal_payload_max(size_t size);
 
 /** bk_journal_next() - the number of the next record. */
 uint64_t bk_journal_next(const struct bk_journal *journal);

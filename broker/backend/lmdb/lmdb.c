@@ -41,7 +41,7 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
 {
     struct lmdb *lmdb = of(backend);
     (void)pthread_mutex_lock(&lmdb->mutex);
-    int r = lmdb->has_failed ? BB_ELOGFAILED : 0;
+    int r = lmdb->has_failed || lmdb->is_stale ? BB_ELOGFAILED : 0;
     if (r == 0 && lmdb->is_full && append->n_blocks > 0) {
         r = BB_ELOGFULL;
     }
@@ -56,6 +56,9 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
     r = bk_numbers_judge(lmdb->numbers, append);
     if (r == 0) {
         r = bk_batch_encode(&commit->payload, append);
+    }
+    if (r == 0 && commit->payload.len > lmdb->payload_max) {
+        r = BB_ETOOBIG;
     }
     if (r < 0) {
         bb_buf_fini(&commit->payload);
@@ -133,6 +136,9 @@ static void tell(struct lmdb *lmdb, const struct news *news)
     case NEWS_RELOAD:
         bk_numbers_free(lmdb->numbers);
         lmdb->numbers = news->numbers;
+        (void)pthread_mutex_lock(&lmdb->mutex);
+        lmdb->is_stale = lmdb->has_failed;
+        (void)pthread_mutex_unlock(&lmdb->mutex);
         break;
     }
 }
@@ -279,10 +285,11 @@ static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
     for (size_t i = 0; i < OPTIONS; i++) {
         lmdb->values[i] = env->values[i].number;
     }
+    lmdb->payload_max = bk_journal_payload_max((size_t)lmdb->values[OPTION_JOURNAL_SIZE]);
     (void)pthread_condattr_init(&monotonic);
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     (void)pthread_mutex_init(&lmdb->mutex, NULL);
-    (void)pthread_cond_init(&lmdb->to_commit, NULL);
+    (void)pthread_cond_init(&lmdb->to_commit, &monotonic);
     (void)pthread_cond_init(&lmdb->to_apply, &monotonic);
     (void)pthread_cond_init(&lmdb->to_read, NULL);
     (void)pthread_cond_init(&lmdb->moved, NULL);

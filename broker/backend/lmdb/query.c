@@ -36,6 +36,10 @@ static int query_latest(struct bk_store *store, MDB_txn *txn, struct bk_find *fi
     for (rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); r == 0 && rc == 0;
          rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         struct bk_latest latest;
+        if (!bk_is_whole(key) || !bk_is_whole(value) || key.mv_size < 4) {
+            r = BB_ECORRUPT;
+            break;
+        }
         struct bb_slice path = bb_slice((const uint8_t *)key.mv_data + 4, key.mv_size - 4);
         if (!bk_find_wants_path(find, path)) {
             continue;
@@ -147,8 +151,10 @@ static int scan(struct bk_store *store, MDB_txn *txn, const struct bb_query *que
     int rc = seek(store, txn, cursor, query, descending, &key, &value);
     for (; r == 0 && rc == 0; rc = mdb_cursor_get(cursor, &key, &value, descending ? MDB_PREV : MDB_NEXT)) {
         struct bk_record record;
-        r = bk_record_decode(bb_slice(key.mv_data, key.mv_size), bb_slice(value.mv_data, value.mv_size),
-                             &record);
+        r = !bk_is_whole(key) || !bk_is_whole(value)
+                ? BB_ECORRUPT
+                : bk_record_decode(bb_slice(key.mv_data, key.mv_size), bb_slice(value.mv_data, value.mv_size),
+                                   &record);
         if (r < 0) {
             break;
         }

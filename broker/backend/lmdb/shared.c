@@ -97,7 +97,7 @@ void bk_lmdb_be_together(struct lmdb *lmdb)
 void bk_lmdb_fail(struct lmdb *lmdb, int error)
 {
     if (!lmdb->has_failed) {
-        lmdb->has_failed = true;
+        lmdb->has_failed = lmdb->is_stale = true;
         bk_lmdb_tell_state(lmdb, BK_BACKEND_FAILED, bb_strerror(error));
         (void)pthread_cond_broadcast(&lmdb->to_commit);
         (void)pthread_cond_broadcast(&lmdb->to_apply);

@@ -71,6 +71,7 @@ struct lmdb {
     void *offer_context;
     char *directory;
     uint64_t values[OPTIONS];
+    size_t payload_max; /* of a ticket: it must fit into a file of the journal */
     struct bk_numbers *numbers; /* the owner's thread: what was registered last */
     int wake;                   /* eventfd: there are news */
     pthread_mutex_t mutex;      /* of all that follows */
@@ -95,6 +96,7 @@ struct lmdb {
     struct news *news;
     struct news **news_end;
     bool has_failed; /* to be opened again */
+    bool is_stale;   /* until the owner has been told, what it numbers does not follow what is kept */
     bool is_full;
     bool is_ending;
     bool apply_now;

@@ -3,6 +3,7 @@
 
 #include "proto/base/error.h"
 
+#include "broker/backend/lmdb/journal.h"
 #include "broker/backend/lmdb/write.h"
 
 #include <errno.h>
@@ -21,6 +22,9 @@
 #define FREE_DBI    0
 #define COMPACT_DIR "compact.tmp"
 #define DATA_FILE   "data.mdb"
+
+/* A data file that was never finished is smaller. */
+#define UNFINISHED_MAX 65536
 
 int bk_store_error(int rc)
 {
@@ -227,6 +231,24 @@ static void clear_compact(const struct bk_store *store)
     }
 }
 
+/* A crash while the store was being made may leave a data file that is none. The journal is made after it, so nothing was ever
+ * acknowledged from such a directory; the file is kept all the same, under another name. */
+static bool put_aside_unfinished(struct bk_store *store)
+{
+    char path[PATH_MAX];
+    char aside[PATH_MAX];
+    struct stat st;
+    bool is_unfinished = path_join(path, store->directory, BK_JOURNAL_FIRST) == 0 && stat(path, &st) < 0 &&
+                         errno == ENOENT && path_join(path, store->directory, DATA_FILE) == 0 &&
+                         stat(path, &st) == 0 && st.st_size <= UNFINISHED_MAX &&
+                         path_join(aside, store->directory, DATA_FILE ".unfinished") == 0;
+    if (is_unfinished) {
+        mdb_env_close(store->env);
+        store->env = NULL;
+    }
+    return is_unfinished && rename(path, aside) == 0;
+}
+
 int bk_store_open(const char *directory, size_t map_size, struct bk_store **ret_store, struct bb_buf *err)
 {
     *ret_store = NULL;
@@ -246,6 +268,12 @@ int bk_store_open(const char *directory, size_t map_size, struct bk_store **ret_
     int error = store->directory == NULL ? BB_ENOMEM : lock_take(store, err);
     if (error == 0) {
         clear_compact(store);
+        error = env_open(store, err);
+    }
+    if (error == BB_ECORRUPT && put_aside_unfinished(store)) {
+        if (err != NULL) {
+            bb_buf_reset(err);
+        }
         error = env_open(store, err);
     }
     if (error != 0) {
@@ -285,7 +313,7 @@ int bk_each_row(MDB_txn *txn, MDB_dbi dbi, struct bb_slice prefix, bk_row_fn *fn
     int rc = mdb_cursor_get(cursor, &key, &value, prefix.len > 0 ? MDB_SET_RANGE : MDB_FIRST);
     while (rc == 0 && error == 0 && key.mv_size >= prefix.len &&
            (prefix.len == 0 || memcmp(key.mv_data, prefix.data, prefix.len) == 0)) {
-        error = fn(to, bk_slice(key), bk_slice(value));
+        error = bk_is_whole(key) && bk_is_whole(value) ? fn(to, bk_slice(key), bk_slice(value)) : BB_ECORRUPT;
         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }
     mdb_cursor_close(cursor);
@@ -491,6 +519,30 @@ int bk_store_resume(MDB_txn *txn)
     return bk_store_error(mdb_txn_renew(txn));
 }
 
+/* The head of an overflow page in the format of LMDB 0.9: number of the page, padding, flags, how many pages. */
+#define PAGE_HEAD  16
+#define FLAGS_AT   10
+#define PAGES_AT   12
+#define F_OVERFLOW 4
+
+bool bk_is_whole(MDB_val val)
+{
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    size_t offset = (uintptr_t)val.mv_data % size;
+    uint16_t flags = 0;
+    uint32_t pages = 0;
+    if (val.mv_size <= size - offset) {
+        return true;
+    }
+    if (offset != PAGE_HEAD) {
+        return false;
+    }
+    const uint8_t *page = (const uint8_t *)val.mv_data - PAGE_HEAD;
+    memcpy(&flags, page + FLAGS_AT, sizeof(flags));
+    memcpy(&pages, page + PAGES_AT, sizeof(pages));
+    return (flags & F_OVERFLOW) != 0 && val.mv_size <= (size_t)pages * size - PAGE_HEAD;
+}
+
 int bk_store_record(const struct bk_store *store,
                     MDB_txn *txn,
                     uint64_t position,
@@ -501,6 +553,9 @@ int bk_store_record(const struct bk_store *store,
     struct bb_slice value;
     bk_key_record(key, position, channel);
     int error = bk_get(txn, store->tables.records, bb_slice(key, sizeof(key)), &value);
+    if (error == 0 && !bk_is_whole(bk_val(value))) {
+        return BB_ECORRUPT;
+    }
     return error != 0 ? error : bk_record_decode(bb_slice(key, sizeof(key)), value, ret_record);
 }
 
@@ -531,6 +586,9 @@ int bk_store_latest(const struct bk_store *store,
     memcpy(key + BK_KEY_CHANNEL, path.data, path.len);
     struct bb_slice all = bb_slice(key, BK_KEY_CHANNEL + path.len);
     int error = bk_get(txn, store->tables.paths, all, &value);
+    if (error == 0 && !bk_is_whole(bk_val(value))) {
+        return BB_ECORRUPT;
+    }
     return error != 0 ? error : bk_latest_decode(all, value, ret_latest);
 }
 

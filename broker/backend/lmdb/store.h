@@ -231,6 +231,14 @@ static inline void bk_store_end(MDB_txn *txn)
 int bk_store_error(int rc);
 
 /**
+ * bk_is_whole() - whether a key or value that was read lies in its pages
+ *
+ * LMDB believes what a page says of itself. With a damaged page a value may reach beyond the file, where touching it kills the
+ * process. For read transactions, whose pages lie in the map at multiples of their size.
+ */
+bool bk_is_whole(MDB_val val);
+
+/**
  * bk_store_record() - the record of @channel at @position, checked
  *
  * Borrows from the map until @txn ends. Return: 0, BB_ENOTFOUND, BB_ECORRUPT, BB_EVERSION, BB_ESYSTEM.

@@ -221,7 +221,7 @@ void *bk_lmdb_apply_run(void *arg)
         if (lmdb->is_ending && full_before && lmdb->records != NULL) {
             break; /* it stays in the journal */
         }
-        if (lmdb->upkeep == NULL || lmdb->records != NULL) {
+        if (!lmdb->is_ending && (lmdb->upkeep == NULL || lmdb->records != NULL)) {
             wait_until(lmdb, lmdb->upkeep != NULL ? 0 : apply_due(lmdb, retain_at));
         }
     }
