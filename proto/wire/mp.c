@@ -53,7 +53,7 @@ static void head_widen(struct bb_mp_head *head, uint8_t width)
         memcpy(&head->value, &wide, sizeof(wide));
         return;
     }
-    uint64_t sign = UINT64_C(1) << (8 * width - 1);
+    uint64_t sign = UINT64_C(1) << ((8 * width - 1) & 63);
     if ((head->value & sign) == 0) {
         head->type = BB_MP_UINT;
         return;
