@@ -94,21 +94,24 @@ class Publisher:
             if head[0] == ERROR:
                 self.refused.append(head)
             for entry in head[1] if head[0] == ACK else ():
-                if entry[1] != SYNCED:
+                if entry[1] != SYNCED or (len(entry) > 4 and entry[4]):  # below what was asked, or events were not taken
                     self.refused.append(entry)
+                    self.waiting.pop(entry[0] + self.base, None)
                 elif self.waiting.pop(entry[0] + self.base, None):
                     positions = entry[3] if len(entry) > 3 else None
                     self.acked[entry[0] + self.base] = positions[0][1] if positions else None
 
 
-def start(busbard, directory):
+def start(busbard, directory, options=(), preload=None):
     """The process, its door, and the seconds until a client was welcome."""
     ports = os.path.join(directory, "ports")
     if os.path.exists(ports):
         os.unlink(ports)
     begun = time.monotonic()
+    environment = {**os.environ, "LD_PRELOAD": preload} if preload else None
     process = subprocess.Popen([busbard, "--listen", "tcp://127.0.0.1:*", "--ports-file", ports,
-                                "--data", os.path.join(directory, "data")], stderr=subprocess.DEVNULL)
+                                "--data", os.path.join(directory, "data"), *options],
+                               stderr=subprocess.DEVNULL, env=environment)
     while not os.path.exists(ports):
         if process.poll() is not None or time.monotonic() - begun > DEADLINE:
             raise AssertionError(f"busbard did not start: {process.poll()}")
