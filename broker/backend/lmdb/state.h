@@ -71,7 +71,7 @@ struct lmdb {
     void *offer_context;
     char *directory;
     uint64_t values[OPTIONS];
-    size_t payload_max; /* of a ticket: it must fit into a file of the journal */
+    size_t payload_max;         /* of a ticket: it must fit into a file of the journal */
     struct bk_numbers *numbers; /* the owner's thread: what was registered last */
     int wake;                   /* eventfd: there are news */
     pthread_mutex_t mutex;      /* of all that follows */

@@ -256,6 +256,7 @@ void disk_forget(void)
 struct image {
     uint8_t *data;
     size_t len;
+    size_t room;
 };
 
 static uint64_t next_random(uint64_t *state)
@@ -269,11 +270,14 @@ static uint64_t next_random(uint64_t *state)
 
 static void put(struct image *image, size_t offset, const uint8_t *data, size_t len)
 {
-    if (offset + len > image->len) {
-        image->data = real_realloc(image->data, offset + len);
+    if (offset + len > image->room) {
+        image->room = 2 * (offset + len);
+        image->data = real_realloc(image->data, image->room);
         if (image->data == NULL) {
             abort();
         }
+    }
+    if (offset + len > image->len) {
         memset(image->data + image->len, 0, offset + len - image->len);
         image->len = offset + len;
     }
@@ -319,7 +323,7 @@ void disk_image(size_t moment,
                 enum disk_lie lie,
                 const char *to)
 {
-    struct image images[FILES_MAX] = {{NULL, 0}};
+    struct image images[FILES_MAX] = {{NULL, 0, 0}};
     uint64_t random = seed;
     size_t n_open = 0;
     for (size_t i = 0; i < disk.n_writes; i++) {
