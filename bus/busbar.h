@@ -650,14 +650,17 @@ struct bb_query_options {
     size_t n_ids;
     const char *payload_json; /* the payload is this; NULL: any */
     const char *where;        /* a condition on the payload such as `.temp > 80`, see busbar(1); NULL: any */
-    struct bb_event_id after; /* go on behind this event of an earlier result of the same query */
-    uint64_t max;             /* events; 0: all */
+    struct bb_event_id
+        after;    /* go on behind this event of an earlier result of the same query; not for the latest */
+    uint64_t max; /* events; 0: all */
+    int64_t after_source_us; /* the source time of `after`; counts with by_source_time only */
+    const char *after_path;  /* BB_RESULT_LATEST: go on behind this path; NULL: with the first one */
 };
 
-#define BB_QUERY_OPTIONS_INIT                                                                              \
-    {                                                                                                      \
-        sizeof(struct bb_query_options), BB_RESULT_TIMESERIES, NULL, 0, false, false, false, false, false, \
-            false, false, false, false, false, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, NULL, {0, 0, 0}, 0         \
+#define BB_QUERY_OPTIONS_INIT                                                                               \
+    {                                                                                                       \
+        sizeof(struct bb_query_options), BB_RESULT_TIMESERIES, NULL, 0, false, false, false, false, false,  \
+            false, false, false, false, false, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, NULL, {0, 0, 0}, 0, 0, NULL \
     }
 
 /**
@@ -673,8 +676,7 @@ typedef int bb_found_fn(const struct bb_event *events, size_t n, void *arg);
  * @timeout_ms: for each page
  * @on_found:   called as often as need be
  *
- * Return: 0 when all were given; 1 when there are more (the maximum was reached, on_found stopped, or there
- * are more paths than a BB_RESULT_LATEST can give); BB_EINVAL, BB_EPATTERN, and BB_EMALFORMED and the like for JSON
+ * Return: 0 when all were given; 1 when there are more (the maximum was reached, or on_found stopped); BB_EINVAL, BB_EPATTERN, and BB_EMALFORMED and the like for JSON
  * that is none; otherwise as bb_request_status(). What was given before an error counts.
  */
 BB_API int bb_query(bb_bus *bus,

@@ -15,6 +15,7 @@ struct asked {
     struct bb_buf patterns;
     struct bb_buf ids;
     struct bb_buf payload;
+    char after_path[BB_PATH_MAX];
 };
 
 static void asked_fini(struct asked *asked)
@@ -100,7 +101,14 @@ static int ask(const struct bb_query_options *options, struct asked *asked)
         .unique_type = options->unique,
         .has_after = options->has_after,
         .after = {options->after.server, options->after.session, options->after.instance},
+        .has_after_source_t = options->has_after && options->by_source_time,
+        .after_source_t = options->after_source_us,
+        .after_path = options->after_path != NULL ? bb_slice_str(options->after_path) : (struct bb_slice){0},
     };
+    bool is_latest = options->result == BB_RESULT_LATEST;
+    if (r == 0 && (is_latest ? options->has_after : options->after_path != NULL)) {
+        r = BB_EINVAL;
+    }
     return r;
 }
 
@@ -122,9 +130,28 @@ static int fetch(struct bb_bus *bus, const struct bb_query *query, int timeout_m
     return r;
 }
 
+/* The next page is behind @last. */
+static void go_on_behind(struct asked *asked, const struct bb_event *last)
+{
+    struct bb_query *query = &asked->query;
+    struct bb_event_attributes attributes;
+    if (query->kind == BB_QUERY_LATEST) {
+        size_t len = BB_MIN(last->path_len, sizeof(asked->after_path));
+        memcpy(asked->after_path, last->path, len);
+        query->after_path = bb_slice(asked->after_path, len);
+        return;
+    }
+    query->has_after = true;
+    query->after = (struct bb_query_id){last->server, last->session, last->instance};
+    if (query->order_by == BB_ORDER_BY_SOURCE_TIME && bb_event_get_attributes(last, &attributes) == 0) {
+        query->has_after_source_t = true;
+        query->after_source_t = attributes.source_time_us;
+    }
+}
+
 /* Gives a page to the caller: how many events, or an error; @ret_stopped: on_found has had enough. */
 static int
-give(struct bb_delivery *page, struct bb_query *query, bb_found_fn *on_found, void *arg, bool *ret_stopped)
+give(struct bb_delivery *page, struct asked *asked, bb_found_fn *on_found, void *arg, bool *ret_stopped)
 {
     struct bb_event events[BB_EVENTS_PER_CALL];
     int given = 0;
@@ -134,30 +161,24 @@ give(struct bb_delivery *page, struct bb_query *query, bb_found_fn *on_found, vo
             n--; /* what could not be read, which is_broken says as well */
         }
         if (n > 0) {
-            const struct bb_event *last = &events[n - 1];
             given += (int)n;
-            query->has_after = true;
-            query->after = (struct bb_query_id){last->server, last->session, last->instance};
+            go_on_behind(asked, &events[n - 1]);
             *ret_stopped = on_found(events, n, arg) != 0;
         }
     }
     return page->is_broken ? BB_EMALFORMED : given;
 }
 
-static int run(struct bb_bus *bus,
-               struct bb_query *query,
-               uint64_t max,
-               int timeout_ms,
-               bb_found_fn *on_found,
-               void *arg)
+static int
+run(struct bb_bus *bus, struct asked *asked, uint64_t max, int timeout_ms, bb_found_fn *on_found, void *arg)
 {
     uint64_t left = max != 0 ? max : UINT64_MAX;
     for (;;) {
         struct bb_request page;
         bool is_stopped = false;
-        query->max_results = BB_MIN(left, BB_QUERY_RESULTS_MAX);
-        int r = fetch(bus, query, timeout_ms, &page);
-        r = r < 0 ? r : give(page.found, query, on_found, arg, &is_stopped);
+        asked->query.max_results = BB_MIN(left, BB_QUERY_RESULTS_MAX);
+        int r = fetch(bus, &asked->query, timeout_ms, &page);
+        r = r < 0 ? r : give(page.found, asked, on_found, arg, &is_stopped);
         bb_deliveries_free(page.found);
         if (r < 0) {
             return r;
@@ -166,8 +187,7 @@ static int run(struct bb_bus *bus,
         if (!page.has_more && !is_stopped) {
             return 0;
         }
-        /* The newest of each path cannot be paged, and an empty page would come again. */
-        if (is_stopped || left == 0 || r == 0 || query->kind == BB_QUERY_LATEST) {
+        if (is_stopped || left == 0 || r == 0) { /* an empty page would come again */
             return 1;
         }
     }
@@ -186,7 +206,7 @@ int bb_query(bb_bus *bus,
     }
     memcpy(&options, given, given->size < sizeof(options) ? given->size : sizeof(options));
     int r = ask(&options, &asked);
-    r = r < 0 ? r : run(bus, &asked.query, options.max, timeout_ms, on_found, arg);
+    r = r < 0 ? r : run(bus, &asked, options.max, timeout_ms, on_found, arg);
     asked_fini(&asked);
     return r;
 }

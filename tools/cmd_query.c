@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* busbar query: print stored events. */
 #include "proto/base/time.h"
+#include "proto/wire/path.h"
 
 #include "tools/connection.h"
 #include "tools/operands.h"
 #include "tools/print.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +30,8 @@ struct query_options {
     const char *where;
     uint64_t max;
     const char *after;
+    const char *after_source;
+    const char *after_path;
     int64_t timeout_us;
 };
 
@@ -60,6 +65,8 @@ static const struct option_row options[] = {
     {0, OPTION_TEXT, "session", "N", "only events of this session", AT(session), NULL},
     {'n', OPTION_COUNT, "max", "N", "at most N events", AT(max), NULL},
     {0, OPTION_TEXT, "after", "S/S/I", "go on behind this event of the same query", AT(after), NULL},
+    {0, OPTION_TEXT, "after-source", "US", "its source_time, with --by source-time", AT(after_source), NULL},
+    {0, OPTION_TEXT, "after-path", "PATH", "with --latest: go on behind this path", AT(after_path), NULL},
     {0, OPTION_DURATION, "timeout", "TIME", "limit for each answer of the broker (30s)", AT(timeout_us),
      NULL},
     {0},
@@ -70,6 +77,8 @@ struct query {
     struct bb_query_options asked;
     struct bb_event_id ids[OPTION_LIST_MAX];
     struct bb_event_id last;
+    int64_t last_source_us;
+    char last_path[BB_PATH_MAX + 1];
     uint64_t n;
     int error;
 };
@@ -94,6 +103,20 @@ static bool number_set(const char *option, const char *text, bool *ret_has, uint
         say("--%s cannot be '%s': it is a whole number", option, text);
         return false;
     }
+    return true;
+}
+
+/* As events are printed with it. */
+static bool source_set(const char *text, int64_t *ret_us)
+{
+    char *end = NULL;
+    errno = 0;
+    long long us = text != NULL ? strtoll(text, &end, 10) : 0;
+    if (text != NULL && (end == text || *end != '\0' || errno != 0)) {
+        say("--after-source cannot be '%s': it is a whole number of microseconds", text);
+        return false;
+    }
+    *ret_us = us;
     return true;
 }
 
@@ -127,6 +150,16 @@ static bool query_set(struct query *query)
         say(o->latest ? "--latest does not go with --server" : "only one of --asc and --desc can be true");
         return false;
     }
+    if (o->latest ? o->after != NULL : o->after_path != NULL) {
+        say(o->latest ? "--latest goes on with --after-path" : "--after-path goes with --latest");
+        return false;
+    }
+    bool by_source = o->by == BY_SOURCE_TIME && o->after != NULL;
+    if (by_source != (o->after_source != NULL)) {
+        say("--after-source belongs to --after with --by source-time");
+        return false;
+    }
+    asked->after_path = o->after_path;
     asked->result = o->latest           ? BB_RESULT_LATEST
                     : o->server != NULL ? BB_RESULT_SERVER
                                         : BB_RESULT_TIMESERIES;
@@ -143,18 +176,46 @@ static bool query_set(struct query *query)
            time_set("source-to", o->source_to, &asked->has_source_to, &asked->source_to_us) &&
            number_set("server", o->server, &asked->has_server, &asked->server) &&
            number_set("session", o->session, &asked->has_session, &asked->session) && ids_set(query) &&
-           (o->after == NULL || id_set("after", o->after, &asked->after));
+           (o->after == NULL || id_set("after", o->after, &asked->after)) &&
+           source_set(o->after_source, &asked->after_source_us);
 }
 
 /* --- what is found -------------------------------------------------------------------------------- */
+
+static void last_note(struct query *query, const struct bb_event *event)
+{
+    struct bb_event_attributes attributes;
+    query->last = (struct bb_event_id){event->server, event->session, event->instance};
+    if (bb_event_get_attributes(event, &attributes) == 0) {
+        query->last_source_us = attributes.source_time_us;
+    }
+    (void)snprintf(query->last_path, sizeof(query->last_path), "%.*s", (int)event->path_len, event->path);
+}
+
+/* How to ask for what comes behind. */
+static void more_say(const struct query *query)
+{
+    char source[64] = "";
+    if (query->options->latest) {
+        say("there are more; go on with --after-path '%s'", query->last_path);
+        return;
+    }
+    if (query->options->by == BY_SOURCE_TIME) {
+        (void)snprintf(source, sizeof(source), " --after-source %" PRId64, query->last_source_us);
+    }
+    say("there are more; go on with --after %" PRIu64 "/%" PRIu64 "/%" PRIu64 "%s", query->last.server,
+        query->last.session, query->last.instance, source);
+}
 
 static int found_print(const struct bb_event *events, size_t n, void *arg)
 {
     struct query *query = arg;
     for (size_t i = 0; i < n && query->error == 0; i++) {
         query->error = print_event(PRINT_JSON, &events[i]);
-        query->last = (struct bb_event_id){events[i].server, events[i].session, events[i].instance};
         query->n++;
+    }
+    if (n > 0) {
+        last_note(query, &events[n - 1]);
     }
     if (query->error == 0) {
         query->error = print_flush();
@@ -173,8 +234,7 @@ static int query_ask(struct query *query, const struct common *common, struct co
         return fail(connection->bus, r, "cannot query");
     }
     if (r > 0 && !common->quiet && query->n > 0) {
-        say("there are more; go on with --after %" PRIu64 "/%" PRIu64 "/%" PRIu64, query->last.server,
-            query->last.session, query->last.instance);
+        more_say(query);
     }
     return STATUS_OK;
 }

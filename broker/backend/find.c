@@ -8,19 +8,32 @@
 
 #include <stdlib.h>
 
-/* An event that is kept for the answer. */
-struct found {
-    int64_t key; /* source time, or 0: in the order in which it came */
+/* Paths to be told apart take so much at most. */
+#define SEEN_BYTES ((size_t)64 << 20)
+
+/* Where an event stands by source time. */
+struct rank {
+    int64_t key;
     uint64_t session;
     uint64_t instance;
-    size_t offset; /* of its block in the bytes */
-    size_t len;
 };
 
 /* A path that has been met. */
 struct seen {
+    struct rank best; /* by source time: of its events that could be the first */
     size_t len;
     uint8_t path[];
+};
+
+/* An event that is kept for the answer. */
+struct found {
+    struct rank rank; /* key: source time, or 0: in the order in which it came */
+    size_t offset;    /* of its block in the bytes */
+    size_t len;
+    size_t path_at; /* of its path, in its block */
+    size_t path_len;
+    const uint8_t *path;     /* while sorted by path */
+    const struct seen *seen; /* by source time and unique: its path */
 };
 
 struct bk_find {
@@ -33,7 +46,10 @@ struct bk_find {
     struct bb_buf bytes;
     struct bb_buf events; /* struct bb_event_view of a block that is read backwards */
     struct bb_map seen;
-    bool is_past; /* the event to page after has been met, or there is none */
+    size_t seen_bytes;
+    struct rank after; /* by source time: what to page after */
+    bool is_past;      /* the event to page after has been met, or there is none */
+    bool is_walk;      /* the latest events come in the order of their paths */
     bool more;
 };
 
@@ -48,6 +64,7 @@ int bk_find_new(const struct bk_query *request, struct bk_find **ret_find)
     find->now = request->now;
     find->max_bytes = request->max_bytes;
     find->is_past = !query->has_after || query->kind == BB_QUERY_LATEST;
+    find->after = (struct rank){query->after_source_t, query->after.session, query->after.instance};
     bb_map_init(&find->seen, 0, SIZE_MAX);
     int r = bk_filter_new(query->patterns, &find->filter);
     if (r == 0 && query->where.len > 0) {
@@ -86,6 +103,11 @@ bool bk_find_is_descending(const struct bk_find *find)
            (find->query->kind == BB_QUERY_TIMESERIES && find->query->order == BB_ORDER_DESCENDING);
 }
 
+const struct bk_filter *bk_find_filter(const struct bk_find *find)
+{
+    return find->filter;
+}
+
 bool bk_find_wants_path(const struct bk_find *find, struct bb_slice path)
 {
     return bk_filter_matches(find->filter, path);
@@ -94,6 +116,12 @@ bool bk_find_wants_path(const struct bk_find *find, struct bb_slice path)
 static bool by_source_time(const struct bk_find *find)
 {
     return find->query->kind == BB_QUERY_TIMESERIES && find->query->order_by == BB_ORDER_BY_SOURCE_TIME;
+}
+
+/* Whether any event may still be the first of the answer. */
+static bool is_sorted(const struct bk_find *find)
+{
+    return by_source_time(find) || (find->query->kind == BB_QUERY_LATEST && !find->is_walk);
 }
 
 /* --- conditions ----------------------------------------------------------------------------------- */
@@ -156,17 +184,20 @@ static bool holds(const struct bk_find *find,
 
 /* --- keeping -------------------------------------------------------------------------------------- */
 
+static int compare_ranks(const struct rank *a, const struct rank *b)
+{
+    if (a->key != b->key) {
+        return a->key < b->key ? -1 : 1;
+    }
+    if (a->session != b->session) {
+        return a->session < b->session ? -1 : 1;
+    }
+    return a->instance < b->instance ? -1 : a->instance > b->instance;
+}
+
 static int compare_found(const void *a, const void *b)
 {
-    const struct found *left = a;
-    const struct found *right = b;
-    if (left->key != right->key) {
-        return left->key < right->key ? -1 : 1;
-    }
-    if (left->session != right->session) {
-        return left->session < right->session ? -1 : 1;
-    }
-    return left->instance < right->instance ? -1 : left->instance > right->instance;
+    return compare_ranks(&((const struct found *)a)->rank, &((const struct found *)b)->rank);
 }
 
 static int compare_backwards(const void *a, const void *b)
@@ -174,33 +205,77 @@ static int compare_backwards(const void *a, const void *b)
     return compare_found(b, a);
 }
 
+static int compare_paths(struct bb_slice a, struct bb_slice b)
+{
+    size_t n = BB_MIN(a.len, b.len);
+    int r = n > 0 ? memcmp(a.data, b.data, n) : 0;
+    return r != 0 ? r : a.len < b.len ? -1 : a.len > b.len;
+}
+
+static int compare_by_path(const void *a, const void *b)
+{
+    const struct found *left = a;
+    const struct found *right = b;
+    return compare_paths(bb_slice(left->path, left->path_len), bb_slice(right->path, right->path_len));
+}
+
 static size_t n_found(const struct bk_find *find)
 {
     return find->list.len / sizeof(struct found);
 }
 
+static struct found *all_found(const struct bk_find *find)
+{
+    return (struct found *)(void *)find->list.data;
+}
+
 static void sort(struct bk_find *find)
 {
+    struct found *all = all_found(find);
+    for (size_t i = 0; i < n_found(find); i++) {
+        all[i].path = find->bytes.data + all[i].offset + all[i].path_at;
+    }
     if (n_found(find) > 1) {
-        qsort(find->list.data, n_found(find), sizeof(struct found),
-              bk_find_is_descending(find) ? compare_backwards : compare_found);
+        qsort(all, n_found(find), sizeof(struct found),
+              !by_source_time(find)         ? compare_by_path
+              : bk_find_is_descending(find) ? compare_backwards
+                                            : compare_found);
     }
 }
 
-/* By source time any event may still be the first: keep the best, now and then. */
+/* Of the sorted ones keep what belongs to the answer as far as it is known. */
+static void cut(struct bk_find *find)
+{
+    struct found *all = all_found(find);
+    size_t n = 0;
+    size_t bytes = 0;
+    for (size_t i = 0; i < n_found(find); i++) {
+        if (all[i].seen != NULL && compare_ranks(&all[i].rank, &all[i].seen->best) != 0) {
+            continue; /* another event of its path comes before it */
+        }
+        if (n >= find->query->max_results || bytes >= find->max_bytes) {
+            find->more = true;
+            break;
+        }
+        bytes += all[i].len;
+        all[n++] = all[i];
+    }
+    find->list.len = n * sizeof(struct found);
+}
+
+/* Where any event may be the first: keep the best, now and then. */
 static int prune(struct bk_find *find)
 {
-    size_t max = (size_t)find->query->max_results;
+    size_t max = (size_t)BB_MIN(find->query->max_results, SIZE_MAX / 4);
     struct bb_buf bytes = BB_BUF_INIT;
-    if (!by_source_time(find) || find->query->has_after || find->query->unique_type ||
-        n_found(find) < 2 * max + 1024) {
-        return 0; /* pages and unique paths need everything before them */
+    if (!is_sorted(find) ||
+        (n_found(find) < 2 * max + 1024 && find->bytes.len / 2 < find->max_bytes + ((size_t)1 << 20))) {
+        return 0;
     }
     sort(find);
-    find->more = true;
-    find->list.len = max * sizeof(struct found);
-    for (size_t i = 0; i < max; i++) {
-        struct found *found = (struct found *)(void *)find->list.data + i;
+    cut(find);
+    for (size_t i = 0; i < n_found(find); i++) {
+        struct found *found = all_found(find) + i;
         size_t offset = bytes.len;
         bb_buf_append(&bytes, find->bytes.data + found->offset, found->len);
         found->offset = offset;
@@ -211,39 +286,48 @@ static int prune(struct bk_find *find)
     return r;
 }
 
-static int
-keep(struct bk_find *find, const struct bb_block *head, const struct bb_event_view *event, int64_t key)
+static int keep(struct bk_find *find,
+                const struct bb_block *head,
+                const struct bb_event_view *event,
+                const struct rank *rank,
+                const struct seen *seen)
 {
     struct bb_block own = *head;
     own.count = 1;
     own.length = event->raw.len;
     struct found found = {
-        .key = by_source_time(find) ? key : 0,
-        .session = head->session,
-        .instance = head->instance,
-        .offset = find->bytes.len,
-    };
+        .rank = *rank, .offset = find->bytes.len, .path_len = event->path.len, .seen = seen};
     uint8_t *to = bb_buf_reserve(&find->bytes, BB_BLOCK_HEAD_MAX);
     if (to == NULL) {
         return BB_ENOMEM;
     }
     find->bytes.len += bb_block_write(to, &own);
+    found.path_at = find->bytes.len - found.offset;
+    if (event->path.len > 0) {
+        found.path_at += (size_t)(event->path.data - event->raw.data);
+    }
     bb_buf_append(&find->bytes, event->raw.data, event->raw.len);
     found.len = find->bytes.len - found.offset;
     bb_buf_append(&find->list, &found, sizeof(found));
     return find->bytes.error != 0 || find->list.error != 0 ? BB_ENOMEM : prune(find);
 }
 
-/* Return: 1 if @path is met for the first time, 0 if not, BB_ENOMEM. */
-static int meet_path(struct bk_find *find, struct bb_slice path)
+/* Return: 1 if @path is met for the first time, 0 if not, BB_ELIMIT, BB_ENOMEM. */
+static int meet_path(struct bk_find *find, struct bb_slice path, struct seen **ret_seen)
 {
-    if (bb_map_find(&find->seen, path) != NULL) {
+    *ret_seen = bb_map_find(&find->seen, path);
+    if (*ret_seen != NULL) {
         return 0;
     }
-    struct seen *seen = malloc(sizeof(*seen) + path.len + 1);
+    size_t size = sizeof(struct seen) + path.len + 1;
+    if (find->seen_bytes + size > SEEN_BYTES) {
+        return BB_ELIMIT;
+    }
+    struct seen *seen = malloc(size);
     if (seen == NULL) {
         return BB_ENOMEM;
     }
+    seen->best = (struct rank){0};
     seen->len = path.len;
     if (path.len > 0) {
         memcpy(seen->path, path.data, path.len);
@@ -253,7 +337,16 @@ static int meet_path(struct bk_find *find, struct bb_slice path)
         free(seen);
         return r;
     }
+    find->seen_bytes += size;
+    *ret_seen = seen;
     return 1;
+}
+
+/* Whether @a comes before @b in the order asked for. */
+static bool is_before(const struct bk_find *find, const struct rank *a, const struct rank *b)
+{
+    int r = compare_ranks(a, b);
+    return bk_find_is_descending(find) ? r > 0 : r < 0;
 }
 
 /* Ids of one server have an order; the page after an event of another one begins where it is met. */
@@ -276,16 +369,16 @@ static bool is_after(struct bk_find *find, uint64_t server, const struct bb_bloc
 
 static bool is_enough(const struct bk_find *find)
 {
-    return !by_source_time(find) &&
+    return !is_sorted(find) &&
            (n_found(find) >= find->query->max_results || find->bytes.len >= find->max_bytes);
 }
 
 /* HAT-F25: an answer by server has whole sessions, if it can; @session goes on behind it. */
 static void leave_out_part(struct bk_find *find, uint64_t session)
 {
-    const struct found *all = (const struct found *)(const void *)find->list.data;
+    const struct found *all = all_found(find);
     size_t n = n_found(find);
-    while (n > 0 && all[n - 1].session == session) {
+    while (n > 0 && all[n - 1].rank.session == session) {
         n--;
     }
     if (find->query->kind == BB_QUERY_SERVER && n > 0) {
@@ -293,27 +386,57 @@ static void leave_out_part(struct bk_find *find, uint64_t session)
     }
 }
 
+/* An event by source time, for which all conditions hold. */
+static int take_ranked(struct bk_find *find,
+                       const struct bb_block *head,
+                       const struct bb_event_view *event,
+                       int64_t source_time)
+{
+    const struct rank rank = {source_time, head->session, head->instance};
+    struct seen *seen = NULL;
+    if (find->query->unique_type) {
+        int r = meet_path(find, event->path, &seen);
+        if (r < 0 || (r == 0 && !is_before(find, &rank, &seen->best))) {
+            return r;
+        }
+        seen->best = rank;
+    }
+    if (find->query->has_after && !is_before(find, &find->after, &rank)) {
+        return 0;
+    }
+    return keep(find, head, event, &rank, seen);
+}
+
 static int
 look_at(struct bk_find *find, uint64_t server, const struct bb_block *head, const struct bb_event_view *event)
 {
+    const struct bb_query *query = find->query;
+    const struct rank rank = {0, head->session, head->instance};
+    bool is_latest = query->kind == BB_QUERY_LATEST;
+    struct seen *seen = NULL;
     int64_t source_time = 0;
-    if (find->query->kind == BB_QUERY_LATEST && bk_filter_matches(find->filter, event->path)) {
-        int r =
-            meet_path(find, event->path); /* the other conditions are on the latest event, not on which is */
-        if (r <= 0) {
+    if (is_latest && !find->is_walk && bk_filter_matches(find->filter, event->path)) {
+        int r = meet_path(find, event->path, &seen);
+        if (r <= 0) { /* the other conditions are on the latest event, not on which is */
             return r;
         }
+    }
+    if (is_latest && query->after_path.data != NULL && compare_paths(event->path, query->after_path) <= 0) {
+        return 0;
     }
     if (!holds(find, server, head, event, &source_time)) {
         return 0;
     }
-    if (find->query->unique_type && find->query->kind != BB_QUERY_LATEST && !by_source_time(find)) {
-        int r = meet_path(find, event->path);
+    if (by_source_time(find)) {
+        return take_ranked(find, head, event, source_time);
+    }
+    if (query->unique_type && !is_latest) {
+        int r = meet_path(find, event->path, &seen);
         if (r <= 0) {
             return r;
         }
     }
-    if (!by_source_time(find) && !is_after(find, server, head)) {
+    if (!is_after(find, server, head)) {
         return 0;
     }
     if (is_enough(find)) {
@@ -321,7 +444,13 @@ look_at(struct bk_find *find, uint64_t server, const struct bb_block *head, cons
         leave_out_part(find, head->session);
         return 1;
     }
-    return keep(find, head, event, source_time);
+    return keep(find, head, event, &rank, NULL);
+}
+
+int bk_find_latest(struct bk_find *find, uint64_t server, const struct bb_block *head, struct bb_slice events)
+{
+    find->is_walk = true;
+    return bk_find_block(find, server, head, events);
 }
 
 int bk_find_block(struct bk_find *find, uint64_t server, const struct bb_block *head, struct bb_slice events)
@@ -366,109 +495,18 @@ int bk_find_block(struct bk_find *find, uint64_t server, const struct bb_block *
 
 /* --- the answer ------------------------------------------------------------------------------------- */
 
-/* Whether an event is the first of its path, if that matters. Return: 1, 0, BB_ENOMEM, BB_ECORRUPT. */
-static int is_first_of_path(struct bk_find *find, const struct found *found)
-{
-    struct bb_slice rest = bb_slice(find->bytes.data + found->offset, found->len);
-    struct bb_block head;
-    struct bb_event_view event;
-    if (!find->query->unique_type) {
-        return 1;
-    }
-    if (bb_block_read_head(&rest, &head) < 0 || bb_event_read(&rest, &event) < 0) {
-        return BB_ECORRUPT;
-    }
-    return meet_path(find, event.path);
-}
-
-/* By source time everything has been seen now: leave out what is up to the event to page after, and repeated paths. */
-static int choose(struct bk_find *find)
-{
-    const struct bb_query *query = find->query;
-    size_t n = 0;
-    size_t bytes = 0;
-    bool is_past = !query->has_after;
-    bool is_full = false;
-    struct found *all = (struct found *)(void *)find->list.data;
-    for (size_t i = 0; i < n_found(find) && !is_full; i++) {
-        int r = is_first_of_path(find, &all[i]);
-        if (r < 0) {
-            return r;
-        }
-        if (r > 0 && is_past) {
-            is_full = n == query->max_results || bytes >= find->max_bytes;
-            bytes += all[i].len;
-            all[n] = all[i];
-            n += !is_full;
-        }
-        is_past =
-            is_past || (all[i].session == query->after.session && all[i].instance == query->after.instance);
-    }
-    find->list.len = n * sizeof(struct found);
-    find->more = find->more || is_full;
-    return 0;
-}
-
-struct by_path {
-    struct bb_slice path;
-    struct found found;
-};
-
-static int compare_paths(const void *a, const void *b)
-{
-    const struct by_path *left = a;
-    const struct by_path *right = b;
-    size_t n = BB_MIN(left->path.len, right->path.len);
-    int r = n > 0 ? memcmp(left->path.data, right->path.data, n) : 0;
-    return r != 0 ? r : left->path.len < right->path.len ? -1 : left->path.len > right->path.len;
-}
-
-/* The latest events in the order of their paths. */
-static int sort_by_path(struct bk_find *find)
-{
-    size_t n = n_found(find);
-    struct found *all = (struct found *)(void *)find->list.data;
-    struct by_path *paths = n > 1 ? calloc(n, sizeof(*paths)) : NULL;
-    if (paths == NULL) {
-        return n > 1 ? BB_ENOMEM : 0;
-    }
-    for (size_t i = 0; i < n; i++) {
-        struct bb_slice rest = bb_slice(find->bytes.data + all[i].offset, all[i].len);
-        struct bb_block head;
-        struct bb_event_view event = {0};
-        (void)bb_block_read_head(&rest, &head);
-        (void)bb_event_read(&rest, &event);
-        paths[i] = (struct by_path){event.path, all[i]};
-    }
-    qsort(paths, n, sizeof(*paths), compare_paths);
-    for (size_t i = 0; i < n; i++) {
-        all[i] = paths[i].found;
-    }
-    free(paths);
-    return 0;
-}
-
 int bk_find_end(struct bk_find *find, struct bk_query *request, struct bk_meter *meter)
 {
-    if (find->query->kind == BB_QUERY_LATEST) {
-        int r = sort_by_path(find);
-        if (r < 0) {
-            return r;
-        }
-    }
-    if (by_source_time(find)) {
+    if (is_sorted(find)) {
         sort(find);
-        int r = choose(find);
-        if (r < 0) {
-            return r;
-        }
+        cut(find);
     }
     request->n_events = n_found(find);
     request->more = find->more;
     if (request->n_events == 0) {
         return 0;
     }
-    const struct found *all = (const struct found *)(const void *)find->list.data;
+    const struct found *all = all_found(find);
     size_t len = 0;
     for (size_t i = 0; i < n_found(find); i++) {
         len += all[i].len;

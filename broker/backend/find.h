@@ -13,8 +13,14 @@ struct bk_find;
 int bk_find_new(const struct bk_query *request, struct bk_find **ret_find);
 void bk_find_free(struct bk_find *find);
 
-/** bk_find_is_descending() - whether blocks are to be given newest first. By source time the order does not matter. */
+/**
+ * bk_find_is_descending() - whether blocks are to be given newest first. By source time the order does not matter, and the latest
+ * events may come by bk_find_latest() instead.
+ */
 bool bk_find_is_descending(const struct bk_find *find);
+
+/** bk_find_filter() - the paths of the query; borrowed. */
+const struct bk_filter *bk_find_filter(const struct bk_find *find);
 
 /** bk_find_wants_path() - whether events of @path may be wanted at all. */
 bool bk_find_wants_path(const struct bk_find *find, struct bb_slice path);
@@ -22,9 +28,15 @@ bool bk_find_wants_path(const struct bk_find *find, struct bb_slice path);
 /**
  * bk_find_block() - look at the events of a block
  *
- * Return: 0; 1: the answer is complete, no more blocks are needed; BB_ENOMEM, BB_ECORRUPT.
+ * Return: 0; 1: the answer is complete, no more blocks are needed; BB_ELIMIT (too many paths to be told apart), BB_ENOMEM, BB_ECORRUPT.
  */
 int bk_find_block(struct bk_find *find, uint64_t server, const struct bb_block *head, struct bb_slice events);
+
+/** bk_find_latest() - the same for a block of one event, the latest of its path; they come in the order of their paths. */
+int bk_find_latest(struct bk_find *find,
+                   uint64_t server,
+                   const struct bb_block *head,
+                   struct bb_slice events);
 
 /** bk_find_end() - the answer into the request's body, n_events and more. Return: 0 or BB_ENOMEM. */
 int bk_find_end(struct bk_find *find, struct bk_query *request, struct bk_meter *meter);

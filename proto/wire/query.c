@@ -15,6 +15,7 @@ enum kind {
     KIND_TIME,   /* int64_t, and its has_ flag */
     KIND_FLAG,
     KIND_TEXT,
+    KIND_PATH,
     KIND_VALUE, /* any value, as it is */
     KIND_PATTERNS,
     KIND_IDS,
@@ -50,6 +51,8 @@ static const struct row rows[] = {
     {"where", KIND_TEXT, AT(where), NONE, {NULL}},
     {"unique", KIND_FLAG, AT(unique_type), NONE, {NULL}},
     {"after", KIND_ID, AT(after), AT(has_after), {NULL}},
+    {"after_source_t", KIND_TIME, AT(after_source_t), AT(has_after_source_t), {NULL}},
+    {"after_path", KIND_PATH, AT(after_path), NONE, {NULL}},
     {"max", KIND_MAX, AT(max_results), NONE, {NULL}},
 };
 /* clang-format on */
@@ -137,7 +140,8 @@ static int check_where(struct bb_slice text, struct bb_buf *err)
 
 static int read_slice(struct bb_mp_reader *reader, const struct row *row, char *at, struct bb_buf *err)
 {
-    struct bb_slice value = row->kind == KIND_TEXT ? bb_mp_read_str(reader) : bb_mp_read_raw(reader);
+    bool is_text = row->kind == KIND_TEXT || row->kind == KIND_PATH;
+    struct bb_slice value = is_text ? bb_mp_read_str(reader) : bb_mp_read_raw(reader);
     int r = reader->error != 0 ? BB_EINVAL : 0;
     if (r == 0 && row->kind == KIND_PATTERNS) {
         r = check_patterns(value);
@@ -145,6 +149,8 @@ static int read_slice(struct bb_mp_reader *reader, const struct row *row, char *
         r = check_ids(value);
     } else if (r == 0 && row->kind == KIND_TEXT) {
         r = check_where(value, err);
+    } else if (r == 0 && row->kind == KIND_PATH) {
+        r = bb_path_check(value) < 0 ? BB_EINVAL : 0;
     }
     memcpy(at, &value, sizeof(value));
     return r;
@@ -220,6 +226,14 @@ int bb_query_read(struct bb_slice map, struct bb_query *ret_query, struct bb_buf
     if (query.kind == BB_QUERY_SERVER && !query.has_server) {
         return refuse(err, BB_EINVAL, bb_slice_str("server"), "is needed by a query of that kind");
     }
+    if (query.kind == BB_QUERY_LATEST && query.has_after) {
+        return refuse(err, BB_EINVAL, bb_slice_str("after"), "is not for the latest events: after_path is");
+    }
+    if (query.kind == BB_QUERY_TIMESERIES && query.order_by == BB_ORDER_BY_SOURCE_TIME && query.has_after &&
+        !query.has_after_source_t) {
+        return refuse(err, BB_EINVAL, bb_slice_str("after_source_t"),
+                      "is needed beside after, by source time");
+    }
     *ret_query = query;
     return 0;
 }
@@ -244,6 +258,8 @@ static bool is_default(const struct row *row, const struct bb_query *query)
     case KIND_PATTERNS:
     case KIND_IDS:
         return ((const struct bb_slice *)(const void *)at)->len == 0;
+    case KIND_PATH: /* the empty path is one */
+        return ((const struct bb_slice *)(const void *)at)->data == NULL;
     case KIND_NUMBER:
     case KIND_TIME:
     case KIND_ID:
@@ -279,6 +295,7 @@ static void write_member(struct bb_buf *out, const struct row *row, const struct
         bb_mp_write_bool(out, true);
         break;
     case KIND_TEXT:
+    case KIND_PATH:
         memcpy(&slice, at, sizeof(slice));
         bb_mp_write_str(out, slice);
         break;

@@ -9,7 +9,7 @@
 
 enum bb_query_kind {
     BB_QUERY_TIMESERIES, /* by time (the default): order and order_by count */
-    BB_QUERY_LATEST,     /* the newest event of each path, in the order of paths; never paged by `after` */
+    BB_QUERY_LATEST,     /* the newest event of each path, in the order of paths; paged by `after_path` */
     BB_QUERY_SERVER, /* all events of one server after an id, ascending ids, whole sessions as far as they fit */
 };
 
@@ -57,6 +57,9 @@ struct bb_query {
     bool unique_type;      /* of each path only the first in the order asked for */
     bool has_after;
     struct bb_query_id after; /* page: skip up to and including this event of the result before */
+    bool has_after_source_t;
+    int64_t after_source_t;     /* its source time: by source time a page begins behind both */
+    struct bb_slice after_path; /* the same for BB_QUERY_LATEST: paths behind this one; no data: all */
     uint64_t max_results;
 };
 

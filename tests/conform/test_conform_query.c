@@ -179,7 +179,7 @@ static void whole_sessions_f25(struct world *world)
 }
 ON_STORES(whole_sessions_f25)
 
-/* Ids that are not there: a page after one ends too. */
+/* Ids that are not there have a place in the order all the same, and a page after one ends. */
 static void after_an_id_that_is_not_there_w9(struct world *world)
 {
     const struct bb_query_id ids[] = {{SERVER, 0, 0},
@@ -188,14 +188,19 @@ static void after_an_id_that_is_not_there_w9(struct world *world)
                                       {SERVER, UINT64_MAX, UINT64_MAX},
                                       {SERVER + 1, 5, 1}};
     const size_t by_server[] = {90, 60, 0, 0, 0};
+    const size_t by_time[] = {0, 30, 90, 90, 0}; /* the newest first */
     fill(world);
     for (size_t i = 0; i < BB_COUNT(ids); i++) {
         struct bb_query query = BB_QUERY_INIT;
         query.has_after = true;
         query.after = ids[i];
         cr_assert_eq(ask(world, &query, NULL), 0);
+        cr_assert_eq(n_hits(world), by_time[i], "%zu: %zu", i, n_hits(world));
         query.order_by = BB_ORDER_BY_SOURCE_TIME;
+        query.has_after_source_t = true;
+        query.after_source_t = 1000000000000 - INT64_C(1800000000) * 3 - 1; /* nobody has it */
         cr_assert_eq(ask(world, &query, NULL), 0);
+        cr_assert_eq(n_hits(world), 60 - 7);
         query = BB_QUERY_INIT;
         query.has_after = true;
         query.after = ids[i];
@@ -233,6 +238,38 @@ static void latest_f70(struct world *world)
     bb_buf_fini(&patterns);
 }
 ON_STORES(latest_f70)
+
+/* Whatever the order in which channels and paths came to be. */
+static void latest_in_pages_by_path(struct world *world)
+{
+    static const char *const paths[] = {"c1", "c1/a", "c1/a-b", "c1/a/x", "c2/", "c2/b", "c3/z/\xc3\xa9"};
+    for (size_t i = BB_COUNT(paths); i > 0; i--) {
+        const struct spec spec = {paths[i - 1], (int64_t)i, 0, 0, 0};
+        (void)stage(world, (uint32_t)(paths[i - 1][1] - '0'), &spec, 1);
+        cr_assert_eq(commit(world), 0);
+    }
+    settle(world);
+    for (uint64_t max = 1; max < 9; max++) {
+        struct bb_query query = BB_QUERY_INIT;
+        struct bb_buf behind = BB_BUF_INIT;
+        int64_t value = 0;
+        query.kind = BB_QUERY_LATEST;
+        query.max_results = max;
+        for (bool more = true; more;) {
+            cr_assert_eq(ask(world, &query, &more), 0);
+            cr_assert(n_hits(world) > 0 || !more);
+            for (size_t i = 0; i < n_hits(world); i++) {
+                cr_assert_eq(hit(world, i)->value, ++value);
+            }
+            bb_buf_reset(&behind);
+            bb_buf_append(&behind, paths[value - 1], strlen(paths[value - 1]));
+            query.after_path = bb_buf_slice(&behind);
+        }
+        cr_assert_eq(value, (int64_t)BB_COUNT(paths));
+        bb_buf_fini(&behind);
+    }
+}
+ON_STORES(latest_in_pages_by_path)
 
 static void latest_is_replaced_by_newer_only_t14(struct world *world)
 {

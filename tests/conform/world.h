@@ -37,7 +37,7 @@ struct hit {
 struct world {
     const char *name;
     char directory[64];
-    const char *options[4];
+    const char *options[5];
     size_t n_options;
     struct bk_backend *backend;
     struct bk_backend_listener listener;

@@ -230,14 +230,22 @@ class Queries(unittest.TestCase):
                                      for n in range(first, first + 10)], level=None)
                 for order in ("ascending", "descending"):
                     for by in ("time", "source_time"):
-                        found, after, more = [], None, True
+                        found, behind, more = [], {}, True
                         while more:
-                            page, more = client.query(types=["a/*"], order=order, order_by=by, max=7, after=after)
+                            page, more = client.query(types=["a/*"], order=order, order_by=by, max=7, **behind)
                             found += [e["payload"]["n"] for e in page]
-                            after = page[-1]["id"]
+                            behind = {"after": page[-1]["id"]}
+                            if by == "source_time":
+                                behind["after_source_t"] = 1000 - found[-1]
                         forwards = (order == "ascending") == (by == "time")
                         self.assertEqual(found, list(range(100)) if forwards else list(range(99, -1, -1)))
                 self.assertEqual([e["payload"]["n"] for e in client.query(kind="latest", types=["a/*"])[0]], [99, 97, 98])
+                found, behind, more = [], {}, True
+                while more:
+                    page, more = client.query(kind="latest", types=["a/*"], max=2, **behind)
+                    found += [e["payload"]["n"] for e in page]
+                    behind = {"after_path": page[-1]["path"]}
+                self.assertEqual(found, [99, 97, 98])
                 self.assertEqual([e["payload"]["n"] for e in client.query(where=".n >= 98 || .n == 3")[0]], [99, 98, 3])
                 self.assertEqual(len(client.query(types=["a/*"], unique=True)[0]), 3)
                 client.send_raw(bytes([0x92, 2, 0]) + b"\x92\xa1w\x91\xcd\x00\x05")  # [5], not in the shortest form

@@ -122,6 +122,9 @@ Test(query, what_is_read_is_written)
         "{\"where\":\".a && !.b\"}",
         "{\"unique\":true}",
         "{\"after\":[0,0,0]}",
+        "{\"order_by\":\"source_time\",\"after\":[0,0,0],\"after_source_t\":-1}",
+        "{\"kind\":\"latest\",\"after_path\":\"\"}",
+        "{\"kind\":\"latest\",\"after_path\":\"a/b\"}",
         "{\"max\":1}",
         "{\"kind\":\"server\",\"order\":\"ascending\",\"order_by\":\"source_time\",\"types\":[\"a\"],\"t_from\":1,"
         "\"t_to\":2,\"source_t_from\":3,\"source_t_to\":4,\"server\":5,\"session\":6,\"ids\":[[7,8,9]],"
@@ -181,6 +184,9 @@ Test(query, mistakes_name_their_member)
         {"{\"where\":\".a =\"}", "\"where\" at column 4"},
         {"{\"unique\":1}", "unique"},
         {"{\"after\":[1,2]}", "after"},
+        {"{\"after_path\":\"a/?\"}", "after_path"},
+        {"{\"kind\":\"latest\",\"after\":[1,2,3]}", "after_path"},
+        {"{\"order_by\":\"source_time\",\"after\":[1,2,3]}", "after_source_t"},
         {"{\"after\":[1,2,3,4]}", "after"},
         {"{\"after\":1}", "after"},
         {"{\"max\":0}", "max"},

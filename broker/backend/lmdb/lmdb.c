@@ -21,6 +21,7 @@ static const struct bk_backend_option options[] = {
     [OPTION_APPLY_INTERVAL] = {"apply-interval", BK_OPTION_DURATION, 1000, 60000000, 200000, NULL, "longest time until the tables have what is in the journal (200ms)"},
     [OPTION_RETAIN_INTERVAL] = {"retain-interval", BK_OPTION_DURATION, 1000, 3600000000, 1000000, NULL, "how often retention looks (1s)"},
     [OPTION_QUEUE_SIZE] = {"queue-size", BK_OPTION_SIZE, MIB, (uint64_t)1 << 34, 64 * MIB, NULL, "most that waits to be written (64M)"},
+    [OPTION_QUERY_TURN] = {"query-turn", BK_OPTION_DURATION, 0, 1000000, 20000, NULL, "how long a query works until it lets others, and the pages that it reads, go (20ms)"},
     [OPTIONS] = {0},
 };
 /* clang-format on */
@@ -107,7 +108,13 @@ static void op_submit(struct bk_backend *backend, struct bk_request *request)
     } else {
         *lmdb->requests_end = request;
         lmdb->requests_end = &request->next;
-        (void)pthread_cond_signal(&lmdb->to_read);
+        (void)pthread_cond_signal(request->kind == BK_REQUEST_SNAPSHOT ? &lmdb->to_copy
+                                  : request->kind == BK_REQUEST_QUERY || request->kind == BK_REQUEST_VERIFY
+                                      ? &lmdb->to_search
+                                      : &lmdb->to_read);
+        if (lmdb->n_held > 0) { /* by an earlier one, perhaps */
+            (void)pthread_cond_broadcast(&lmdb->moved);
+        }
     }
     (void)pthread_mutex_unlock(&lmdb->mutex);
 }
@@ -216,6 +223,8 @@ static void lmdb_free(struct lmdb *lmdb)
     (void)pthread_cond_destroy(&lmdb->to_commit);
     (void)pthread_cond_destroy(&lmdb->to_apply);
     (void)pthread_cond_destroy(&lmdb->to_read);
+    (void)pthread_cond_destroy(&lmdb->to_search);
+    (void)pthread_cond_destroy(&lmdb->to_copy);
     (void)pthread_cond_destroy(&lmdb->moved);
     (void)pthread_mutex_destroy(&lmdb->mutex);
     if (lmdb->wake >= 0) {
@@ -231,6 +240,8 @@ static void stop_threads(struct lmdb *lmdb)
     lmdb->is_ending = true;
     (void)pthread_cond_broadcast(&lmdb->to_commit);
     (void)pthread_cond_broadcast(&lmdb->to_read);
+    (void)pthread_cond_broadcast(&lmdb->to_search);
+    (void)pthread_cond_broadcast(&lmdb->to_copy);
     (void)pthread_cond_broadcast(&lmdb->moved);
     (void)pthread_mutex_unlock(&lmdb->mutex);
     for (unsigned i = 0; i < lmdb->n_threads;
@@ -292,6 +303,8 @@ static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
     (void)pthread_cond_init(&lmdb->to_commit, &monotonic);
     (void)pthread_cond_init(&lmdb->to_apply, &monotonic);
     (void)pthread_cond_init(&lmdb->to_read, NULL);
+    (void)pthread_cond_init(&lmdb->to_search, NULL);
+    (void)pthread_cond_init(&lmdb->to_copy, NULL);
     (void)pthread_cond_init(&lmdb->moved, NULL);
     (void)pthread_condattr_destroy(&monotonic);
     lmdb->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -301,7 +314,10 @@ static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
 
 static int start_threads(struct lmdb *lmdb)
 {
-    static void *(*const runs[])(void *) = {bk_lmdb_commit_run, bk_lmdb_apply_run, bk_lmdb_read_run};
+    static void *(*const runs[])(void *) = {
+        bk_lmdb_commit_run, bk_lmdb_apply_run, bk_lmdb_read_run, bk_lmdb_search_run, bk_lmdb_copy_run,
+    };
+    _Static_assert(BB_COUNT(runs) == sizeof(((struct lmdb *)0)->threads) / sizeof(pthread_t), "one each");
     for (size_t i = 0; i < BB_COUNT(runs); i++) {
         if (pthread_create(&lmdb->threads[i], NULL, runs[i], lmdb) != 0) {
             return BB_ESYSTEM;

@@ -19,6 +19,7 @@ enum option {
     OPTION_APPLY_INTERVAL,
     OPTION_RETAIN_INTERVAL,
     OPTION_QUEUE_SIZE,
+    OPTION_QUERY_TURN,
     OPTIONS
 };
 
@@ -78,6 +79,8 @@ struct lmdb {
     pthread_cond_t to_commit;
     pthread_cond_t to_apply;
     pthread_cond_t to_read;
+    pthread_cond_t to_search;
+    pthread_cond_t to_copy;
     pthread_cond_t moved; /* applied, users or what waits has changed */
     struct bk_store *store;
     struct bk_journal *journal; /* the commit thread's */
@@ -102,10 +105,11 @@ struct lmdb {
     bool apply_now;
     bool is_exclusive; /* nobody else may use the store */
     unsigned users;    /* threads that do */
+    unsigned n_held;   /* threads that wait for `moved`, since a request cannot be answered yet */
     uint64_t n_commits;
     uint64_t commit_us;
     uint64_t commit_max_us;
-    pthread_t threads[3];
+    pthread_t threads[5];
     unsigned n_threads;
 };
 
@@ -155,3 +159,5 @@ bool bk_lmdb_look_full(struct lmdb *lmdb, char *text, size_t size);
 void *bk_lmdb_commit_run(void *arg);
 void *bk_lmdb_apply_run(void *arg);
 void *bk_lmdb_read_run(void *arg);
+void *bk_lmdb_search_run(void *arg);
+void *bk_lmdb_copy_run(void *arg);

@@ -205,6 +205,21 @@ int bk_store_compact(struct bk_store *store, struct bb_buf *err);
  */
 int bk_store_verify(struct bk_store *store, struct bk_store_report *ret_report);
 
+struct bk_verify;
+
+/** bk_verify_new() - the same a piece at a time, each in a read transaction of its own; borrows @report. Return: 0, BB_ENOMEM. */
+int bk_verify_new(struct bk_store_report *report, struct bk_verify **ret_verify);
+
+/**
+ * bk_verify_step() - go on, until it is done or @deadline (monotonic us) is reached, but at least some rows
+ *
+ * Return: 1: not done yet; 0: done; BB_ESYSTEM, BB_ENOMEM.
+ */
+int bk_verify_step(struct bk_verify *verify, struct bk_store *store, uint64_t deadline);
+
+/** bk_verify_free() - NULL is fine. */
+void bk_verify_free(struct bk_verify *verify);
+
 /* --- for readers ---------------------------------------------------------------------------------- */
 
 /** bk_store_begin() - a read transaction; not tied to a thread, used by one at a time. Return: 0, BB_ESYSTEM, BB_ENOMEM. */

@@ -96,7 +96,6 @@ static int apply_some(struct lmdb *lmdb)
         lmdb->applied = inputs[n - 1].number;
         bk_lmdb_records_drop(lmdb, lmdb->applied);
         (void)pthread_cond_broadcast(&lmdb->moved);
-        (void)pthread_cond_signal(&lmdb->to_read);
     }
     free(inputs);
     return r;

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything read and compared, in one read transaction. */
+/*
+ * Everything read and compared, some rows at a time. The log goes on meanwhile, so whatever is compared is read in one
+ * transaction: a row and what it refers to, or the sums of one channel or path.
+ */
 #include "proto/base/error.h"
+#include "proto/base/time.h"
 
 #include "broker/backend/lmdb/write.h"
 
@@ -8,22 +12,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct counted {
-    uint8_t key[BK_KEY_CHANNEL];
-    uint64_t events;
-    uint64_t bytes;
-    uint64_t first;
-};
+/* Rows between two looks at the clock. */
+#define ROWS_PER_LOOK 16
 
-struct verify {
+struct bk_verify {
+    struct bk_store_report *report;
+    size_t table; /* of the walks */
+    size_t after_len;
+    uint8_t after[BK_KEY_MAX + 1]; /* the row that was looked at last */
+    uint64_t by_path_events;
+    size_t first_txn;
+    bool has_changed; /* between two steps */
+    bool is_damaged;
+    /* Of a step. */
     struct bk_store *store;
     MDB_txn *txn;
-    struct bk_store_report *report;
-    struct bb_map channels; /* struct counted */
-    uint64_t by_path_events;
+    uint64_t deadline;
 };
 
-static BB_PRINTF(2, 3) void problem(struct verify *verify, const char *format, ...)
+static BB_PRINTF(2, 3) void problem(struct bk_verify *verify, const char *format, ...)
 {
     struct bk_store_report *report = verify->report;
     if (report->problems++ == 0) {
@@ -40,7 +47,7 @@ static bool is_finding(int error)
     return error == BB_ENOTFOUND || error == BB_ECORRUPT || error == BB_EVERSION;
 }
 
-static int expect_row(struct verify *verify,
+static int expect_row(struct bk_verify *verify,
                       MDB_dbi dbi,
                       struct bb_slice key,
                       const struct bk_record *record,
@@ -57,32 +64,9 @@ static int expect_row(struct verify *verify,
     return 0;
 }
 
-static int counted_of(struct verify *verify, uint32_t channel, struct counted **ret_counted)
-{
-    uint8_t key[BK_KEY_CHANNEL];
-    bk_put_u32(key, channel);
-    *ret_counted = bb_map_find(&verify->channels, bb_slice(key, sizeof(key)));
-    if (*ret_counted != NULL) {
-        return 0;
-    }
-    struct counted *counted = calloc(1, sizeof(*counted));
-    if (counted == NULL) {
-        return BB_ENOMEM;
-    }
-    counted->first = UINT64_MAX;
-    memcpy(counted->key, key, sizeof(key));
-    int error = bb_map_add(&verify->channels, bb_slice(counted->key, sizeof(counted->key)), counted);
-    if (error != 0) {
-        free(counted);
-        return error;
-    }
-    *ret_counted = counted;
-    return 0;
-}
-
 /* --- records -------------------------------------------------------------------------------------- */
 
-static int check_path(struct verify *verify, const struct bk_record *record, struct bb_slice path)
+static int check_path(struct bk_verify *verify, const struct bk_record *record, struct bb_slice path)
 {
     struct bk_latest latest;
     struct bb_slice value;
@@ -105,7 +89,7 @@ static int check_path(struct verify *verify, const struct bk_record *record, str
 }
 
 static int
-check_source_time(struct verify *verify, const struct bk_record *record, struct bb_slice attributes)
+check_source_time(struct bk_verify *verify, const struct bk_record *record, struct bb_slice attributes)
 {
     struct bb_attributes read;
     struct bb_slice value;
@@ -120,7 +104,7 @@ check_source_time(struct verify *verify, const struct bk_record *record, struct 
 }
 
 /* Events of one block. */
-static int check_events(struct verify *verify,
+static int check_events(struct bk_verify *verify,
                         const struct bk_record *record,
                         struct bb_slice events,
                         uint64_t *ret_count)
@@ -144,7 +128,7 @@ static int check_events(struct verify *verify,
     return error;
 }
 
-static int check_blocks(struct verify *verify, const struct bk_record *record)
+static int check_blocks(struct bk_verify *verify, const struct bk_record *record)
 {
     struct bb_slice rest = record->blocks;
     struct bb_slice events;
@@ -172,7 +156,7 @@ static int check_blocks(struct verify *verify, const struct bk_record *record)
     return 0;
 }
 
-static int check_indexes(struct verify *verify, const struct bk_record *record)
+static int check_indexes(struct bk_verify *verify, const struct bk_record *record)
 {
     const struct bk_store_tables *tables = &verify->store->tables;
     uint8_t key[BK_KEY_SESSION];
@@ -201,9 +185,8 @@ static int check_indexes(struct verify *verify, const struct bk_record *record)
 
 static int check_record(void *to, struct bb_slice key, struct bb_slice value)
 {
-    struct verify *verify = to;
+    struct bk_verify *verify = to;
     struct bk_record record;
-    struct counted *counted = NULL;
     verify->report->records++;
     if (bk_record_decode(key, value, &record) < 0) {
         problem(verify, "position %llu: the record is damaged",
@@ -211,19 +194,13 @@ static int check_record(void *to, struct bb_slice key, struct bb_slice value)
         return 0;
     }
     verify->report->events += record.count;
-    int error = counted_of(verify, record.channel, &counted);
-    if (error == 0) {
-        counted->events += record.count;
-        counted->bytes += record.bytes;
-        counted->first = BB_MIN(counted->first, record.first_sequence);
-        error = check_indexes(verify, &record);
-    }
+    int error = check_indexes(verify, &record);
     return error != 0 ? error : check_blocks(verify, &record);
 }
 
 /* --- indexes -------------------------------------------------------------------------------------- */
 
-static int has_record(struct verify *verify, uint64_t position, uint32_t channel, bool *ret_has)
+static int has_record(struct bk_verify *verify, uint64_t position, uint32_t channel, bool *ret_has)
 {
     uint8_t key[BK_KEY_RECORD];
     struct bb_slice value;
@@ -241,7 +218,7 @@ static int note_row(void *to, struct bb_slice key, struct bb_slice value)
     return 1;
 }
 
-static int has_position(struct verify *verify, uint64_t position, bool *ret_has)
+static int has_position(struct bk_verify *verify, uint64_t position, bool *ret_has)
 {
     uint8_t key[8];
     bk_put_u64(key, position);
@@ -253,7 +230,7 @@ static int has_position(struct verify *verify, uint64_t position, bool *ret_has)
 
 static int check_place(void *to, struct bb_slice key, struct bb_slice value)
 {
-    struct verify *verify = to;
+    struct bk_verify *verify = to;
     struct bk_place place;
     bool has = false;
     verify->report->index_entries++;
@@ -270,7 +247,7 @@ static int check_place(void *to, struct bb_slice key, struct bb_slice value)
 /* by_time and by_session: the position ends the key. */
 static int check_group(void *to, struct bb_slice key, struct bb_slice value)
 {
-    struct verify *verify = to;
+    struct bk_verify *verify = to;
     bool has = false;
     (void)value;
     verify->report->index_entries++;
@@ -283,7 +260,7 @@ static int check_group(void *to, struct bb_slice key, struct bb_slice value)
 
 static int check_by_path(void *to, struct bb_slice key, struct bb_slice value)
 {
-    struct verify *verify = to;
+    struct bk_verify *verify = to;
     bool has = false;
     int error = 0;
     verify->report->index_entries++;
@@ -299,7 +276,7 @@ static int check_by_path(void *to, struct bb_slice key, struct bb_slice value)
 
 static int check_bucket(void *to, struct bb_slice key, struct bb_slice value)
 {
-    struct verify *verify = to;
+    struct bk_verify *verify = to;
     bool has = false;
     (void)value;
     verify->report->index_entries++;
@@ -321,7 +298,7 @@ static int sum_by_path(void *to, struct bb_slice key, struct bb_slice value)
 
 static int check_latest(void *to, struct bb_slice key, struct bb_slice value)
 {
-    struct verify *verify = to;
+    struct bk_verify *verify = to;
     struct bk_latest latest;
     uint64_t sum = 0;
     verify->report->paths++;
@@ -341,27 +318,83 @@ static int check_latest(void *to, struct bb_slice key, struct bb_slice value)
     return error;
 }
 
+/* Sums of the rows of one channel. */
+struct counted {
+    uint64_t events;
+    uint64_t bytes;
+    uint64_t first;
+};
+
+static int count_place(void *to, struct bb_slice key, struct bb_slice value)
+{
+    struct counted *counted = to;
+    struct bk_place place;
+    if (key.len != BK_KEY_SEQUENCE || bk_place_read(value, &place) < 0) {
+        return 0; /* it has been a problem already */
+    }
+    counted->first = BB_MIN(counted->first, bk_get_u64(key.data + 4));
+    counted->events += place.count;
+    counted->bytes += place.bytes;
+    return 0;
+}
+
 static int check_channel(void *to, struct bb_slice key, struct bb_slice value)
 {
-    struct verify *verify = to;
+    struct bk_verify *verify = to;
     struct bk_log_channel info;
+    struct counted counted = {.first = UINT64_MAX};
     if (bk_channel_decode(key, value, &info) < 0) {
         problem(verify, "channels: a row cannot be read");
         return 0;
     }
-    const struct counted none = {.first = UINT64_MAX};
-    const struct counted *counted = bb_map_find(&verify->channels, key);
-    counted = counted != NULL ? counted : &none;
-    bool first_fits = counted->events == 0 || counted->first == info.first || info.removed;
-    if (counted->events != info.events || counted->bytes != info.bytes || !first_fits) {
+    int error = bk_each_row(verify->txn, verify->store->tables.by_sequence, key, count_place, &counted);
+    if (error != 0) {
+        return error;
+    }
+    bool first_fits = counted.events == 0 || counted.first == info.first || info.removed;
+    if (counted.events != info.events || counted.bytes != info.bytes || !first_fits) {
         problem(verify, "channel %u: %llu events and %llu bytes counted, %llu and %llu found", info.id,
                 (unsigned long long)info.events, (unsigned long long)info.bytes,
-                (unsigned long long)counted->events, (unsigned long long)counted->bytes);
+                (unsigned long long)counted.events, (unsigned long long)counted.bytes);
     }
     return 0;
 }
 
-static int verify_all(struct verify *verify)
+/* --- the walk ------------------------------------------------------------------------------------------- */
+
+/* Rows of a table from where it was left. Return: 0 all are done, 1 it is late, or an error. */
+static int walk(struct bk_verify *verify, MDB_dbi dbi, bk_row_fn *fn)
+{
+    MDB_cursor *cursor = NULL;
+    MDB_val key = {verify->after_len, verify->after};
+    MDB_val value;
+    int error = bk_store_error(mdb_cursor_open(verify->txn, dbi, &cursor));
+    if (error != 0) {
+        return error;
+    }
+    int rc = mdb_cursor_get(cursor, &key, &value, verify->after_len > 0 ? MDB_SET_RANGE : MDB_FIRST);
+    if (rc == 0 && verify->after_len > 0 && key.mv_size == verify->after_len &&
+        memcmp(key.mv_data, verify->after, verify->after_len) == 0) {
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    for (size_t n = 1; rc == 0 && error == 0; n++) {
+        error = bk_is_whole(key) && bk_is_whole(value) && key.mv_size <= BK_KEY_MAX
+                    ? fn(verify, bk_slice(key), bk_slice(value))
+                    : BB_ECORRUPT;
+        if (error == 0 && n % ROWS_PER_LOOK == 0 && (uint64_t)bb_clock_monotonic_us() >= verify->deadline) {
+            memcpy(verify->after, key.mv_data, key.mv_size);
+            verify->after_len = key.mv_size;
+            error = 1;
+        }
+        if (error == 0) {
+            rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+        }
+    }
+    mdb_cursor_close(cursor);
+    return error != 0 || rc == 0 || rc == MDB_NOTFOUND ? error : bk_store_error(rc);
+}
+
+static int verify_on(struct bk_verify *verify)
 {
     const struct bk_store_tables *tables = &verify->store->tables;
     const struct {
@@ -373,37 +406,64 @@ static int verify_all(struct verify *verify)
         {tables->by_path, check_by_path}, {tables->by_source_time, check_bucket},
         {tables->paths, check_latest},    {tables->channels, check_channel},
     };
-    for (size_t i = 0; i < BB_COUNT(walks); i++) {
-        int error = bk_each_row(verify->txn, walks[i].dbi, bb_slice(NULL, 0), walks[i].fn, verify);
+    while (verify->table < BB_COUNT(walks)) {
+        int error = walk(verify, walks[verify->table].dbi, walks[verify->table].fn);
+        if (error == BB_ECORRUPT) { /* what lies behind cannot be reached */
+            problem(verify, "a page of the tables is damaged");
+            verify->is_damaged = true;
+            error = 0;
+        }
         if (error != 0) {
             return error;
         }
+        verify->table++;
+        verify->after_len = 0;
     }
-    if (verify->by_path_events != verify->report->events) {
+    if (!verify->has_changed && !verify->is_damaged && verify->by_path_events != verify->report->events) {
         problem(verify, "by_path counts another number of events than there are");
     }
     return 0;
 }
 
+int bk_verify_new(struct bk_store_report *report, struct bk_verify **ret_verify)
+{
+    struct bk_verify *verify = calloc(1, sizeof(*verify));
+    if (verify == NULL) {
+        return BB_ENOMEM;
+    }
+    *report = (struct bk_store_report){0};
+    verify->report = report;
+    *ret_verify = verify;
+    return 0;
+}
+
+int bk_verify_step(struct bk_verify *verify, struct bk_store *store, uint64_t deadline)
+{
+    verify->store = store;
+    verify->deadline = deadline;
+    int error = bk_store_begin(store, &verify->txn);
+    if (error != 0) {
+        return error;
+    }
+    size_t id = mdb_txn_id(verify->txn);
+    verify->has_changed = verify->has_changed || (verify->first_txn != 0 && verify->first_txn != id);
+    verify->first_txn = id;
+    error = verify_on(verify);
+    bk_store_end(verify->txn);
+    verify->txn = NULL;
+    return error;
+}
+
+void bk_verify_free(struct bk_verify *verify)
+{
+    free(verify);
+}
+
 int bk_store_verify(struct bk_store *store, struct bk_store_report *ret_report)
 {
-    *ret_report = (struct bk_store_report){0};
-    struct verify verify = {.store = store, .report = ret_report};
-    bb_map_init(&verify.channels, 0, (size_t)1 << 20);
-    int error = bk_store_begin(store, &verify.txn);
-    if (error == 0) {
-        error = verify_all(&verify);
-    }
-    bk_store_end(verify.txn);
-    if (error == BB_ECORRUPT) {
-        problem(&verify, "a page of the tables is damaged");
-        error = 0;
-    }
-    size_t at = 0;
-    struct counted *counted = NULL;
-    while ((counted = bb_map_next(&verify.channels, &at, NULL)) != NULL) {
-        free(counted);
-    }
-    bb_map_fini(&verify.channels);
+    struct bk_verify *verify = NULL;
+    int error = bk_verify_new(ret_report, &verify);
+    error = error == 0 ? bk_verify_step(verify, store, UINT64_MAX) : error;
+    bk_verify_free(verify);
     return error;
 }
