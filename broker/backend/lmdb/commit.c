@@ -13,10 +13,36 @@
 
 /* --- opening and recovering ------------------------------------------------------------------------------- */
 
-static int apply_found(void *context, uint64_t number, struct bb_slice payload)
+/* Records that were found, taken in together: a transaction for each would cost two flushes each. */
+struct found {
+    struct bk_store *store;
+    struct bb_buf inputs;   /* struct bk_store_input, whose payloads have no place yet */
+    struct bb_buf payloads; /* behind each other */
+};
+
+static int apply_found(struct found *found)
 {
-    struct bk_store_input input = {number, payload};
-    return bk_store_apply(context, &input, 1);
+    struct bk_store_input *inputs = (struct bk_store_input *)(void *)found->inputs.data;
+    size_t n = found->inputs.len / sizeof(*inputs);
+    const uint8_t *at = found->payloads.data;
+    for (size_t i = 0; i < n; i++) {
+        inputs[i].payload.data = at;
+        at += inputs[i].payload.len;
+    }
+    int r = n > 0 ? bk_store_apply(found->store, inputs, n) : 0;
+    bb_buf_reset(&found->inputs);
+    bb_buf_reset(&found->payloads);
+    return r;
+}
+
+static int take_found(void *context, uint64_t number, struct bb_slice payload)
+{
+    struct found *found = context;
+    const struct bk_store_input input = {number, {NULL, payload.len}};
+    bb_buf_append(&found->inputs, &input, sizeof(input));
+    bb_buf_append(&found->payloads, payload.data, payload.len);
+    int r = found->inputs.error != 0 ? found->inputs.error : found->payloads.error;
+    return r == 0 && found->payloads.len >= BK_APPLY_BYTES ? apply_found(found) : r;
 }
 
 /* Everything that is durable is in the store when this returns, and synced there. */
@@ -26,12 +52,23 @@ int bk_lmdb_open_files(struct lmdb *lmdb,
                        struct bb_buf *err)
 {
     struct bk_store *store = NULL;
+    struct found found = {0};
     int r = bk_store_open(lmdb->directory, (size_t)lmdb->values[OPTION_MAP_SIZE], &store, err);
     if (r < 0) {
         return r;
     }
+    found.store = store;
     r = bk_journal_open(lmdb->directory, (size_t)lmdb->values[OPTION_JOURNAL_SIZE], bk_store_applied(store),
-                        apply_found, store, ret_journal, err);
+                        take_found, &found, ret_journal, err);
+    if (r == 0) {
+        r = apply_found(&found);
+        if (r < 0) {
+            bk_journal_close(*ret_journal);
+            *ret_journal = NULL;
+        }
+    }
+    bb_buf_fini(&found.inputs);
+    bb_buf_fini(&found.payloads);
     if (r < 0) {
         if (err->len == 0) {
             bb_buf_printf(err, "what the journal has could not be taken into the tables");
@@ -194,6 +231,17 @@ static void hand_on(struct lmdb *lmdb, struct record *record)
     }
 }
 
+/* As long as the tables have more than they can take in soon: opening again after a crash has all of it to take in. */
+static void let_tables_follow(struct lmdb *lmdb)
+{
+    while (lmdb->record_bytes > lmdb->backlog_max && !lmdb->has_failed &&
+           !(lmdb->is_ending && lmdb->is_full)) { /* then they will not have more of it */
+        lmdb->apply_now = true;
+        (void)pthread_cond_signal(&lmdb->to_apply);
+        (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
+    }
+}
+
 /* Write one record; without the mutex while the disk is at work. Return: 0, or why the log must be opened again. */
 static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_last)
 {
@@ -259,6 +307,10 @@ void *bk_lmdb_commit_run(void *arg)
         }
         if (lmdb->journal == NULL) {
             commits_fail(lmdb, BB_ELOGFAILED);
+            continue;
+        }
+        let_tables_follow(lmdb);
+        if (lmdb->has_failed) {
             continue;
         }
         int r = commit_one(lmdb, &number, &last);

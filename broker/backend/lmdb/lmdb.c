@@ -296,6 +296,7 @@ static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
     for (size_t i = 0; i < OPTIONS; i++) {
         lmdb->values[i] = env->values[i].number;
     }
+    lmdb->backlog_max = 2 * (size_t)lmdb->values[OPTION_JOURNAL_SIZE];
     lmdb->payload_max = bk_journal_payload_max((size_t)lmdb->values[OPTION_JOURNAL_SIZE]);
     (void)pthread_condattr_init(&monotonic);
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -59,8 +59,9 @@ struct news {
     char text[160];
 };
 
-/* So much waiting for the store is taken in at once. */
+/* So much waiting for the store is taken in at once; so much in one transaction. */
 #define BK_APPLY_SOON_BYTES ((size_t)4 << 20)
+#define BK_APPLY_BYTES      ((size_t)8 << 20)
 
 struct lmdb {
     struct bk_backend backend;
@@ -90,7 +91,8 @@ struct lmdb {
     struct record *records;
     struct record **records_end;
     size_t record_bytes;
-    uint64_t durable; /* number of the last journal record */
+    size_t backlog_max; /* of record_bytes: what the tables took in in a while, of late */
+    uint64_t durable;   /* number of the last journal record */
     uint64_t applied;
     struct bk_request *requests;
     struct bk_request **requests_end;

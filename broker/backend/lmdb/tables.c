@@ -8,8 +8,10 @@
 #include <sys/statvfs.h>
 #include <time.h>
 
-/* One transaction of the store. */
-#define APPLY_BYTES ((size_t)8 << 20)
+/* What may wait is what is taken in in this time, but at least some transactions: with paths that are all different it is far
+ * less than the journal holds, and opening after a crash would take as long as all of it. */
+#define BACKLOG_US  300000
+#define BACKLOG_MIN (2 * BK_APPLY_BYTES)
 
 #define RETAIN_BUDGET ((size_t)256)
 
@@ -71,12 +73,12 @@ static void watch(struct lmdb *lmdb)
     }
 }
 
-/* Up to APPLY_BYTES of what waits, in one transaction. */
+/* Up to BK_APPLY_BYTES of what waits, in one transaction. */
 static int apply_some(struct lmdb *lmdb)
 {
     size_t n = 0;
     size_t bytes = 0;
-    for (const struct record *record = lmdb->records; record != NULL && (n == 0 || bytes < APPLY_BYTES);
+    for (const struct record *record = lmdb->records; record != NULL && (n == 0 || bytes < BK_APPLY_BYTES);
          record = record->next) {
         bytes += record->payload.len;
         n++;
@@ -90,9 +92,15 @@ static int apply_some(struct lmdb *lmdb)
         inputs[i] = (struct bk_store_input){record->number, bb_buf_slice(&record->payload)};
     }
     (void)pthread_mutex_unlock(&lmdb->mutex);
+    uint64_t begun = bk_lmdb_now();
     int r = bk_store_apply(lmdb->store, inputs, n); /* only this thread takes records off the list */
+    uint64_t taken = BB_MAX(bk_lmdb_now() - begun, 1);
     (void)pthread_mutex_lock(&lmdb->mutex);
     if (r == 0) {
+        if (bytes >= BK_APPLY_BYTES) { /* smaller ones say little */
+            uint64_t soon = bytes * BACKLOG_US / taken;
+            lmdb->backlog_max = (size_t)BB_MAX((lmdb->backlog_max * 7 + soon) / 8, BACKLOG_MIN);
+        }
         lmdb->applied = inputs[n - 1].number;
         bk_lmdb_records_drop(lmdb, lmdb->applied);
         (void)pthread_cond_broadcast(&lmdb->moved);
