@@ -55,6 +55,7 @@ struct bk_waiting_run {
 struct bk_waiting {
     struct bk_waiting *next;
     uint64_t ticket; /* 0: it only waits for its turn */
+    int error;       /* its ticket has failed */
     uint64_t number;
     uint64_t level;
     uint64_t matches; /* UINT64_MAX: not asked for */

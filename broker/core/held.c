@@ -55,25 +55,32 @@ void bk_hold_answer(struct bk_core *core,
     stage->n_held++;
 }
 
-/* Oldest first, so tickets rise. */
+static void answer(struct bk_core *core, const struct bk_held *held, int error)
+{
+    if (held->client != NULL && error != 0) {
+        bk_client_send_error(core, held->client, held->about, held->corr, error, NULL, (struct bb_slice){0});
+    } else if (held->client != NULL) {
+        send_result(core, held->client, held->corr, bb_slice(held->value, held->len));
+    }
+}
+
+/* Tickets between the two are on their way. */
 void bk_held_release(struct bk_core *core, uint64_t durable, uint64_t failed, int error)
 {
     struct bk_stage *stage = &core->stage;
-    while (stage->held != NULL && (stage->held->ticket <= durable || stage->held->ticket >= failed)) {
-        struct bk_held *held = stage->held;
-        stage->held = held->next;
+    struct bk_held **at = &stage->held;
+    while (*at != NULL) {
+        struct bk_held *held = *at;
+        if (held->ticket > durable && held->ticket < failed) {
+            at = &held->next;
+            continue;
+        }
+        *at = held->next;
         stage->n_held--;
-        if (stage->held == NULL) {
-            stage->held_end = &stage->held;
-        }
-        if (held->client != NULL && held->ticket >= failed) {
-            bk_client_send_error(core, held->client, held->about, held->corr, error, NULL,
-                                 (struct bb_slice){0});
-        } else if (held->client != NULL) {
-            send_result(core, held->client, held->corr, bb_slice(held->value, held->len));
-        }
+        answer(core, held, held->ticket >= failed ? error : 0);
         free(held);
     }
+    stage->held_end = at;
 }
 
 void bk_held_forget(struct bk_core *core, const struct bk_client *client)

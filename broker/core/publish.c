@@ -449,8 +449,9 @@ static void answer_repeated(struct bk_core *core, struct bk_client *client, stru
     }
 }
 
-void bk_ack_waiting(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting, int error)
+void bk_ack_waiting(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting)
 {
+    int error = waiting->error;
     if (waiting->repeated) {
         answer_repeated(core, client, waiting);
     } else if (error != 0 && waiting->ticket != 0) {

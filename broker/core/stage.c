@@ -171,6 +171,11 @@ void bk_stage_forget(struct bk_core *core, struct bk_client *client)
             waiting_free(waiting);
             continue;
         }
+        if (waiting->error != 0) {
+            bk_producer_note(client->producer, waiting->number, bk_waiting_outcome(waiting, waiting->error));
+            waiting_free(waiting);
+            continue;
+        }
         memcpy(waiting->producer, client->producer->key, sizeof(waiting->producer));
         waiting->next = core->stage.orphans;
         core->stage.orphans = waiting;
@@ -197,6 +202,17 @@ static void release_orphans(struct bk_core *core, uint64_t durable, uint64_t fai
     }
 }
 
+/* Batches are answered in their order: one that has failed may have to wait for those before it, and its ticket will be
+ * another one's. */
+static void mark_failed(struct bk_client *client, uint64_t failed, int error)
+{
+    for (struct bk_waiting *waiting = client->waiting_first; waiting != NULL; waiting = waiting->next) {
+        if (waiting->ticket >= failed && waiting->error == 0) {
+            waiting->error = error;
+        }
+    }
+}
+
 /* Acknowledge what waited for tickets up to @durable; from @failed on tickets have failed with @error. */
 static void release(struct bk_core *core, uint64_t durable, uint64_t failed, int error)
 {
@@ -205,12 +221,12 @@ static void release(struct bk_core *core, uint64_t durable, uint64_t failed, int
     core->fanning = true; /* a client that goes now must not take others from under this loop */
     for (struct bk_client *client = core->stage.waiting, *next = NULL; client != NULL; client = next) {
         next = client->next_waiting;
-        while (client->waiting_first != NULL) {
-            uint64_t ticket = client->waiting_first->ticket;
-            if (ticket > durable && ticket < failed) {
-                break;
-            }
-            bk_ack_waiting(core, client, waiting_take(core, client), ticket >= failed ? error : 0);
+        if (error != 0) {
+            mark_failed(client, failed, error);
+        }
+        while (client->waiting_first != NULL &&
+               (client->waiting_first->error != 0 || client->waiting_first->ticket <= durable)) {
+            bk_ack_waiting(core, client, waiting_take(core, client));
         }
     }
     core->fanning = fanning;
@@ -515,9 +531,11 @@ static void succeed_to(struct bk_core *core, uint64_t ticket)
     bk_held_release(core, ticket, UINT64_MAX, 0);
 }
 
+/* @ticket and those after it have failed. Earlier ones may still be on their way: nothing is said of those. */
 static void fail_from(struct bk_core *core, uint64_t ticket, int error)
 {
     struct bk_stage *stage = &core->stage;
+    uint64_t durable = BB_MIN(stage->durable, ticket - 1);
     size_t keep = n_staged(stage);
     while (keep > stage->first && staged_at(stage, keep - 1)->ticket >= ticket) {
         const struct bk_block *block = &staged_at(stage, --keep)->block;
@@ -539,10 +557,10 @@ static void fail_from(struct bk_core *core, uint64_t ticket, int error)
     bk_log(core, BK_LOG_ERROR, "BB-LOG-FAILED", "events could not be written to the log: %s",
            bb_strerror(error));
     bk_early_retract(core);
-    release(core, ticket - 1, ticket, error);
+    release(core, durable, ticket, error);
     bk_cursors_collected(core);
-    removals_release(stage, ticket - 1, ticket);
-    bk_held_release(core, ticket - 1, ticket, error);
+    removals_release(stage, durable, ticket);
+    bk_held_release(core, durable, ticket, error);
 }
 
 static void on_flushed(void *context, uint64_t ticket, int error)

@@ -194,9 +194,9 @@ int bk_publish(struct bk_core *core,
 /** bk_publish_refuse() - refuse a batch that is not looked at, for @error; of BB_ECONFLICT the detail is in core->nested. */
 void bk_publish_refuse(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, int error);
 
-/** bk_ack_waiting() - a batch that waited is decided: durable, or what of it was for the log has failed with @error. Frees
+/** bk_ack_waiting() - a batch that waited is decided: durable, or what of it was for the log has failed with its error. Frees
  * it. */
-void bk_ack_waiting(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting, int error);
+void bk_ack_waiting(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting);
 
 /** bk_waiting_outcome() - what a repetition of @waiting is to be told when what of it was for the log has failed. */
 int bk_waiting_outcome(const struct bk_waiting *waiting, int error);

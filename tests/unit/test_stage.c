@@ -288,6 +288,50 @@ Test(stage, batches_are_acknowledged_in_the_order_of_their_numbers_when_their_ti
     fixture_fini(&fixture);
 }
 
+Test(stage, what_the_log_refuses_says_nothing_of_what_is_on_its_way_to_the_disk)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    publish(&fixture, 1);
+    change_channel(&fixture, "add", "b");
+    uint64_t on_its_way = fixture.log.ticket;
+    fixture.log.refusal = BB_ELOGFAILED; /* the disk has gone, which the log has not told yet */
+    publish(&fixture, 2);
+    change_channel(&fixture, "add", "c");
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 1, "c is refused; the second batch waits for its turn");
+    fixture.log.refusal = 0;
+    publish(&fixture, 3);
+    uint64_t again = fixture.log.ticket;
+    cr_assert_eq(again, on_its_way + 1, "its number is free again");
+    flushed(&fixture, on_its_way - 1, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 2, "the second batch, refused");
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 0);
+    flushed(&fixture, on_its_way, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 1);
+    flushed(&fixture, again, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 2);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 2);
+    fixture_fini(&fixture);
+}
+
+Test(stage, what_is_on_its_way_can_fail_behind_what_was_refused)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    publish(&fixture, 1);
+    uint64_t on_its_way = fixture.log.ticket;
+    fixture.log.refusal = BB_ELOGFAILED;
+    publish(&fixture, 2);
+    flushed(&fixture, on_its_way, BB_ELOGFAILED);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 2);
+    fixture_fini(&fixture);
+}
+
 /* A fixture whose log is behind when one event waits. */
 static void fixture_start_narrow(struct fixture *fixture)
 {
