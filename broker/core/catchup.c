@@ -306,7 +306,7 @@ static bool go_on_from_log(struct bk_core *core, struct bk_sub *sub, const struc
     bool can = sub->filter != NULL && sub->overflow == BK_OVERFLOW_SLIDE && position != NULL &&
                bk_store_of(core, block->channel) == BK_STORE_LOG;
     if (can && position->covered < block->sequence + block->count - 1) {
-        bk_sub_set_cold(core, sub, position);
+        bk_sub_set_cold(core, sub);
     }
     return can;
 }
@@ -464,7 +464,8 @@ static int catch_up(struct bk_core *core, struct bk_sub *sub)
     tell_lost(core, sub, BK_COUNTER_gap_overflow);
     if (sub->n_cold > 0) {
         r = bk_cold_step(core, sub);
-        if (r < 0 || sub->client->doomed || !bk_sub_has_credit(sub)) {
+        if (r < 0 || sub->client->doomed || !bk_sub_has_credit(sub) ||
+            !bk_client_has_room(core, sub->client)) {
             return r;
         }
     }

@@ -34,7 +34,7 @@ struct bk_producer {
     uint64_t last;                /* highest number taken */
     int8_t outcomes[BK_OUTCOMES]; /* of the last numbers, by number: 0 or the error */
     uint64_t refused;             /* the newest number with an outcome, 0 for none */
-    bool is_restored; /* from the log: what was not logged may be missing before the next number */
+    bool is_restored; /* from the log: numbers that were refused, or not for the log, may be missing there */
     bool is_staged;   /* the log is to be told */
     struct bk_producer *next_staged;
     struct bk_client *client; /* NULL: not connected */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading the log for subscriptions. A position is cold while what follows it is in the log and not in the ring. One piece at a
- * time is asked of the backend, with the paths already chosen there, and goes out as it comes; when the ring has what follows, the
- * position is warm again and the cursor goes back to where it follows. Nothing comes twice, since whatever is taken from the
- * ring is held against the position first.
+ * Reading the log for subscriptions. When what follows a position is in the log and not in the ring, all positions of the
+ * subscription in logged channels become cold: events of several channels come in the order of their sessions, which only one
+ * source can give. One piece at a time is asked of the backend, with the paths already chosen there, and goes out as it comes;
+ * when the ring has the rest of all, they are warm again and the cursor goes back to where it follows. Nothing comes twice,
+ * since whatever is taken from the ring is held against the position first.
  */
 #include "broker/core/state.h"
 
@@ -73,13 +74,17 @@ static int start_read(struct bk_core *core, struct bk_sub *sub)
 
 /* --- going cold and getting warm ------------------------------------------------------------------- */
 
-void bk_sub_set_cold(struct bk_core *core, struct bk_sub *sub, struct bk_position *position)
+void bk_sub_set_cold(struct bk_core *core, struct bk_sub *sub)
 {
-    if (!position->cold) {
-        position->cold = true;
-        sub->n_cold++;
-        sub->read_hint = 0;
-        bk_count(core, BK_COUNTER_cold_begins, 1);
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        struct bk_position *position = &sub->positions[i];
+        if (!position->cold && bk_store_of(core, position->channel) == BK_STORE_LOG) {
+            position->cold = true;
+            position->pending = 0;
+            sub->n_cold++;
+            sub->read_hint = 0;
+            bk_count(core, BK_COUNTER_cold_begins, 1);
+        }
     }
 }
 
@@ -107,21 +112,22 @@ static bool ring_has_rest(const struct bk_position *position)
     return position->covered + 1 >= channel->first || position->covered >= channel->last;
 }
 
-/* Back to the ring with all positions that it can serve now. Return: 0 or BB_ENOMEM. */
+/* Back to the ring, when it has the rest of all. Return: 0 or BB_ENOMEM. */
 static int warm_up(struct bk_core *core, struct bk_sub *sub)
 {
-    size_t n_cold = sub->n_cold;
     for (size_t i = 0; i < sub->n_positions; i++) {
+        if (sub->positions[i].cold && !ring_has_rest(&sub->positions[i])) {
+            return 0;
+        }
+    }
+    for (size_t i = 0; i < sub->n_positions && sub->n_cold > 0; i++) {
         struct bk_position *position = &sub->positions[i];
-        if (position->cold && ring_has_rest(position)) {
+        if (position->cold) {
             position->cold = false;
             sub->n_cold--;
             sub->cursor = BB_MIN(sub->cursor, ring_pos_after(core, position->channel, position->covered));
             bk_count(core, BK_COUNTER_cold_ends, 1);
         }
-    }
-    if (sub->n_cold == n_cold) {
-        return 0;
     }
     sub->read_hint = 0;
     sub->lag_bytes = 0;
@@ -184,18 +190,31 @@ static void add_gaps(struct bk_core *core, struct bk_sub *sub, const struct bk_r
     }
 }
 
-static void write_ranges(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
+/* Whether the read has brought the position on, with events or without: the client is told, since ranges join. A gap of what has
+ * expired may have moved it already; the events lie inside. */
+static bool is_news(const struct bk_position *position, const struct bk_read_range *range)
+{
+    return position != NULL && position->cold && (range->reached > position->covered || range->events > 0);
+}
+
+static uint32_t count_news(struct bk_sub *sub, const struct bk_read *read)
 {
     uint32_t n = 0;
-    for (size_t i = 0; i < read->n_ranges; i++) {
-        n += read->ranges[i].events > 0;
-    }
-    bb_mp_write_array(&core->scratch, n);
     size_t at = 0;
+    for (size_t i = 0; i < read->n_ranges; i++) {
+        n += is_news(range_position(sub, &read->ranges[i], &at), &read->ranges[i]);
+    }
+    return n;
+}
+
+static void write_ranges(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
+{
+    size_t at = 0;
+    bb_mp_write_array(&core->scratch, count_news(sub, read));
     for (size_t i = 0; i < read->n_ranges; i++) {
         const struct bk_read_range *range = &read->ranges[i];
         const struct bk_position *position = range_position(sub, range, &at);
-        if (range->events > 0 && position != NULL) {
+        if (is_news(position, range)) {
             bb_mp_write_array(&core->scratch, 3);
             bb_mp_write_str(&core->scratch, position->channel->name);
             bb_mp_write_uint(&core->scratch, position->covered);
@@ -215,11 +234,11 @@ static int send_body(struct bk_core *core, struct bk_sub *sub, const struct bk_r
     if (core->scratch.error != 0) {
         return BB_ENOMEM;
     }
-    struct bk_part parts[2] = {
-        {NULL, core->scratch.data, core->scratch.len},
-        {read->body, read->body->data, read->body->len},
-    };
-    return bk_client_send(core, sub->client, parts, BB_COUNT(parts));
+    struct bk_part parts[2] = {{NULL, core->scratch.data, core->scratch.len}};
+    if (read->n_events > 0) {
+        parts[1] = (struct bk_part){read->body, read->body->data, read->body->len};
+    }
+    return bk_client_send(core, sub->client, parts, read->n_events > 0 ? 2 : 1);
 }
 
 static void move_positions(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
@@ -247,7 +266,7 @@ static int send_read(struct bk_core *core, struct bk_sub *sub, const struct bk_r
     int r = 0;
     add_gaps(core, sub, read);
     bool has_gaps = core->n_gaps > 0;
-    if (read->n_events > 0) {
+    if (count_news(sub, read) > 0) {
         r = send_body(core, sub, read);
     } else {
         bk_gaps_send(core, sub);
@@ -285,7 +304,7 @@ int bk_cold_step(struct bk_core *core, struct bk_sub *sub)
         sub->read = NULL;
         read_free(reading);
     }
-    if (r == 0) {
+    if (r == 0 && sub->n_cold > 0) {
         r = warm_up(core, sub);
     }
     if (r == 0 && sub->n_cold > 0 && bk_sub_has_credit(sub) && !sub->client->doomed) {

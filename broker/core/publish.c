@@ -518,9 +518,6 @@ static int take_number(struct bk_core *core, struct bk_client *client, const str
         refuse_batch(core, client, msg, NULL, BB_ESEQUENCE);
         return BB_ESEQUENCE;
     }
-    if (client->producer != NULL) {
-        client->producer->is_restored = false;
-    }
     *last = msg->number;
     note_outcome(client, msg->number, 0);
     return 0;

@@ -306,8 +306,8 @@ void bk_cursors_write(struct bb_buf *out, const struct bk_core *core);
 
 /* --- cold.c --- */
 
-/** bk_sub_set_cold() - from now on @sub has what comes after its position in @channel from the log. */
-void bk_sub_set_cold(struct bk_core *core, struct bk_sub *sub, struct bk_position *position);
+/** bk_sub_set_cold() - from now on @sub has what comes after its positions in logged channels from the log. */
+void bk_sub_set_cold(struct bk_core *core, struct bk_sub *sub);
 
 /** bk_cold_step() - read on in the log, or send what was read. Return: 0 or why its client must go. */
 int bk_cold_step(struct bk_core *core, struct bk_sub *sub);

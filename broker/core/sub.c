@@ -100,6 +100,11 @@ struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *chann
     size_t i = position_index(sub, channel);
     memmove(&sub->positions[i + 1], &sub->positions[i], (sub->n_positions - i) * sizeof(sub->positions[0]));
     sub->n_positions++;
-    sub->positions[i] = (struct bk_position){.channel = channel, .stop = sub->new_stop};
+    sub->positions[i] = (struct bk_position){
+        .channel = channel,
+        .stop = sub->new_stop,
+        .cold = sub->n_cold > 0 && channel->settings.logged, /* as all others in logged channels are */
+    };
+    sub->n_cold += sub->positions[i].cold;
     return &sub->positions[i];
 }

@@ -8,8 +8,8 @@
  * of the matching events after it, `pending` wait in the ring and `lost` have left it unsent, up to the sequence
  * `lost_to`. delivered + gaps + pending + lost = published, at every instant.
  *
- * A position is cold when what follows it has left the ring but not the log: it is fed from there (cold.c) and neither
- * pending nor lost are counted, until the ring has what follows.
+ * When what follows a position has left the ring but not the log, all in logged channels are cold: they are fed from there (cold.c)
+ * and neither pending nor lost are counted, until the ring has the rest.
  */
 #pragma once
 

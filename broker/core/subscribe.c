@@ -394,7 +394,7 @@ static int begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *
         struct bk_position *position = &sub->positions[i];
         if (is_behind_ring(core, sub, position)) {
             sub->live = false;
-            bk_sub_set_cold(core, sub, position);
+            bk_sub_set_cold(core, sub);
         } else if (position->covered < position->channel->last) {
             sub->live = false;
             sub->cursor = BB_MIN(sub->cursor, position->channel->first_pos);
@@ -539,7 +539,20 @@ static void send_subscribed(struct bk_core *core, struct bk_sub *sub, const stru
                        });
 }
 
-/* What the log must be asked first, because the ring does not reach back so far. */
+/* Whether the log was asked, and what it did not look at is still in the ring. */
+static bool is_located(const struct from *from, const struct bk_channel *channel)
+{
+    for (size_t i = 0; from->located != NULL && i < from->located->n_places; i++) {
+        const struct bk_locate_place *place = &from->located->places[i];
+        if (place->channel == channel->id) {
+            return place->sequence != 0 || place->last + 1 >= channel->first;
+        }
+    }
+    return false;
+}
+
+/* What the log must be asked first, because the ring does not reach back so far; once more, if it has lost something of another channel
+ * meanwhile. */
 static int ask_log(struct bk_core *core,
                    struct bk_client *client,
                    const struct bb_msg *msg,
@@ -550,8 +563,9 @@ static int ask_log(struct bk_core *core,
     static const enum bk_locate_kind kinds[] = {
         [FROM_LAST] = BK_LOCATE_LAST, [FROM_TIME] = BK_LOCATE_TIME, [FROM_ID] = BK_LOCATE_ID};
     bool can = from->kind == FROM_LAST || from->kind == FROM_TIME || from->kind == FROM_ID;
+    bool has_all = true;
     struct bb_buf places = BB_BUF_INIT;
-    if (!can || from->located != NULL || sub->filter == NULL) {
+    if (!can || sub->filter == NULL) {
         return 0;
     }
     for (size_t i = 0; i < core->channels.n_channels; i++) {
@@ -559,11 +573,12 @@ static int ask_log(struct bk_core *core,
         if (bk_store_of(core, channel) == BK_STORE_LOG && channel->log_first < channel->first &&
             channel->log_first <= channel->last) {
             struct bk_locate_place place = {.channel = channel->id};
+            has_all = has_all && is_located(from, channel);
             bb_buf_append(&places, &place, sizeof(place));
         }
     }
     int r = places.error;
-    if (r == 0 && places.len > 0) {
+    if (r == 0 && !has_all) {
         struct bk_locate locate = {
             .kind = kinds[from->kind],
             .time = from->number,

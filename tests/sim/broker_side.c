@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 /* The gaps that may go out between the look at the limit and the delivery. */
-#define GAPS_MOST (SIM_CHANNELS * 32)
+#define GAPS_MOST (SIM_CHANNELS * 64)
 
 /* --- checks of what leaves the core ------------------------------------------------------------------ */
 
@@ -80,12 +80,26 @@ static void check_output(struct world *world, struct sim_link *link, struct bb_s
     }
 }
 
+/* Where the answer begins is decided now or later: not before what is published now. */
+static void note_subscribe(struct world *world, const struct sim_link *link, uint64_t corr)
+{
+    struct sim_client *client = link->client;
+    for (size_t i = 0; i < CLIENT_WATCHES_MAX && client->link == link; i++) {
+        for (size_t j = 0; j < SIM_CHANNELS && client->watches[i].corr == corr; j++) {
+            client->watches[i].channels[j].last_then = ledger_last(&world->ledger, j);
+        }
+    }
+}
+
 void broker_note_input(struct world *world, struct sim_link *link, struct bb_slice bytes)
 {
     struct bb_msg msg = {0};
     int r = bb_msg_decode(bytes, &msg);
     if (r == 0 && msg.type == BB_MSG_PONG && msg.token <= link->sent_bytes) {
         link->read_bytes = BB_MAX(link->read_bytes, msg.token);
+    }
+    if (r == 0 && msg.type == BB_MSG_SUBSCRIBE) {
+        note_subscribe(world, link, msg.corr);
     }
     if (world->is_talkative) {
         (void)fprintf(stderr,
@@ -238,15 +252,21 @@ static void out_close(void *context, void *peer, bool shut_out)
     link->shut_out = shut_out;
 }
 
-/* The event [client, serial, filler] names who wrote it. */
-static void out_window(void *context, const struct bk_window_event *shown)
+static void out_pause(void *context, void *peer, bool paused)
 {
     struct world *world = context;
+    struct sim_link *link = peer;
+    if (link->is_paused == paused) {
+        world_fail(world, "a client is paused twice, or goes on twice");
+    }
+    link->is_paused = paused;
+}
+
+/* The event [client, serial, filler] names who wrote it. */
+static void note_published(struct world *world, const struct bk_window_event *shown)
+{
     struct bb_slice rest = shown->raw;
     struct bb_event_view event;
-    if (world->is_dead) {
-        return;
-    }
     if (bb_event_read(&rest, &event) < 0 || rest.len != 0) {
         world_fail(world, "a window event that cannot be read");
         return;
@@ -280,9 +300,66 @@ static void out_window(void *context, const struct bk_window_event *shown)
     world->n_events++;
 }
 
+static void out_window(void *context, const struct bk_window_event *shown)
+{
+    struct world *world = context;
+    if (!world->is_dead) {
+        note_published(world, shown);
+    }
+}
+
+/* One event of the disk, against the ledger. */
+static void compare_event(struct world *world,
+                          const struct disk_block *block,
+                          size_t channel,
+                          uint64_t i,
+                          const struct bb_event_view *event)
+{
+    const struct ledger_event *truth = ledger_at(&world->ledger, channel, block->head.sequence + i);
+    if (truth == NULL) { /* it became durable and nobody was told any more */
+        const struct bk_window_event shown = {
+            .raw = event->raw,
+            .session = block->head.session,
+            .instance = block->head.instance + i,
+            .time = block->head.time,
+            .source = block->head.source,
+            .sequence = block->head.sequence + i,
+        };
+        note_published(world, &shown);
+    } else if (truth->len != event->raw.len || memcmp(truth->raw, event->raw.data, truth->len) != 0) {
+        world_fail(world, "the disk has another event than was shown");
+    }
+}
+
+void broker_compare_disk(struct world *world)
+{
+    const struct sim_disk *disk = &world->disk;
+    uint64_t last[SIM_CHANNELS] = {0};
+    for (size_t i = 0; i < disk->n_blocks && !world->failed; i++) {
+        const struct disk_block *block = &disk->blocks[i];
+        int channel = sim_channel_find(disk_channel_name(disk, block->channel));
+        struct bb_slice rest = bb_slice(block->events, (size_t)block->head.length);
+        struct bb_event_view event;
+        if (channel < 0) {
+            world_fail(world, "the disk has a channel that no world has");
+            return;
+        }
+        for (uint64_t j = 0; j < block->head.count && bb_event_read(&rest, &event) == 0; j++) {
+            compare_event(world, block, (size_t)channel, j, &event);
+        }
+        last[channel] = block->head.sequence + block->head.count - 1;
+    }
+    for (size_t i = 0; i < SIM_CHANNELS && !world->failed; i++) {
+        if (last[i] < ledger_last(&world->ledger, i)) {
+            world_fail(world, "an event was shown that is not on the disk after a crash");
+        }
+    }
+}
+
 void broker_side_init(struct world *world)
 {
     world->out.send = out_send;
     world->out.close = out_close;
     world->out.window = out_window;
+    world->out.pause = out_pause;
 }

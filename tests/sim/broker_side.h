@@ -15,5 +15,8 @@ void broker_repeat(struct world *world, struct sim_link *link, struct bb_slice b
 /** broker_forge_credit() - sabotage: if @bytes give credit, give the core more than that instead. */
 bool broker_forge_credit(struct world *world, struct sim_link *link, struct bb_slice bytes);
 
+/** broker_compare_disk() - after a crash: what was shown is on the disk, and what is there besides counts as published. */
+void broker_compare_disk(struct world *world);
+
 /** broker_check() - after a flush: memory is within its bounds. */
 void broker_check(struct world *world);

@@ -77,16 +77,16 @@ void client_saw(struct sim_client *client, uint64_t serial, const struct bb_slic
         world_fail(world, "an event was published that is not what was written");
     } else if (event->refusal != NULL) {
         world_fail(world, "an event was published that must be refused");
-    } else if (event->seen_run == world->run) {
+    } else if (event->seen_run == world->life) {
         world_fail(world, "an event of client %llu was published twice", (unsigned long long)client->index);
     }
-    event->seen_run = world->run;
+    event->seen_run = world->life;
     if (event->number == 0 || client->is_anonymous) {
         return; /* nothing keeps it from overtaking on an older link */
     }
-    if (client->newest_run != world->run) {
+    if (client->newest_run != world->life) {
         memset(client->newest_seen, 0, sizeof(client->newest_seen));
-        client->newest_run = world->run;
+        client->newest_run = world->life;
     }
     if (serial + 1 <= client->newest_seen[channel]) {
         world_fail(world, "events of client %llu are out of order", (unsigned long long)client->index);
@@ -124,6 +124,11 @@ check_positions(struct sim_client *client, const struct client_batch *batch, str
             }
             const struct ledger_event *event =
                 channel >= 0 ? ledger_at(&world->ledger, (size_t)channel, first + j) : NULL;
+            if (world->is_logged && batch->level != BB_LEVEL_NONE &&
+                batch->level < BB_LEVEL_SYNCED) { /* not on the disk yet, or never */
+                serial++;
+                continue;
+            }
             if (serial == end || event == NULL || event->client != client->index || event->serial != serial) {
                 world_fail(world, "an ack names sequences that are not those of its batch");
             }
@@ -138,41 +143,69 @@ check_positions(struct sim_client *client, const struct client_batch *batch, str
     }
 }
 
+/* A log that fails or is full refuses events that are good: from now on they must not be published. */
+static void
+note_log_refusals(struct sim_client *client, const struct client_batch *batch, struct bb_mp_reader reader)
+{
+    static const char *const codes[] = {"log_failed", "log_full", "full"};
+    bb_mp_skip(&reader); /* positions */
+    uint64_t n = bb_mp_read_array(&reader);
+    for (uint64_t i = 0; i < n && reader.error == 0; i++) {
+        (void)bb_mp_read_array(&reader);
+        uint64_t index = bb_mp_read_uint(&reader);
+        struct bb_slice code = bb_mp_read_str(&reader);
+        for (size_t j = 0; j < BB_COUNT(codes) && index < batch->n_events; j++) {
+            struct client_event *event = &client->events[batch->first + index];
+            if (bb_slice_equal(code, bb_slice_str(codes[j]))) {
+                event->refusal = codes[j];
+            }
+        }
+    }
+}
+
+/* Each refused event is named once; what the log refused comes behind the others. */
 static void check_refused(struct sim_client *client,
                           const struct client_batch *batch,
                           struct bb_mp_reader *reader,
                           bool is_there)
 {
     uint64_t n = is_there ? bb_mp_read_array(reader) : 0;
+    uint64_t n_refused = 0;
     for (uint64_t serial = batch->first; serial < batch->first + batch->n_events; serial++) {
-        const struct client_event *event = &client->events[serial];
-        if (event->refusal == NULL) {
-            continue;
-        }
+        n_refused += client->events[serial].refusal != NULL;
+    }
+    if (n != n_refused) {
+        world_fail(client->world, "an ack refuses %llu events, not %llu", (unsigned long long)n,
+                   (unsigned long long)n_refused);
+    }
+    bool named[CLIENT_BATCH_MAX] = {false};
+    for (uint64_t i = 0; i < n && !client->world->failed; i++) {
         (void)bb_mp_read_array(reader);
         uint64_t index = bb_mp_read_uint(reader);
         struct bb_slice code = bb_mp_read_str(reader);
-        if (n == 0 || index != serial - batch->first || !bb_slice_equal(code, bb_slice_str(event->refusal))) {
-            world_fail(client->world, "an ack does not name a refused event");
+        const struct client_event *event =
+            index < batch->n_events ? &client->events[batch->first + index] : NULL;
+        if (event == NULL || named[index] || event->refusal == NULL ||
+            !bb_slice_equal(code, bb_slice_str(event->refusal))) {
+            world_fail(client->world, "an ack refuses a good event, or one twice, or for another reason");
             return;
         }
-        n--;
-    }
-    if (n != 0) {
-        world_fail(client->world, "an ack refuses good events");
+        named[index] = true;
     }
 }
 
 /* A repetition is acknowledged without a word about events: they must have been published. */
 static void check_repeated(struct sim_client *client, const struct client_batch *batch)
 {
+    bool may_wait =
+        client->world->is_logged && batch->level != BB_LEVEL_NONE && batch->level < BB_LEVEL_SYNCED;
     if (batch->is_bad || batch->refused_run == client->world->run) {
         world_fail(client->world, "a batch that was refused is acknowledged when it is repeated");
         return;
     }
     for (uint64_t serial = batch->first; serial < batch->first + batch->n_events; serial++) {
         const struct client_event *event = &client->events[serial];
-        if (event->refusal == NULL && event->seen_run != client->world->run) {
+        if (event->refusal == NULL && !may_wait && event->seen_run != client->world->life) {
             world_fail(client->world, "a batch is acknowledged that was not published");
             return;
         }
@@ -187,6 +220,17 @@ static bool has_refusals(const struct sim_client *client, const struct client_ba
         }
     }
     return false;
+}
+
+/* All of it: nothing is left to be on the disk. */
+static bool is_refused(const struct sim_client *client, const struct client_batch *batch)
+{
+    for (uint64_t serial = batch->first; serial < batch->first + batch->n_events; serial++) {
+        if (client->events[serial].refusal == NULL) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static void handle_ack(struct sim_client *client, const struct bb_msg *msg)
@@ -207,10 +251,17 @@ static void handle_ack(struct sim_client *client, const struct bb_msg *msg)
             return;
         }
         const struct client_batch *batch = &client->batches[client->first_unacked++];
-        bool is_reached =
-            level == batch->level || (batch->level == BB_LEVEL_NONE && level == BB_LEVEL_ACCEPTED);
+        bool is_reached = level == batch->level ||
+                          (batch->level == BB_LEVEL_NONE &&
+                           (level == BB_LEVEL_ACCEPTED || (world->is_logged && level == BB_LEVEL_SYNCED)));
+        if (world->is_logged && n_fields > 4) {
+            note_log_refusals(client, batch, reader);
+        }
+        is_reached =
+            is_reached || (world->is_logged && level == BB_LEVEL_ACCEPTED && is_refused(client, batch));
         if (!is_reached || reader.error != 0) {
-            world_fail(world, "an ack with another level");
+            world_fail(world, "an ack with level %llu instead of %llu", (unsigned long long)level,
+                       (unsigned long long)batch->level);
             return;
         }
         if (bb_mp_peek_type(&reader) == BB_MP_NIL) {
@@ -221,7 +272,7 @@ static void handle_ack(struct sim_client *client, const struct bb_msg *msg)
             }
             continue;
         }
-        if (has_matches != (level >= BB_LEVEL_ROUTED) || batch->is_bad) {
+        if (has_matches != (batch->level >= BB_LEVEL_ROUTED) || batch->is_bad) {
             world_fail(world, "an ack that is not right");
         }
         check_positions(client, batch, &reader);
@@ -273,7 +324,7 @@ static void handle_publish_error(struct sim_client *client, uint64_t number, boo
         return;
     }
     struct client_batch batch = client->batches[i];
-    if (is_unknown) {
+    if (is_unknown && !client->world->is_logged) { /* with a log that fails it may not be there */
         check_repeated(client, &batch);
         if (!has_refusals(client, &batch)) {
             world_fail(client->world, "the result of a repetition is unknown though no event was refused");

@@ -12,6 +12,7 @@
 
 #define CLIENT_WATCHES_MAX 4
 #define CLIENT_STRIKES_MAX 10
+#define CLIENT_BATCH_MAX   80 /* events */
 
 enum client_state {
     CLIENT_DOWN,

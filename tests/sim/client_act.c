@@ -156,7 +156,7 @@ static void act_publish(struct sim_client *client)
     struct bb_buf body = BB_BUF_INIT;
     bool forgets = sim_chance(rng, 200);
     uint64_t number = forgets ? 0 : client->next_number;
-    uint64_t n = sim_chance(rng, 60) ? sim_between(rng, 20, 80) : sim_between(rng, 1, 6);
+    uint64_t n = sim_chance(rng, 60) ? sim_between(rng, 20, CLIENT_BATCH_MAX) : sim_between(rng, 1, 6);
     size_t favourite = sim_below(rng, BB_COUNT(good_paths));
     struct client_batch batch = {.number = number, .first = client->n_events, .n_events = (uint32_t)n};
     for (uint64_t i = 0; i < n; i++) {
@@ -167,12 +167,12 @@ static void act_publish(struct sim_client *client)
         bb_buf_fini(&body);
         return;
     }
-    batch.level = sim_below(rng, 3);
+    batch.level = sim_below(rng, client->world->is_logged ? 4 : 3);
     if (sim_chance(rng, 15) && client->strikes < CLIENT_STRIKES_MAX) { /* cannot be followed to its end */
         bb_buf_append(&body, "\xc1", 1);
         client->strikes++;
         batch.is_bad = true;
-    } else if (sim_chance(rng, 10)) {
+    } else if (!client->world->is_logged && sim_chance(rng, 10)) {
         batch.level = BB_LEVEL_SYNCED;
         batch.is_bad = true;
     }

@@ -45,6 +45,7 @@ struct sim_link {
     bool is_open;       /* the client has not left it */
     bool broken;        /* the broker's transport knows that nobody is there */
     bool shut_out;      /* by the core */
+    bool is_paused;     /* the core wants nothing of it now */
     uint64_t broken_at; /* when the transport will notice; UINT64_MAX: never */
     uint64_t latency;
     size_t capacity;

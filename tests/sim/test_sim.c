@@ -204,6 +204,10 @@ static const char *const sabotage_names[SABOTAGES] = {
     [SABOTAGE_DROP_ACK] = "an ack is dropped",
     [SABOTAGE_REPEAT_PUBLISH] = "an event is published twice",
     [SABOTAGE_FORGE_CREDIT] = "the core is told of credit that nobody gave",
+    [SABOTAGE_LIE_FLUSHED] = "the disk says that it has what it has not",
+    [SABOTAGE_LIE_PRODUCERS] = "the disk forgets how far producers have come",
+    [SABOTAGE_LIE_READ] = "events are missing in what the disk reads",
+    [SABOTAGE_LIE_LOCATE] = "the disk finds a place that is one too far",
 };
 
 /* Each sabotage must be seen in a good part of the worlds in which it happened: a cut or a pause right after it hides it. */

@@ -73,8 +73,19 @@ void watch_check_sums(struct world *world, const struct watch *watch)
 
 /* --- subscribed ----------------------------------------------------------------------------------- */
 
-/* The sequence after which a subscription begins that was made this instant. May be exceeded by @ret_most, where the
- * ledger cannot know what the ring still has. */
+/* The sequence before the newest matching event up to @last; @last if there is none. */
+static uint64_t
+before_newest(const struct ledger *ledger, const struct watch *watch, size_t channel, uint64_t last)
+{
+    uint64_t sequence = last;
+    while (sequence > 0 && !matches_at(ledger, watch, channel, sequence)) {
+        sequence--;
+    }
+    return sequence > 0 ? sequence - 1 : last;
+}
+
+/* The sequence after which a subscription begins that is answered this instant. May be exceeded by @ret_most: the ledger
+ * cannot know what the ring still has, and a log is asked some time before. */
 static uint64_t
 expected_position(const struct world *world, const struct watch *watch, size_t channel, uint64_t *ret_most)
 {
@@ -88,23 +99,18 @@ expected_position(const struct world *world, const struct watch *watch, size_t c
     case WATCH_SEQUENCE:
         return BB_MIN(BB_MAX(watch->number, 1) - 1, last);
     case WATCH_AFTER:
-        if (watch->run != world->run || !watch->channels[channel].was_asked) {
+        if ((watch->run != world->run && !world->is_logged) || !watch->channels[channel].was_asked) {
             return 0;
         }
         return BB_MIN(watch->channels[channel].asked, last);
     case WATCH_LAST:
-        for (sequence = last; sequence > 0; sequence--) {
-            if (matches_at(ledger, watch, channel, sequence)) {
-                break;
-            }
-        }
-        *ret_most = last;
-        return sequence > 0 ? sequence - 1 : last;
+        *ret_most = world->is_logged ? before_newest(ledger, watch, channel, last) : last;
+        return before_newest(ledger, watch, channel, watch->channels[channel].last_then);
     case WATCH_TIME:
         while (is_before(ledger, channel, sequence + 1, watch->number)) {
             sequence++;
         }
-        *ret_most = last;
+        *ret_most = world->is_logged ? 0 : last;
         return sequence;
     }
     return 0;
@@ -136,7 +142,7 @@ void watch_subscribed(struct world *world, struct watch *watch, const struct bb_
 {
     struct bb_mp_reader reader = bb_mp_reader(msg->positions);
     uint64_t n = bb_mp_read_array(&reader);
-    bool resumes = watch->has_begun && watch->run == world->run;
+    bool resumes = watch->has_begun && (watch->run == world->run || world->is_logged);
     for (size_t i = 0; i < SIM_CHANNELS; i++) {
         struct watch_channel *channel = &watch->channels[i];
         channel->restart_due = watch->has_begun && !resumes && channel->was_asked;
@@ -314,7 +320,10 @@ static uint64_t read_number(struct bb_mp_reader *reader, bool *ret_is_there)
 static void apply_restart(struct world *world, struct watch *watch, const struct gap *gap)
 {
     struct watch_channel *channel = &watch->channels[gap->channel];
-    if (!channel->restart_due || gap->has_to || gap->has_count || gap->from != channel->asked + 1) {
+    /* Of a channel that never came to the disk a position was named all the same. */
+    bool never_was = world->is_logged && ledger_last(&world->ledger, gap->channel) == 0;
+    if ((!channel->restart_due && !never_was) || gap->has_to || gap->has_count ||
+        gap->from != channel->asked + 1) {
         world_fail(world, "sub %llu: a gap with reason restart that is not right",
                    (unsigned long long)watch->id);
     }
@@ -330,6 +339,11 @@ static void apply_gap(struct world *world, struct watch *watch, const struct gap
     }
     bool is_trimmed = bb_slice_equal(gap->reason, bb_slice_str("trimmed"));
     bool is_conflated = bb_slice_equal(gap->reason, bb_slice_str("conflated"));
+    if (world->is_logged && strcmp(watch->overflow, "slide") == 0) {
+        world_fail(world, "sub %llu: a gap (%.*s) in channel %zu, all of which is in the log",
+                   (unsigned long long)watch->id, (int)gap->reason.len, (const char *)gap->reason.data,
+                   gap->channel);
+    }
     if (gap->from != channel->covered + 1 || !gap->has_to || gap->to < gap->from ||
         gap->to > ledger_last(&world->ledger, gap->channel) || (!gap->has_count && !is_trimmed)) {
         world_fail(world, "sub %llu (%s): a gap %llu..%llu of channel %zu that does not follow %llu",

@@ -31,7 +31,8 @@ struct watch_channel {
     uint64_t n_lost;
     uint64_t asked; /* position named in the last subscribe */
     bool was_asked;
-    bool restart_due; /* a gap with reason restart must come */
+    bool restart_due;   /* a gap with reason restart must come */
+    uint64_t last_then; /* the newest event when the last subscribe came to the broker */
 };
 
 struct watch {

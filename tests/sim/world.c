@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/sim/world.h"
 
+#include "proto/base/error.h"
+
 #include "tests/sim/broker_side.h"
 
 #include <inttypes.h>
@@ -99,6 +101,11 @@ static void links_sweep(struct world *world)
 
 /* --- the broker's life ------------------------------------------------------------------------------ */
 
+static void broker_time(struct world *world)
+{
+    bk_core_set_time(world->core, world->now + 1, world_wall(world));
+}
+
 static void broker_start(struct world *world)
 {
     world->run = sim_next(&world->rng) >> 1;
@@ -107,6 +114,14 @@ static void broker_start(struct world *world)
     world->is_dead = false;
     if (bk_core_new(&world->config, &world->out, &world->core) < 0) {
         abort();
+    }
+    if (world->is_logged) {
+        disk_open(&world->disk, bk_core_listener(world->core, BK_STORE_LOG), world->now);
+        broker_time(world);
+        int r = bk_core_set_backend(world->core, BK_STORE_LOG, &world->disk.backend);
+        if (r < 0) {
+            world_fail(world, "the log cannot be loaded: %s", bb_strerror(r));
+        }
     }
     world->next_tick = world->now;
     world->flush_at = NEVER;
@@ -120,10 +135,14 @@ static void broker_stop(struct world *world)
         link_queue_clear(&link->to_client);
         link_queue_clear(&link->to_broker);
         link->broken = true;
+        link->is_paused = false;
     }
     if (world->held != NULL) {
         link_msg_free(world->held);
         world->held = NULL;
+    }
+    if (world->is_logged) {
+        disk_crash(&world->disk);
     }
     bk_core_free(world->core);
     world->core = NULL;
@@ -138,18 +157,18 @@ static void broker_stop(struct world *world)
 static void broker_restart(struct world *world)
 {
     broker_stop(world);
-    ledger_fini(&world->ledger);
+    if (world->is_logged) {
+        broker_compare_disk(world);
+    } else {
+        ledger_fini(&world->ledger);
+        world->life++;
+    }
     for (size_t i = 0; i < world->n_clients; i++) {
         if (world->clients[i].link != NULL && sim_chance(&world->rng, 800)) {
             client_leave(&world->clients[i]);
         }
     }
     broker_start(world);
-}
-
-static void broker_time(struct world *world)
-{
-    bk_core_set_time(world->core, world->now + 1, world_wall(world));
 }
 
 static void broker_flush(struct world *world)
@@ -167,6 +186,19 @@ static void broker_tick(struct world *world)
     world->next_tick = world->now + BB_MAX(BB_MIN(next, 10000000), 1000);
     if (bk_core_wants_flush(world->core)) {
         world->flush_at = BB_MIN(world->flush_at, world->now + 1);
+    }
+}
+
+/* The disk has done something, which the core may have heard of. */
+static void broker_disk(struct world *world)
+{
+    bool had_lied = world->disk.has_lied;
+    broker_time(world);
+    disk_step(&world->disk, world->now);
+    broker_flush(world);
+    world->sabotaged = world->sabotaged || world->disk.has_lied;
+    if (world->disk.has_lied && !had_lied && world->disk.lie == LIE_FLUSHED) {
+        broker_restart(world);
     }
 }
 
@@ -247,6 +279,7 @@ enum step_kind {
     STEP_TICK,
     STEP_FLUSH,
     STEP_FAULT,
+    STEP_DISK,
 };
 
 struct step {
@@ -273,7 +306,7 @@ static struct step next_step(struct world *world)
 {
     struct step step = {.at = NEVER};
     for (struct sim_link *link = world->links; link != NULL; link = link->next) {
-        if (link->to_broker.first != NULL) {
+        if (link->to_broker.first != NULL && !link->is_paused) {
             step_offer(&step, STEP_TO_BROKER, link->to_broker.first->arrival, link);
         }
         if (link->to_client.first != NULL) {
@@ -287,6 +320,9 @@ static struct step next_step(struct world *world)
     }
     step_offer(&step, STEP_TICK, world->next_tick, NULL);
     step_offer(&step, STEP_FLUSH, world->flush_at, NULL);
+    if (world->is_logged) {
+        step_offer(&step, STEP_DISK, world->disk.next_at, NULL);
+    }
     if (!world->is_ending) {
         step_offer(&step, STEP_FAULT, world->next_fault, NULL);
     }
@@ -332,6 +368,9 @@ static void world_step(struct world *world)
     case STEP_FAULT:
         fault(world);
         break;
+    case STEP_DISK:
+        broker_disk(world);
+        break;
     case STEP_NONE:
         break;
     }
@@ -340,7 +379,13 @@ static void world_step(struct world *world)
 
 /* --- the whole ------------------------------------------------------------------------------------ */
 
-static void world_init(struct world *world, uint64_t seed)
+static enum disk_lie lie_of(enum sabotage sabotage)
+{
+    return sabotage < SABOTAGE_LIE_FLUSHED ? LIE_NONE
+                                           : LIE_FLUSHED + (enum disk_lie)(sabotage - SABOTAGE_LIE_FLUSHED);
+}
+
+static void world_init(struct world *world, uint64_t seed, enum sabotage sabotage)
 {
     struct sim_rng *rng = &world->rng;
     *world = (struct world){.rng = {seed * UINT64_C(0x2545f4914f6cdd1d) + 1}};
@@ -357,6 +402,16 @@ static void world_init(struct world *world, uint64_t seed)
     world->config.heartbeat_us = 200000;
     world->out = (struct bk_out){.context = world, .window_is_open = &world->window_is_open};
     world->window_is_open = true;
+    world->life = 1;
+    world->sabotage = sabotage;
+    world->is_logged = sim_chance(rng, 400) || lie_of(sabotage) != LIE_NONE;
+    if (world->is_logged) {
+        disk_init(&world->disk, sim_next(rng));
+        world->disk.lie = lie_of(sabotage);
+        world->config.ring_bytes =
+            BB_MAX(world->config.ring_bytes, (size_t)64 << 10); /* the least of a channel */
+        world->config.stage_bytes = sim_chance(rng, 300) ? sim_between(rng, 2000, 40000) : (size_t)64 << 20;
+    }
     broker_side_init(world);
     world->n_clients = sim_between(rng, 1, WORLD_CLIENTS_MAX);
     for (size_t i = 0; i < world->n_clients; i++) {
@@ -379,6 +434,9 @@ static void world_fini(struct world *world)
     }
     ledger_fini(&world->ledger);
     bb_buf_fini(&world->flat);
+    if (world->is_logged) {
+        disk_fini(&world->disk);
+    }
 }
 
 static bool is_quiet(const struct world *world)
@@ -393,7 +451,7 @@ static bool is_quiet(const struct world *world)
             return false;
         }
     }
-    return world->flush_at == NEVER;
+    return world->flush_at == NEVER && (!world->is_logged || disk_is_quiet(&world->disk));
 }
 
 static void fail_restless(struct world *world)
@@ -426,6 +484,7 @@ static void world_end(struct world *world)
         world->clients[i].stalled_until = world->clients[i].miserly_until = 0;
     }
     while (!world->failed && !is_quiet(world)) {
+        disk_calm(&world->disk);
         world_step(world);
         if (world->now > deadline) {
             fail_restless(world);
@@ -447,8 +506,7 @@ void world_run(uint64_t seed,
                struct world_result *ret_result)
 {
     struct world world;
-    world_init(&world, seed);
-    world.sabotage = sabotage;
+    world_init(&world, seed, sabotage);
     world.is_talkative = is_talkative;
     while (!world.failed && world.n_steps < n_steps) {
         world_step(&world);

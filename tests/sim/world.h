@@ -7,6 +7,7 @@
 #pragma once
 
 #include "tests/sim/client.h"
+#include "tests/sim/disk.h"
 #include "tests/sim/rng.h"
 
 #define WORLD_CLIENTS_MAX 6
@@ -22,6 +23,10 @@ enum sabotage {
     SABOTAGE_DROP_ACK,
     SABOTAGE_REPEAT_PUBLISH,
     SABOTAGE_FORGE_CREDIT,
+    SABOTAGE_LIE_FLUSHED, /* these are of the disk */
+    SABOTAGE_LIE_PRODUCERS,
+    SABOTAGE_LIE_READ,
+    SABOTAGE_LIE_LOCATE,
     SABOTAGES,
 };
 
@@ -31,11 +36,14 @@ struct world {
     struct bk_config config;
     struct bk_out out;
     bool window_is_open;
+    bool is_logged; /* channels are on a disk and outlive the broker */
+    struct sim_disk disk;
     bool is_dead;   /* the broker is being killed: nothing leaves it */
     bool is_ending; /* nothing new happens; what is under way arrives */
     bool failed;
     char why[400];
     uint64_t run;
+    uint64_t life; /* of what was published: with a log one for all, else one a run */
     uint64_t now;
     int64_t wall_offset;
     uint64_t next_tick;
