@@ -176,6 +176,7 @@ void *bk_lmdb_read_run(void *arg)
 void *bk_lmdb_copy_run(void *arg)
 {
     struct lmdb *lmdb = arg;
+    bk_lmdb_give_way();
     answer_all(lmdb, KIND(BK_REQUEST_SNAPSHOT), &lmdb->to_copy);
     return NULL;
 }
@@ -291,6 +292,7 @@ void *bk_lmdb_search_run(void *arg)
 {
     struct lmdb *lmdb = arg;
     struct searches searches = {.end = &searches.first};
+    bk_lmdb_give_way();
     (void)pthread_mutex_lock(&lmdb->mutex);
     while (!lmdb->is_ending) {
         bool one_waits = false;

@@ -5,7 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
+
+/* Of threads that nobody waits for from one moment to the next. */
+#define NICENESS 5
 
 /* --- news ------------------------------------------------------------------------------------------- */
 
@@ -56,6 +62,14 @@ void bk_lmdb_tell_done(struct lmdb *lmdb, struct bk_request *request, int error)
     request->error = error;
     bk_lmdb_news_quietly(lmdb, NEWS_DONE)->request = request;
     bk_lmdb_announce(lmdb, lmdb->requests == NULL);
+}
+
+/* --- threads ---------------------------------------------------------------------------------------- */
+
+void bk_lmdb_give_way(void)
+{
+    /* Linux has a niceness for each thread. Without it things are slower, not wrong. */
+    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICENESS);
 }
 
 /* --- the store, shared ---------------------------------------------------------------------------------- */

@@ -157,6 +157,9 @@ void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied);
 /** bk_lmdb_look_full() - whether the map or the disk is too full for more; why, in @text. */
 bool bk_lmdb_look_full(struct lmdb *lmdb, char *text, size_t size);
 
+/** bk_lmdb_give_way() - the calling thread leaves the processor to those that answer publishers and subscribers. */
+void bk_lmdb_give_way(void);
+
 /* The threads. */
 void *bk_lmdb_commit_run(void *arg);
 void *bk_lmdb_apply_run(void *arg);

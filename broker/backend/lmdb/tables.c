@@ -217,6 +217,7 @@ void *bk_lmdb_apply_run(void *arg)
 {
     struct lmdb *lmdb = arg;
     uint64_t retain_at = bk_lmdb_now() + lmdb->values[OPTION_RETAIN_INTERVAL];
+    bk_lmdb_give_way();
     (void)pthread_mutex_lock(&lmdb->mutex);
     while (!lmdb->is_ending || (lmdb->records != NULL && !lmdb->has_failed)) {
         if (!bk_lmdb_enter(lmdb)) {
