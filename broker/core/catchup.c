@@ -411,11 +411,11 @@ struct gathering {
     struct bk_core *core;
     struct bk_sub *sub;
     struct bk_conflation *conflation; /* NULL: everything goes */
+    uint64_t expired;                 /* events */
 };
 
-static int gather_item(void *context, const struct bk_item *item)
+static int gather_run(const struct gathering *gathering, const struct bk_item *item)
 {
-    struct gathering *gathering = context;
     if (gathering->conflation != NULL) {
         return bk_conflation_add(gathering->conflation, gathering->sub, &gathering->core->parcel, item);
     }
@@ -423,11 +423,50 @@ static int gather_item(void *context, const struct bk_item *item)
     return gathering->core->parcel.error;
 }
 
-/* Fill the core's parcel from the ring; where it got to. */
-static int
-gather(struct bk_core *core, struct bk_sub *sub, struct bk_conflation *conflation, uint64_t *ret_pos)
+static void expire(struct gathering *gathering, const struct bk_item *item, uint32_t index, size_t len)
 {
-    struct gathering gathering = {core, sub, conflation};
+    struct bk_sub *sub = gathering->sub;
+    struct bk_position *position = bk_sub_position(sub, item->block->channel);
+    position->pending -= BB_MIN(1, position->pending);
+    position->lost++;
+    position->lost_to = item->block->sequence + index;
+    sub->lag_bytes -= BB_MIN(len, sub->lag_bytes);
+    gathering->expired++;
+}
+
+/* Without what has waited longer than its time to live. */
+static int gather_item(void *context, const struct bk_item *item)
+{
+    struct gathering *gathering = context;
+    struct bb_slice rest = bb_slice(item->data, item->len);
+    struct bk_item run = {.block = item->block};
+    int r = 0;
+    if (!item->block->has_ttl) {
+        return gather_run(gathering, item);
+    }
+    for (uint32_t i = item->first; rest.len > 0 && r == 0; i++) {
+        struct bb_event_view event;
+        r = bb_event_read(&rest, &event);
+        bool is_over = r == 0 && bb_event_has_expired(&event, item->block->time, gathering->core->wall);
+        if (r == 0 && !is_over) {
+            item_extend(&run, event.raw, i, 1);
+        } else if (r == 0) {
+            expire(gathering, item, i, event.raw.len);
+            r = run.count > 0 ? gather_run(gathering, &run) : 0;
+            run.count = 0;
+        }
+    }
+    return r == 0 && run.count > 0 ? gather_run(gathering, &run) : r;
+}
+
+/* Fill the core's parcel from the ring; where it got to, and how many events have expired on the way. */
+static int gather(struct bk_core *core,
+                  struct bk_sub *sub,
+                  struct bk_conflation *conflation,
+                  uint64_t *ret_pos,
+                  uint64_t *ret_expired)
+{
+    struct gathering gathering = {core, sub, conflation, 0};
     uint64_t end = sub->dropping ? BB_MIN(sub->skip_pos, core->fanned_pos) : core->fanned_pos;
     uint64_t pos = sub->cursor;
     const struct bk_block *block = NULL;
@@ -449,6 +488,7 @@ gather(struct bk_core *core, struct bk_sub *sub, struct bk_conflation *conflatio
         pos++;
     }
     *ret_pos = pos;
+    *ret_expired = gathering.expired;
     return bk_parcel_finish(&core->parcel, &core->meter);
 }
 
@@ -457,6 +497,7 @@ static int catch_up(struct bk_core *core, struct bk_sub *sub)
 {
     struct bk_conflation *conflation = NULL;
     uint64_t pos = 0;
+    uint64_t expired = 0;
     int r = 0;
     if (sub->snapshot != NULL) {
         return bk_snapshot_step(core, sub);
@@ -479,10 +520,10 @@ static int catch_up(struct bk_core *core, struct bk_sub *sub)
         r = bk_conflation_new(core, sub, &conflation);
     }
     if (r == 0) {
-        r = gather(core, sub, conflation, &pos);
+        r = gather(core, sub, conflation, &pos, &expired);
     }
-    if (r == 0 && conflation != NULL) {
-        add_lost(core, sub, BK_COUNTER_gap_conflated); /* what is kept lies between: one message for both */
+    if (r == 0 && (conflation != NULL || expired > 0)) { /* what is kept lies between: one message for both */
+        add_lost(core, sub, conflation != NULL ? BK_COUNTER_gap_conflated : BK_COUNTER_gap_expired);
     }
     bk_conflation_free(conflation);
     if (r == 0 && core->parcel.events > 0) {

@@ -275,3 +275,10 @@ int bb_block_read(struct bb_slice *rest, struct bb_block *ret_block)
     *rest = after;
     return 0;
 }
+
+bool bb_event_has_expired(const struct bb_event_view *event, uint64_t time, uint64_t now)
+{
+    struct bb_attributes attributes;
+    return event->has_ttl && bb_event_attributes(event->attributes, &attributes) == 0 && attributes.has_ttl &&
+           time / 1000 + attributes.ttl_ms < now / 1000;
+}

@@ -68,6 +68,9 @@ int bb_event_read(struct bb_slice *rest, struct bb_event_view *ret_event);
 /** bb_event_attributes() - read the attributes of an event; empty bytes are none. Return: 0 or BB_EEVENT. */
 int bb_event_attributes(struct bb_slice attributes, struct bb_attributes *ret_attributes);
 
+/** bb_event_has_expired() - whether the time to live of an event that was taken at @time is over @now, both in us. */
+bool bb_event_has_expired(const struct bb_event_view *event, uint64_t time, uint64_t now);
+
 /** bb_event_write() - append an event; @payload is one MessagePack value; @attributes NULL for none. */
 void bb_event_write(struct bb_buf *out,
                     struct bb_slice path,

@@ -247,6 +247,75 @@ Test(broker_core, refuse_names_who_is_behind_until_it_has_caught_up)
     fixture_fini(&fixture);
 }
 
+static void publish_living(struct fixture *fixture, uint64_t number, const uint64_t *ttls, size_t n)
+{
+    struct bb_buf body = BB_BUF_INIT;
+    for (size_t i = 0; i < n; i++) {
+        const struct bb_attributes attributes = {.has_ttl = ttls[i] != 0, .ttl_ms = ttls[i]};
+        bb_event_write(&body, bb_slice_str("a/x"), bb_slice("\xc0", 1), ttls[i] != 0 ? &attributes : NULL);
+    }
+    say(fixture, 0,
+        &(struct bb_msg){.type = BB_MSG_PUBLISH, .number = number, .level = 1, .body = bb_buf_slice(&body)});
+    bk_core_flush(fixture->core);
+    bb_buf_fini(&body);
+}
+
+/* The channel's one gap in the last message of a type, and its count. */
+static void assert_gap(struct bb_slice gaps, uint64_t from, uint64_t to, uint64_t count, const char *reason)
+{
+    struct bb_mp_reader reader = bb_mp_reader(gaps);
+    cr_assert_eq(bb_mp_read_array(&reader), 1);
+    cr_assert_eq(bb_mp_read_array(&reader), 5);
+    cr_assert(bb_slice_equal(bb_mp_read_str(&reader), bb_slice_str("a")));
+    cr_assert_eq(bb_mp_read_uint(&reader), from);
+    cr_assert_eq(bb_mp_read_uint(&reader), to);
+    cr_assert_eq(bb_mp_read_uint(&reader), count);
+    cr_assert(bb_slice_equal(bb_mp_read_str(&reader), bb_slice_str(reason)));
+    cr_assert_eq(reader.error, 0);
+}
+
+Test(broker_core, what_has_waited_longer_than_its_time_to_live_is_a_gap_with_its_count)
+{
+    static const uint64_t some[] = {0, 10, 1000, 10, 0, 10};
+    static const uint64_t all[] = {10, 20};
+    struct fixture fixture = fixture_default();
+    fixture_start(&fixture);
+    bk_core_set_time(fixture.core, 1000, 1000000);
+    say_hello(&fixture, 0, NULL);
+    say_hello(&fixture, 1, NULL);
+    subscribe(&fixture, 1, "a/*", "slide", 0);
+    publish_living(&fixture, 1, some, BB_COUNT(some));
+    bk_core_set_time(fixture.core, 20000, 1020000);
+    say(&fixture, 1, &(struct bb_msg){.type = BB_MSG_CREDIT, .sub = 1, .bytes = 10000, .events = 100});
+    bk_core_flush(fixture.core);
+    struct bb_msg msg = last(&fixture, 1, BB_MSG_DELIVER);
+    assert_gap(msg.gaps, 1, 6, 3, "expired");
+    uint64_t n = 0;
+    for (struct bb_block block; msg.body.len > 0; n += block.count) {
+        cr_assert_eq(bb_block_read(&msg.body, &block), 0);
+        cr_assert(block.sequence == 1 || block.sequence == 3 || block.sequence == 5);
+        msg.body = bb_slice(msg.body.data + block.length, msg.body.len - (size_t)block.length);
+    }
+    cr_assert_eq(n, 3);
+    fixture_fini(&fixture);
+
+    fixture = fixture_default();
+    fixture_start(&fixture);
+    bk_core_set_time(fixture.core, 1000, 1000000);
+    say_hello(&fixture, 0, NULL);
+    say_hello(&fixture, 1, NULL);
+    subscribe(&fixture, 1, "a/*", "slide", 0);
+    publish_living(&fixture, 1, all, BB_COUNT(all));
+    bk_core_set_time(fixture.core, 40000, 1040000);
+    say(&fixture, 1, &(struct bb_msg){.type = BB_MSG_CREDIT, .sub = 1, .bytes = 10000, .events = 100});
+    bk_core_flush(fixture.core);
+    cr_assert_eq(fixture.peers[1].n_got[BB_MSG_DELIVER], 0);
+    assert_gap(last(&fixture, 1, BB_MSG_GAP).gaps, 1, 2, 2, "expired");
+    publish_living(&fixture, 2, some, 1);
+    cr_assert_eq(fixture.peers[1].n_got[BB_MSG_DELIVER], 1, "live again");
+    fixture_fini(&fixture);
+}
+
 Test(broker_core, disconnect_sends_the_client_away)
 {
     struct fixture fixture = fixture_default();

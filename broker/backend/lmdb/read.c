@@ -128,13 +128,6 @@ static int lane_begin(struct reading *reading, struct lane *lane)
     return lane_next(reading, lane);
 }
 
-static bool has_expired(const struct bb_event_view *event, uint64_t time, uint64_t now)
-{
-    struct bb_attributes attributes;
-    return event->has_ttl && bb_event_attributes(event->attributes, &attributes) == 0 && attributes.has_ttl &&
-           time / 1000 + attributes.ttl_ms < now / 1000;
-}
-
 static void write_run(struct bb_buf *body,
                       const struct bb_block *block,
                       uint64_t first,
@@ -173,7 +166,7 @@ static int take_some(struct reading *reading, struct bk_read_range *range, const
             matches = bk_filter_matches(reading->read->filter, path);
         }
         bool wanted = matches && sequence > range->after && sequence <= range->stop;
-        if (wanted && has_expired(&event, block->head.time, reading->read->now)) {
+        if (wanted && bb_event_has_expired(&event, block->head.time, reading->read->now)) {
             range->expired++;
             wanted = false;
         }

@@ -5,13 +5,6 @@
 #include "broker/backend/find.h"
 #include "broker/backend/memory/keep.h"
 
-static bool has_expired(const struct bb_event_view *event, uint64_t time, uint64_t now)
-{
-    struct bb_attributes attributes;
-    return event->has_ttl && bb_event_attributes(event->attributes, &attributes) == 0 && attributes.has_ttl &&
-           time / 1000 + attributes.ttl_ms < now / 1000;
-}
-
 static void write_event(struct bb_buf *body, const struct bb_block *block, uint64_t i, struct bb_slice raw)
 {
     struct bb_block head = *block;
@@ -54,7 +47,7 @@ static void read_block(struct bk_read *read,
             !bk_filter_matches(read->filter, event.path)) {
             continue;
         }
-        if (has_expired(&event, log->head.time, read->now)) {
+        if (bb_event_has_expired(&event, log->head.time, read->now)) {
             range->expired++;
             continue;
         }
