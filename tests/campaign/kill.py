@@ -5,7 +5,8 @@
 kill.py BUSBARD [--rounds N] [--publishers N] [--seed N] [--control]
 
 Publishers keep numbered batches in flight; after a kill they come back with their client id and epoch and repeat what was
-not acknowledged. --control gives each return a new epoch, so that repetitions count as new: then the run succeeds only if
+not acknowledged. A subscriber with a durable cursor goes on where it saved it; what it saw must be in the log in the end.
+--control gives each return a new epoch, so that repetitions count as new: then the run succeeds only if
 duplicates are found, and nothing else. Exit 1 on any loss, duplicate, disorder or slow start."""
 import argparse
 import collections
@@ -20,8 +21,8 @@ import time
 import msgpack
 import zmq
 
-HELLO, PUBLISH, SUBSCRIBE, PING, PONG = 1, 2, 3, 6, 7
-WELCOME, ACK, DELIVER, GAP, ERROR, ENDED = 16, 18, 19, 20, 22, 24
+HELLO, PUBLISH, SUBSCRIBE, PING, PONG, CURSOR = 1, 2, 3, 6, 7, 11
+WELCOME, SUBSCRIBED, ACK, DELIVER, GAP, RESULT, ERROR, ENDED = 16, 17, 18, 19, 20, 21, 22, 24
 SYNCED = 3
 WINDOW = 64  # publishes in flight of each publisher
 DEADLINE = 30.0
@@ -102,6 +103,63 @@ class Publisher:
                     self.acked[entry[0] + self.base] = positions[0][1] if positions else None
 
 
+class Follower:
+    """A subscriber with a durable cursor, which it saves now and then and goes on from after each kill."""
+
+    NAME = "follower"
+
+    def __init__(self):
+        self.connection = None
+        self.is_subscribed = False
+        self.seen = {}  # sequence: payload
+        self.at = 0  # fate known up to here
+        self.sent = []  # positions of cursors that were sent and not answered
+        self.saved = 0  # the last one that was answered
+        self.wrong = collections.Counter()
+
+    def connect(self, endpoint):
+        self.connection, self.is_subscribed = Connection(endpoint), False
+        self.connection.send([SUBSCRIBE, 1, 1, ["log/*"], 1,
+                              {"durable": self.NAME, "bytes": 1 << 40, "events": 1 << 40}])
+
+    def take(self, rng):
+        """All that has come; then perhaps the cursor is saved."""
+        while (message := self.connection.receive(0)) is not None:
+            head, rest = message[0], message[1:]
+            if head[0] == SUBSCRIBED:
+                begins = dict(head[4]).get("log", 0)
+                self.wrong["cursors"] += not (self.saved <= begins and begins in (self.saved, *self.sent))
+                self.saved, self.sent, self.at, self.is_subscribed = begins, [], begins, True
+            elif head[0] == RESULT:
+                self.saved = self.sent.pop(0)
+            elif head[0] == DELIVER:
+                self.deliver(head, rest)
+            else:
+                self.wrong["answers"] += 1
+        if self.is_subscribed and self.at > self.saved and rng.random() < 0.1:
+            self.sent.append(self.at)
+            self.connection.send([CURSOR, 2, self.NAME, [["log", self.at]]])
+
+    def deliver(self, head, rest):
+        for _, begin, end in head[2]:
+            self.wrong["seams"] += begin != self.at
+            self.at = end
+        at = 0
+        while at < len(rest):
+            sequence, count = rest[at][3], rest[at][5]
+            for i in range(count):
+                payload = tuple(rest[at + 1 + i][1])
+                self.wrong["changed"] += self.seen.setdefault(sequence + i, payload) != payload
+            at += 1 + count
+
+    def check(self, events):
+        """What was seen is in the log, and of what it has come past nothing is missing."""
+        log, newest = dict(events), max(self.seen, default=0)
+        self.wrong["phantoms"] += sum(log.get(sequence) != payload for sequence, payload in self.seen.items())
+        self.wrong["missed"] += sum(sequence <= newest and sequence not in self.seen for sequence in log)
+        return self.wrong
+
+
 def start(busbard, directory, options=(), preload=None):
     """The process, its door, and the seconds until a client was welcome."""
     ports = os.path.join(directory, "ports")
@@ -110,7 +168,7 @@ def start(busbard, directory, options=(), preload=None):
     begun = time.monotonic()
     environment = {**os.environ, "LD_PRELOAD": preload} if preload else None
     process = subprocess.Popen([busbard, "--listen", "tcp://127.0.0.1:*", "--ports-file", ports,
-                                "--data", os.path.join(directory, "data"), *options],
+                                *(() if "--data" in options else ("--data", os.path.join(directory, "data"))), *options],
                                stderr=subprocess.DEVNULL, env=environment)
     while not os.path.exists(ports):
         if process.poll() is not None or time.monotonic() - begun > DEADLINE:
@@ -122,10 +180,10 @@ def start(busbard, directory, options=(), preload=None):
     return process, endpoint, time.monotonic() - begun
 
 
-def read_all(endpoint):
-    """[(sequence, payload)] of the channel from the first event on, and the gaps."""
+def read_all(endpoint, start=1, times=None):
+    """[(sequence, payload)] of the channel from the first event on, and the gaps; @times: list that gets the time of each."""
     reader, events, gaps = Connection(endpoint), [], []
-    reader.send([SUBSCRIBE, 2, 1, ["log/*"], 1, {"until": "now", "bytes": 1 << 40, "events": 1 << 40}])
+    reader.send([SUBSCRIBE, 2, 1, ["log/*"], start, {"until": "now", "bytes": 1 << 40, "events": 1 << 40}])
     while True:
         message = reader.receive()
         assert message is not None, "the reader was told nothing more"
@@ -139,6 +197,8 @@ def read_all(endpoint):
         while head[0] == DELIVER and at < len(rest):
             sequence, count = rest[at][3], rest[at][5]
             events += [(sequence + i, tuple(rest[at + 1 + i][1])) for i in range(count)]
+            if times is not None:
+                times += [rest[at][1]] * count
             at += 1 + count
 
 
@@ -173,44 +233,49 @@ def main():
     parser.add_argument("--control", action="store_true")
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    publishers = [Publisher(i, rng) for i in range(options.publishers)]
+    publishers, follower = [Publisher(i, rng) for i in range(options.publishers)], Follower()
     slowest, wrong = 0.0, collections.Counter()
     with tempfile.TemporaryDirectory(prefix="busbar-kill-") as directory:
         for _ in range(options.rounds):
-            process, endpoint, seconds = start(options.busbard, directory)
+            ipc = f"ipc://{directory}/bus"
+            process, endpoint, seconds = start(options.busbard, directory, ("--listen", ipc))
             try:
                 slowest = max(slowest, seconds)
                 for publisher in publishers:
                     publisher.epoch += options.control
-                    publisher.connect(endpoint)
+                    publisher.connect(ipc if publisher.index % 2 else endpoint)
+                follower.connect(rng.choice((ipc, endpoint)))
                 end = time.monotonic() + rng.uniform(0.02, 0.4)
                 while time.monotonic() < end:
                     for publisher in publishers:
                         publisher.take()
                         publisher.fill()
+                    follower.take(rng)
             finally:
                 process.kill()
                 process.wait()
             for publisher in publishers:
                 publisher.take()
                 publisher.connection.close()
+            follower.take(rng)
+            follower.connection.close()
         process, endpoint, seconds = start(options.busbard, directory)
         try:
             slowest = max(slowest, seconds)
             events, gaps = read_all(endpoint)
-            wrong = check(publishers, events, gaps)
+            wrong = check(publishers, events, gaps) + follower.check(events)
         finally:
             process.kill()
             process.wait()
     acked = sum(sum(p.sizes[n] for n in p.acked) for p in publishers)
     print(f"{options.rounds} rounds, {acked} acked, {wrong['lost']} lost, {wrong['duplicates']} duplicates, "
-          f"{len(events)} read, slowest start {slowest:.2f} s, seed {options.seed}; "
+          f"{len(events)} read, {len(follower.seen)} followed, slowest start {slowest:.2f} s, seed {options.seed}; "
           f"wrong: {dict(+wrong)}")
     for publisher in publishers:
         for head in publisher.refused[:2]:
             print("refused:", head)
     if options.control:
-        return 0 if wrong["duplicates"] and not wrong["lost"] else 1
+        return 0 if wrong["duplicates"] and not wrong["lost"] + wrong["phantoms"] + wrong["cursors"] else 1
     return 1 if +wrong or not acked or slowest >= RESTART_LIMIT else 0
 
 

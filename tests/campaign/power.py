@@ -30,11 +30,11 @@ OPTIONS = ("--backend-option", "journal-size=4M", "--backend-option", "reserve=0
 class Disk:
     """An ext4 file system in a file."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, size=IMAGE_BYTES):
         self.image, self.top = os.path.join(directory, "image"), os.path.join(directory, "disk")
         os.mkdir(self.top)
         with open(self.image, "wb") as file:
-            file.truncate(IMAGE_BYTES)
+            file.truncate(size)
         subprocess.run(["mkfs.ext4", "-q", "-F", self.image], check=True)
 
     def mount(self):

@@ -235,7 +235,7 @@ static void hand_on(struct lmdb *lmdb, struct record *record)
 static void let_tables_follow(struct lmdb *lmdb)
 {
     while (lmdb->record_bytes > lmdb->backlog_max && !lmdb->has_failed &&
-           !(lmdb->is_ending && lmdb->is_full)) { /* then they will not have more of it */
+           !(lmdb->is_ending && lmdb->room.is_full)) { /* then they will not have more of it */
         lmdb->apply_now = true;
         (void)pthread_cond_signal(&lmdb->to_apply);
         (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
@@ -267,7 +267,7 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
         bool is_stuck = false;
         while (lmdb->applied == applied && !lmdb->has_failed && !is_stuck) {
             (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
-            is_stuck = lmdb->is_ending && lmdb->is_full; /* the store will not have more of it */
+            is_stuck = lmdb->is_ending && lmdb->room.is_full; /* the store will not have more of it */
         }
         r = is_stuck ? BB_ELOGFULL : 0;
     }

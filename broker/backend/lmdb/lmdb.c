@@ -43,7 +43,8 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
     struct lmdb *lmdb = of(backend);
     (void)pthread_mutex_lock(&lmdb->mutex);
     int r = lmdb->has_failed || lmdb->is_stale ? BB_ELOGFAILED : 0;
-    if (r == 0 && lmdb->is_full && append->n_blocks > 0) {
+    if (r == 0 && append->n_blocks > 0 &&
+        (lmdb->room.is_full || lmdb->commit_bytes + lmdb->record_bytes > lmdb->room.bytes)) {
         r = BB_ELOGFULL;
     }
     if (r == 0 && lmdb->commit_bytes > lmdb->values[OPTION_QUEUE_SIZE]) {
@@ -183,7 +184,7 @@ static void op_status(struct bk_backend *backend, struct bb_buf *out)
         uint64_t value;
     } rows[] = {
         {"failed", lmdb->has_failed},
-        {"full", lmdb->is_full},
+        {"full", lmdb->room.is_full},
         {"queued_bytes", lmdb->commit_bytes},
         {"journal_bytes", lmdb->record_bytes},
         {"durable", lmdb->durable},
@@ -343,10 +344,9 @@ static int open_lmdb(const struct bk_backend_env *env, struct bk_backend **ret_b
         r = bk_numbers_load(lmdb->store, &lmdb->numbers);
     }
     if (r == 0) {
-        char text[160];
-        lmdb->is_full = bk_lmdb_look_full(lmdb, text, sizeof(text));
-        if (lmdb->is_full) {
-            bk_lmdb_tell_state(lmdb, BK_BACKEND_FULL, text);
+        bk_lmdb_look(lmdb, &lmdb->room);
+        if (lmdb->room.is_full) {
+            bk_lmdb_tell_state(lmdb, BK_BACKEND_FULL, lmdb->room.text);
         }
         r = start_threads(lmdb);
     }

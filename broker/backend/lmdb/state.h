@@ -63,6 +63,12 @@ struct news {
 #define BK_APPLY_SOON_BYTES ((size_t)4 << 20)
 #define BK_APPLY_BYTES      ((size_t)8 << 20)
 
+struct room {
+    bool is_full;
+    uint64_t bytes; /* that may be on their way into the store */
+    char text[160]; /* why, for a person */
+};
+
 struct lmdb {
     struct bk_backend backend;
     const struct bk_backend_listener *listener;
@@ -102,7 +108,7 @@ struct lmdb {
     struct news **news_end;
     bool has_failed; /* to be opened again */
     bool is_stale;   /* until the owner has been told, what it numbers does not follow what is kept */
-    bool is_full;
+    struct room room;
     bool is_ending;
     bool apply_now;
     bool is_exclusive; /* nobody else may use the store */
@@ -154,8 +160,8 @@ int bk_lmdb_open_files(struct lmdb *lmdb,
 /** bk_lmdb_records_drop() - forget journal records that the store has. */
 void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied);
 
-/** bk_lmdb_look_full() - whether the map or the disk is too full for more; why, in @text. */
-bool bk_lmdb_look_full(struct lmdb *lmdb, char *text, size_t size);
+/** bk_lmdb_look() - what room there is in the map and on the disk; in: whether it was full. Without the mutex, as a user. */
+void bk_lmdb_look(struct lmdb *lmdb, struct room *room);
 
 /** bk_lmdb_give_way() - the calling thread leaves the processor to those that answer publishers and subscribers. */
 void bk_lmdb_give_way(void);

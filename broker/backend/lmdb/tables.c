@@ -15,9 +15,12 @@
 
 #define RETAIN_BUDGET ((size_t)256)
 
-/* Percent of the map. */
+/* Percent of the map: where it is full, and how much of it must be free until it is not any more. */
 #define FULL_PERCENT  90
-#define AGAIN_PERCENT 85
+#define AGAIN_PERCENT 5
+
+/* What is registered takes so much with its indexes and the pages that are written anew. */
+#define ROOM_FACTOR 2
 
 /* --- the apply thread ----------------------------------------------------------------------------------- */
 
@@ -31,45 +34,54 @@ static void on_trimmed(void *context, uint32_t channel, uint64_t first)
     (void)pthread_mutex_unlock(&lmdb->mutex);
 }
 
-/* Whether the map or the disk is too full for more. */
-bool bk_lmdb_look_full(struct lmdb *lmdb, char *text, size_t size)
+/* Bytes that may come until @limit is reached, none if there is not more than @slack of it. */
+static uint64_t room_below(uint64_t limit, uint64_t used, uint64_t slack)
 {
-    struct bk_store_sizes sizes;
+    return used + slack < limit ? limit - used : 0;
+}
+
+void bk_lmdb_look(struct lmdb *lmdb, struct room *room)
+{
+    struct bk_store_sizes sizes = {0};
     struct statvfs disk;
+    bool was_full = room->is_full;
+    *room = (struct room){.bytes = UINT64_MAX, .text = "there is room again"};
     if (bk_store_sizes(lmdb->store, &sizes) == 0) {
-        uint64_t percent = lmdb->is_full ? AGAIN_PERCENT : FULL_PERCENT;
-        uint64_t used = sizes.used - BB_MIN(sizes.used, sizes.free);
-        if (used / 100 * 100 > sizes.map / 100 * percent) {
-            (void)snprintf(text, size,
-                           "%" PRIu64 " of %" PRIu64 " bytes are used; trim channels or raise map-size", used,
-                           sizes.map);
-            return true;
+        uint64_t limit = sizes.map / 100 * FULL_PERCENT;
+        room->bytes = room_below(limit, sizes.used, was_full ? sizes.map / 100 * AGAIN_PERCENT : 0);
+        if (room->bytes == 0) {
+            (void)snprintf(room->text, sizeof(room->text),
+                           "%" PRIu64 " of %" PRIu64 " bytes are used; trim channels or raise map-size",
+                           sizes.used, sizes.map);
         }
     }
-    if (statvfs(lmdb->directory, &disk) == 0) {
+    if (statvfs(lmdb->directory, &disk) == 0) { /* what the file has free already is not asked of the disk */
         uint64_t free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
         uint64_t all = (uint64_t)disk.f_blocks * disk.f_frsize;
         uint64_t reserve = BB_MIN(lmdb->values[OPTION_RESERVE], all / 16);
-        if (free_bytes < (lmdb->is_full ? reserve + reserve / 4 : reserve)) {
-            (void)snprintf(text, size, "the disk has %" PRIu64 " bytes left; make room or lower reserve",
+        uint64_t left = room_below(free_bytes + sizes.free, reserve, was_full ? reserve / 4 : 0);
+        if (left == 0 && room->bytes > 0) {
+            (void)snprintf(room->text, sizeof(room->text),
+                           "the disk has %" PRIu64 " bytes left; trim channels, make room or lower reserve",
                            free_bytes);
-            return true;
         }
+        room->bytes = BB_MIN(room->bytes, left);
     }
-    (void)snprintf(text, size, "there is room again");
-    return false;
+    room->is_full = room->bytes == 0;
+    room->bytes /= ROOM_FACTOR;
 }
 
 /* With the mutex, as a user of the store. */
 static void watch(struct lmdb *lmdb)
 {
-    char text[160];
+    struct room room = lmdb->room;
     (void)pthread_mutex_unlock(&lmdb->mutex);
-    bool is_full = bk_lmdb_look_full(lmdb, text, sizeof(text));
+    bk_lmdb_look(lmdb, &room);
     (void)pthread_mutex_lock(&lmdb->mutex);
-    if (is_full != lmdb->is_full) {
-        lmdb->is_full = is_full;
-        bk_lmdb_tell_state(lmdb, is_full ? BK_BACKEND_FULL : BK_BACKEND_OK, text);
+    bool was_full = lmdb->room.is_full;
+    lmdb->room = room;
+    if (room.is_full != was_full) {
+        bk_lmdb_tell_state(lmdb, room.is_full ? BK_BACKEND_FULL : BK_BACKEND_OK, room.text);
     }
 }
 
@@ -189,6 +201,9 @@ static uint64_t apply_turn(struct lmdb *lmdb, uint64_t retain_at)
     bool is_due = lmdb->records != NULL && apply_due(lmdb, UINT64_MAX) <= now;
     if (is_due) {
         r = apply_some(lmdb);
+        if (r == 0) {
+            watch(lmdb);
+        }
         lmdb->apply_now = lmdb->apply_now && lmdb->records != NULL;
     }
     if (r == 0 && lmdb->upkeep != NULL && lmdb->records == NULL) {
@@ -196,9 +211,10 @@ static uint64_t apply_turn(struct lmdb *lmdb, uint64_t retain_at)
     }
     if (r == BB_ELOGFULL || now >= retain_at) {
         int more = retain(lmdb);
-        watch(lmdb);
-        if (r == BB_ELOGFULL && !lmdb->is_full) {
-            lmdb->is_full = true;
+        if (r != BB_ELOGFULL) {
+            watch(lmdb);
+        } else if (!lmdb->room.is_full) { /* until it takes something again */
+            lmdb->room.is_full = true;
             bk_lmdb_tell_state(lmdb, BK_BACKEND_FULL, "the tables cannot take more");
         }
         bool again = more > 0 || r == BB_ELOGFULL;
@@ -223,7 +239,7 @@ void *bk_lmdb_apply_run(void *arg)
         if (!bk_lmdb_enter(lmdb)) {
             break;
         }
-        uint64_t full_before = lmdb->is_full;
+        uint64_t full_before = lmdb->room.is_full;
         retain_at = apply_turn(lmdb, retain_at);
         bk_lmdb_leave(lmdb);
         if (lmdb->is_ending && full_before && lmdb->records != NULL) {
