@@ -379,7 +379,7 @@ static void drop_newest(struct bk_core *core, struct bk_sub *sub)
         struct bk_position *position = &sub->positions[i];
         if (position->pending > 0) {
             position->lost += position->pending;
-            position->lost_to = position->channel->last;
+            position->lost_to = BB_MIN(position->channel->last, position->stop);
             position->pending = 0;
         }
     }

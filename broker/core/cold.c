@@ -88,6 +88,14 @@ void bk_sub_set_cold(struct bk_core *core, struct bk_sub *sub)
     }
 }
 
+/* The log says that @range is over before its end: what comes after it is later than the subscription wants. */
+static void note_end(struct bk_sub *sub, struct bk_position *position, const struct bk_read_range *range)
+{
+    if (sub->until == BK_UNTIL_TIME && range->at_end && range->reached < range->stop) {
+        position->stop = BB_MIN(position->stop, position->covered);
+    }
+}
+
 /* The position in the ring from where it has what follows @sequence of @channel. */
 static uint64_t
 ring_pos_after(const struct bk_core *core, const struct bk_channel *channel, uint64_t sequence)
@@ -109,7 +117,8 @@ ring_pos_after(const struct bk_core *core, const struct bk_channel *channel, uin
 static bool ring_has_rest(const struct bk_position *position)
 {
     const struct bk_channel *channel = position->channel;
-    return position->covered + 1 >= channel->first || position->covered >= channel->last;
+    return position->covered + 1 >= channel->first ||
+           position->covered >= BB_MIN(channel->last, position->stop);
 }
 
 /* Back to the ring, when it has the rest of all. Return: 0 or BB_ENOMEM. */
@@ -249,6 +258,7 @@ static void move_positions(struct bk_core *core, struct bk_sub *sub, const struc
         struct bk_position *position = range_position(sub, range, &at);
         if (position != NULL && position->cold) {
             position->covered = BB_MAX(position->covered, range->reached);
+            note_end(sub, position, range);
             position->channel->n_delivered += range->events;
         }
     }

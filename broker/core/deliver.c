@@ -333,6 +333,12 @@ static void parcels_reset(struct bk_fan *fan)
 
 /* --- to the subscriptions ------------------------------------------------------------------------- */
 
+/* How far @range brings the position: what comes after the last event wanted is none of its business. */
+static uint64_t reached(const struct bk_position *position, const struct bk_range *range)
+{
+    return BB_MAX(BB_MIN(range->to, position->stop), position->covered);
+}
+
 static void write_ranges(struct bk_core *core, struct bk_sub *sub, const struct bk_parcel *parcel)
 {
     bb_mp_write_array(&core->scratch, (uint32_t)parcel->n_ranges);
@@ -346,7 +352,7 @@ static void write_ranges(struct bk_core *core, struct bk_sub *sub, const struct 
         bb_mp_write_array(&core->scratch, 3);
         bb_mp_write_str(&core->scratch, range->channel->name);
         bb_mp_write_uint(&core->scratch, position->covered);
-        bb_mp_write_uint(&core->scratch, BB_MAX(range->to, position->covered));
+        bb_mp_write_uint(&core->scratch, reached(position, range));
     }
 }
 
@@ -355,7 +361,7 @@ static void count_delivered(struct bk_core *core, struct bk_sub *sub, const stru
     for (size_t i = 0; i < parcel->n_ranges; i++) {
         const struct bk_range *range = &parcel->ranges[i];
         struct bk_position *position = bk_sub_position(sub, range->channel); /* write_ranges() made it */
-        position->covered = BB_MAX(range->to, position->covered);
+        position->covered = reached(position, range);
         range->channel->n_delivered += range->events;
         if (!sub->live) {
             position->pending -= BB_MIN(range->events, position->pending);

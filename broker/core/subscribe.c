@@ -198,14 +198,16 @@ static int note_sequence(void *context, const struct bk_item *item)
     return 0;
 }
 
-/* The newest matching event of a channel, its last sequence + 1 if the ring has none. */
+/* The newest matching event of a channel, its last sequence + 1 if the ring has none; where the subscription ends does not matter. */
 static int
 find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, uint64_t *ret_sequence)
 {
     struct newest newest = {channel->last + 1};
     uint64_t pos = bk_ring_end(&core->ring);
+    uint64_t until_time = sub->until_time;
     const struct bk_block *block = NULL;
     int r = 0;
+    sub->until_time = UINT64_MAX;
     while (r == 0 && newest.sequence > channel->last && pos > channel->first_pos &&
            (block = bk_ring_before(&core->ring, &pos)) != NULL) {
         if (block->channel == channel) {
@@ -213,6 +215,7 @@ find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, 
             r = bk_for_each_wanted(core, sub, block, note_sequence, &newest);
         }
     }
+    sub->until_time = until_time;
     *ret_sequence = newest.sequence;
     return r;
 }
@@ -302,20 +305,18 @@ static int begin_after(struct bk_core *core,
 static int
 begin_channel(struct bk_core *core, struct bk_sub *sub, const struct from *from, struct bk_channel *channel)
 {
-    uint64_t covered = 0;
     if (bk_sub_find_position(sub, channel) != NULL) {
         return 0;
     }
-    int r = begin_after(core, sub, from, channel, &covered);
-    struct bk_position *position = r == 0 ? bk_sub_position(sub, channel) : NULL;
+    struct bk_position *position = bk_sub_position(sub, channel);
     if (position == NULL) {
         return BB_ENOMEM;
     }
-    position->covered = covered;
-    if (sub->until == BK_UNTIL_STOP && sub->new_stop == 0) {
-        position->stop = channel->last; /* until now */
-    }
-    return 0;
+    position->stop = UINT64_MAX; /* while it is looked for where it begins */
+    int r = begin_after(core, sub, from, channel, &position->covered);
+    bool is_now = sub->until == BK_UNTIL_STOP && sub->new_stop == 0;
+    position->stop = is_now ? channel->last : sub->new_stop;
+    return r;
 }
 
 /* Positions in the channels that @pattern can match: the named one, or all behind a wildcard. */

@@ -155,6 +155,37 @@ class Reading(unittest.TestCase):
                 self.assertEqual(client.read(["a/*"], start=wanted["seq"]).sequences[0], wanted["seq"])
             self.assertEqual(client.read(["a/rare"], start="last").sequences, [3001])
 
+    def test_the_last_event_is_found_whatever_ends_the_subscription(self):
+        with logged() as broker, Client(broker) as client:
+            client.publish(*numbered("a/x", 1, 3), *numbered("a/y", 1, 1), level=3)
+            self.assertEqual(client.read(["a/x"], start="last").sequences, [3])
+            self.assertEqual(client.subscribe(["a/x"], start="last", until=2).covered, {"a": 2})
+
+    def test_what_comes_after_the_end_is_neither_told_nor_read(self):
+        with logged("--ring", "64K") as broker, Client(broker) as client:
+            for first in range(1, 5000, 100):
+                client.publish(*numbered("a", first, 100, 64), level=3)
+            client.publish(*numbered("b", 1, 3), level=3)
+            ledger = client.subscribe(["*"], start=1, until=10)
+            client.collect_events(13)
+            self.assertEqual(ledger.covered["a"], 10)
+            reads = client.counter("log_reads")
+            for _ in range(50):
+                client.counter("log_reads")
+            self.assertLessEqual(client.counter("log_reads") - reads, 2)  # it waits for b
+            client.publish(*numbered("b", 4, 20), level=3)
+            client.wait(lambda message: message["op"] == "ended", "the end")
+            self.assertEqual((len(ledger.events), ledger.covered), (20, {"a": 10, "b": 10}))
+
+    def test_a_time_ends_a_subscription_in_the_log(self):
+        with logged("--ring", "64K") as broker, Client(broker) as client:
+            for first in range(1, 5000, 100):
+                client.publish(*numbered("a", first, 100, 64), level=3)
+            at = client.query(types=["a"], order="ascending", max=250)[0][-1]["time"]
+            ledger = client.subscribe(["a"], start=1, until={"time": at})
+            client.wait(lambda message: message["op"] == "ended", "the end")
+            self.assertEqual(ledger.sequences, list(range(1, len(client.query(types=["a"], t_to=at)[0]) + 1)))
+
     def test_positions_hold_across_a_restart(self):
         broker = logged().start()
         with Client(broker) as client:
