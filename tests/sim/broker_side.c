@@ -39,10 +39,23 @@ static void check_deliver(struct world *world, struct sim_link *link, const stru
 
 static void check_subscribed(struct world *world, const struct sim_link *link, const struct bb_msg *msg)
 {
-    const struct sim_client *client = link->client;
+    struct sim_client *client = link->client;
     for (size_t i = 0; i < CLIENT_WATCHES_MAX && client->link == link; i++) {
         if (client->watches[i].in_use && client->watches[i].corr == msg->corr) {
             watch_expect(world, &client->watches[i], msg);
+            if (client->watches[i].from == WATCH_CURSOR) {
+                cursor_expect(world, client, msg);
+            }
+        }
+    }
+}
+
+static void note_ended(struct world *world, const struct sim_link *link, uint64_t sub)
+{
+    struct sim_client *client = link->client;
+    for (size_t i = 0; i < CLIENT_WATCHES_MAX && client->link == link; i++) {
+        if (client->watches[i].in_use && client->watches[i].id == sub) {
+            watch_note_end(world, &client->watches[i]);
         }
     }
 }
@@ -56,6 +69,10 @@ static void check_output(struct world *world, struct sim_link *link, struct bb_s
         check_deliver(world, link, &msg);
     } else if (msg.type == BB_MSG_SUBSCRIBED) {
         check_subscribed(world, link, &msg);
+    } else if (msg.type == BB_MSG_ENDED) {
+        note_ended(world, link, msg.sub);
+    } else if (msg.type == BB_MSG_RESULT) {
+        cursor_acked(link->client, msg.corr);
     } else if (msg.type == BB_MSG_ERROR && msg.about == BB_MSG_PUBLISH) {
         if (!bb_slice_equal(msg.code, bb_slice_str("hello_first")) &&
             !bb_slice_equal(msg.code, bb_slice_str("unknown_result"))) {
@@ -100,6 +117,8 @@ void broker_note_input(struct world *world, struct sim_link *link, struct bb_sli
     }
     if (r == 0 && msg.type == BB_MSG_SUBSCRIBE) {
         note_subscribe(world, link, msg.corr);
+    } else if (r == 0 && msg.type == BB_MSG_QUERY) {
+        query_note(link->client, msg.corr);
     }
     if (world->is_talkative) {
         (void)fprintf(stderr,

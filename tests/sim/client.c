@@ -40,8 +40,12 @@ void client_leave(struct sim_client *client)
     }
     client->state = CLIENT_DOWN;
     for (size_t i = 0; i < CLIENT_WATCHES_MAX; i++) {
-        client->watches[i].is_subscribed = false;
+        struct watch *watch = &client->watches[i];
+        watch->is_subscribed = false;
+        watch->in_use =
+            watch->in_use && watch->until == UNTIL_NONE; /* what "now" was is not known any more */
     }
+    client->query.corr = 0;
     if (client->is_anonymous) {
         client->first_unacked = client->n_batches;
         client->next_number = 1;
@@ -51,12 +55,14 @@ void client_leave(struct sim_client *client)
 bool client_is_quiet(const struct sim_client *client)
 {
     if (client->state != CLIENT_READY || client->first_unacked != client->n_batches ||
-        client->link->core == NULL || client->link->broken) {
+        client->query.corr != 0 || client->link->core == NULL || client->link->broken) {
         return false;
     }
     for (size_t i = 0; i < CLIENT_WATCHES_MAX; i++) {
         const struct watch *watch = &client->watches[i];
-        if (watch->in_use && (!watch->is_subscribed || watch_missing(&client->world->ledger, watch) > 0)) {
+        if (watch->in_use &&
+            (!watch->is_subscribed || watch->retained.is_due || watch->until == UNTIL_NOW ||
+             watch->until == UNTIL_TIME || watch_missing(&client->world->ledger, watch) > 0)) {
             return false;
         }
     }
@@ -347,6 +353,9 @@ static void handle_error(struct sim_client *client, const struct bb_msg *msg)
         }
         handle_publish_error(client, msg->corr, bb_slice_equal(msg->code, bb_slice_str("unknown_result")));
     }
+    if (msg->about == BB_MSG_QUERY) {
+        world_fail(client->world, "a query was refused: %.*s", (int)msg->code.len, msg->code.data);
+    }
     for (size_t i = 0; i < CLIENT_WATCHES_MAX && msg->about == BB_MSG_SUBSCRIBE; i++) {
         if (client->watches[i].in_use && client->watches[i].corr == msg->corr) {
             world_fail(client->world, "a subscribe was refused: %.*s", (int)msg->code.len, msg->code.data);
@@ -362,6 +371,8 @@ static void handle_sub_message(struct sim_client *client, const struct bb_msg *m
     }
     if (msg->type == BB_MSG_GAP) {
         watch_gap(client->world, watch, msg);
+    } else if (msg->type == BB_MSG_ENDED) {
+        watch_ended(client->world, watch, msg);
     } else if (msg->type == BB_MSG_DELIVER) {
         watch_deliver(client->world, watch, msg);
         client_grant(client, watch);
@@ -387,7 +398,11 @@ void client_message(struct sim_client *client, struct bb_slice bytes)
     case BB_MSG_ACK:
         handle_ack(client, &msg);
         break;
+    case BB_MSG_EVENTS:
+        query_answer(client, &msg);
+        break;
     case BB_MSG_SUBSCRIBED:
+    case BB_MSG_ENDED:
     case BB_MSG_DELIVER:
     case BB_MSG_GAP:
         handle_sub_message(client, &msg);

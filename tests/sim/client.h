@@ -5,7 +5,9 @@
  */
 #pragma once
 
+#include "tests/sim/cursor.h"
 #include "tests/sim/link.h"
+#include "tests/sim/query.h"
 #include "tests/sim/watch.h"
 
 #include <stdbool.h>
@@ -58,6 +60,8 @@ struct sim_client {
     uint64_t next_sub;
     uint32_t strikes; /* of this link */
     struct watch watches[CLIENT_WATCHES_MAX];
+    struct sim_cursor cursor;
+    struct sim_query query;
     struct client_event *events; /* by serial */
     uint64_t n_events;
     uint64_t n_event_slots;

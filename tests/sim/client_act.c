@@ -195,7 +195,7 @@ void client_renumber(struct sim_client *client)
 
 /* --- subscribing ---------------------------------------------------------------------------------- */
 
-static void write_from(struct bb_buf *out, struct watch *watch)
+static void write_from(struct bb_buf *out, struct watch *watch, uint64_t server)
 {
     switch (watch->from) {
     case WATCH_NEW:
@@ -211,6 +211,17 @@ static void write_from(struct bb_buf *out, struct watch *watch)
         bb_mp_write_map(out, 1);
         bb_mp_write_str(out, bb_slice_str("time"));
         bb_mp_write_uint(out, watch->number);
+        return;
+    case WATCH_ID:
+        bb_mp_write_map(out, 1);
+        bb_mp_write_str(out, bb_slice_str("id"));
+        bb_mp_write_array(out, 3);
+        bb_mp_write_uint(out, server);
+        bb_mp_write_uint(out, watch->number);
+        bb_mp_write_uint(out, watch->number_instance);
+        return;
+    case WATCH_CURSOR: /* with the option `durable` */
+        bb_mp_write_nil(out);
         return;
     case WATCH_AFTER:
         break;
@@ -235,9 +246,29 @@ static void write_from(struct bb_buf *out, struct watch *watch)
     }
 }
 
-static void write_options(struct bb_buf *out, const struct watch *watch)
+static void write_options(struct bb_buf *out, const struct sim_client *client, const struct watch *watch)
 {
-    bb_mp_write_map(out, 4);
+    bool is_at_cursor = watch->from == WATCH_CURSOR;
+    char name[16];
+    bb_mp_write_map(out, 5U + is_at_cursor + (watch->until != UNTIL_NONE));
+    if (is_at_cursor) {
+        bb_mp_write_str(out, bb_slice_str("durable"));
+        bb_mp_write_str(out, cursor_name(client, name));
+    }
+    if (watch->until != UNTIL_NONE) {
+        bb_mp_write_str(out, bb_slice_str("until"));
+    }
+    if (watch->until == UNTIL_NOW) {
+        bb_mp_write_str(out, bb_slice_str("now"));
+    } else if (watch->until == UNTIL_SEQUENCE) {
+        bb_mp_write_uint(out, watch->until_sequence);
+    } else if (watch->until == UNTIL_TIME) {
+        bb_mp_write_map(out, 1);
+        bb_mp_write_str(out, bb_slice_str("time"));
+        bb_mp_write_uint(out, watch->until_time);
+    }
+    bb_mp_write_str(out, bb_slice_str("retained"));
+    bb_mp_write_bool(out, watch->retained.is_due);
     bb_mp_write_str(out, bb_slice_str("bytes"));
     bb_mp_write_uint(out, watch->credit_bytes);
     bb_mp_write_str(out, bb_slice_str("events"));
@@ -261,14 +292,16 @@ static void send_subscribe(struct sim_client *client, struct watch *watch)
     watch->id = client->next_sub++;
     watch->from = watch->has_begun ? WATCH_AFTER : watch->from;
     watch->is_subscribed = false;
+    watch->retained.is_due = watch->retained.is_due && !watch->has_begun;
+    watch->retained.n_got = 0;
     watch->credit_bytes = watch->window_bytes;
     watch->credit_events = watch->window_events;
     bb_mp_write_array(&texts, (uint32_t)watch->n_patterns);
     for (size_t i = 0; i < watch->n_patterns; i++) {
         bb_mp_write_str(&texts, bb_slice_str(watch->patterns[i]));
     }
-    write_from(&from, watch);
-    write_options(&options, watch);
+    write_from(&from, watch, client->world->config.server);
+    write_options(&options, client, watch);
     client->link->grants[client->link->n_grants++] = (struct link_grant){
         .sub = watch->id,
         .bytes = watch->credit_bytes,
@@ -287,6 +320,39 @@ static void send_subscribe(struct sim_client *client, struct watch *watch)
     bb_buf_fini(&options);
 }
 
+/* What only holds still with a log: without one the ring's end is another end. */
+static void choose_of_log(struct sim_client *client, struct watch *watch)
+{
+    struct sim_rng *rng = rng_of(client);
+    if (!client->is_anonymous && sim_chance(rng, 250)) {
+        watch->from = WATCH_CURSOR;
+    }
+    watch->retained.is_due = sim_chance(rng, 250);
+    if (strcmp(watch->overflow, "slide") == 0 && sim_chance(rng, 300)) {
+        watch->until = (enum watch_until)sim_between(rng, UNTIL_NOW, UNTIL_TIME);
+        watch->until_sequence = sim_between(rng, 1, 200);
+    }
+    if (watch->until == UNTIL_TIME) {
+        watch->until_time = world_wall(client->world) + sim_below(rng, 1000000) - 500000;
+    }
+}
+
+static void act_save(struct sim_client *client)
+{
+    const struct watch *watch = &client->watches[sim_below(rng_of(client), CLIENT_WATCHES_MAX)];
+    if (client->world->is_logged && !client->is_anonymous && watch->in_use && watch->is_subscribed) {
+        cursor_save(client, watch);
+    }
+}
+
+static void act_query(struct sim_client *client)
+{
+    const char *pattern = patterns[sim_below(rng_of(client), BB_COUNT(patterns))];
+    if (client->world->is_logged) {
+        query_ask(client, pattern);
+    }
+}
+
 static void act_subscribe(struct sim_client *client)
 {
     struct sim_rng *rng = rng_of(client);
@@ -299,19 +365,26 @@ static void act_subscribe(struct sim_client *client)
     }
     *watch = (struct watch){
         .in_use = true,
-        .from = (enum watch_from)sim_below(rng, WATCH_AFTER),
+        .from = (enum watch_from)sim_below(rng, WATCH_CURSOR),
         .overflow = policies[sim_below(rng, BB_COUNT(policies))],
         .budget = sim_chance(rng, 500) ? sim_below(rng, 4000) : sim_below(rng, 100000),
         .window_bytes = sim_chance(rng, 500) ? sim_between(rng, 100, 3000) : sim_between(rng, 1000, 60000),
         .window_events = sim_chance(rng, 300) ? sim_between(rng, 1, 20) : 10000,
+        .until_time = UINT64_MAX,
         .n_patterns = sim_between(rng, 1, WATCH_PATTERNS_MAX),
     };
     watch->is_conflated = strcmp(watch->overflow, "conflate") == 0;
     for (size_t i = 0; i < watch->n_patterns; i++) {
         watch->patterns[i] = patterns[sim_below(rng, BB_COUNT(patterns))];
     }
-    watch->number =
-        watch->from == WATCH_TIME ? world_wall(client->world) - sim_below(rng, 500000) : sim_below(rng, 200);
+    watch->number = sim_below(rng, 200);
+    watch->number_instance = sim_between(rng, 1, 6);
+    if (watch->from == WATCH_TIME) {
+        watch->number = world_wall(client->world) - sim_below(rng, 500000);
+    }
+    if (client->world->is_logged) {
+        choose_of_log(client, watch);
+    }
     send_subscribe(client, watch);
 }
 
@@ -375,11 +448,22 @@ static void connect(struct sim_client *client)
     bb_buf_fini(&options);
 }
 
+/* As a client that was started again: it knows where it was by its cursor alone. */
+static void forget_positions(struct sim_client *client, struct watch *watch)
+{
+    if (client->cursor.is_kept && sim_chance(rng_of(client), 300)) {
+        watch->has_begun = false;
+        watch->from = WATCH_CURSOR;
+        memset(watch->channels, 0, sizeof(watch->channels));
+    }
+}
+
 void client_resume(struct sim_client *client, uint64_t last)
 {
     bool trusts = sim_chance(rng_of(client), 300);
     for (size_t i = 0; i < CLIENT_WATCHES_MAX && client->link != NULL; i++) {
         if (client->watches[i].in_use) {
+            forget_positions(client, &client->watches[i]);
             send_subscribe(client, &client->watches[i]);
         }
     }
@@ -459,8 +543,9 @@ static const struct {
     uint32_t weight;
     void (*act)(struct sim_client *client);
 } acts[] = {
-    {600, act_publish}, {60, act_subscribe}, {12, act_unsubscribe}, {20, act_malformed}, {15, act_ask},
-    {60, act_ping},     {25, act_stall},     {10, client_leave},    {4, act_goodbye},
+    {600, act_publish}, {60, act_subscribe}, {12, act_unsubscribe}, {20, act_malformed},
+    {15, act_ask},      {25, act_save},      {25, act_query},       {60, act_ping},
+    {25, act_stall},    {10, client_leave},  {4, act_goodbye},
 };
 
 static void act_ready(struct sim_client *client)

@@ -2,6 +2,8 @@
 #include "tests/sim/disk.h"
 
 #include "proto/base/error.h"
+#include "proto/wire/event.h"
+#include "proto/wire/mp.h"
 
 #include "broker/backend/lmdb/batch.h"
 #include "broker/backend/registry.h"
@@ -242,6 +244,76 @@ static void change_state(struct sim_disk *disk)
 
 /* --- requests --------------------------------------------------------------------------------------- */
 
+static void append_block(struct bb_buf *body, const struct bb_block *head, const uint8_t *events)
+{
+    uint8_t *to = bb_buf_reserve(body, BB_BLOCK_HEAD_MAX);
+    if (to != NULL) {
+        body->len += bb_block_write(to, head);
+    }
+    bb_buf_append(body, events, (size_t)head->length);
+}
+
+/* An event of the path of @events that is older than @head; false if there is none. */
+static bool append_older(const struct sim_disk *disk,
+                         struct bb_buf *body,
+                         const struct bb_block *head,
+                         struct bb_slice events)
+{
+    struct bb_event_view wanted;
+    if (bb_event_read(&events, &wanted) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < disk->n_blocks; i++) {
+        struct bb_block older = disk->blocks[i].head;
+        struct bb_slice rest = bb_slice(disk->blocks[i].events, (size_t)older.length);
+        struct bb_event_view event;
+        for (uint64_t left = older.count; left > 0 && bb_event_read(&rest, &event) == 0; left--) {
+            if (bb_slice_equal(event.path, wanted.path) && older.session < head->session) {
+                older.count = 1;
+                older.length = event.raw.len;
+                append_block(body, &older, event.raw.data);
+                return true;
+            }
+            older.sequence++;
+            older.instance++;
+        }
+    }
+    return false;
+}
+
+/* Without its first block, or with an older event in its place. */
+static bool spoil_answer(struct sim_disk *disk, struct bk_query *query)
+{
+    struct bb_slice rest =
+        query->body != NULL ? bb_slice(query->body->data, query->body->len) : (struct bb_slice){0};
+    struct bb_buf body = BB_BUF_INIT;
+    struct bb_block head;
+    bool has_lied = false;
+    while (rest.len > 0 && bb_block_read(&rest, &head) == 0) {
+        struct bb_slice events = bb_slice(rest.data, (size_t)head.length);
+        rest = bb_slice(rest.data + head.length, rest.len - (size_t)head.length);
+        if (!has_lied && disk->lie == LIE_QUERY && rest.len > 0) {
+            query->n_events -= head.count;
+            has_lied = true;
+        } else if (!has_lied && disk->lie == LIE_LATEST && append_older(disk, &body, &head, events)) {
+            has_lied = true;
+        } else {
+            append_block(&body, &head, events.data);
+        }
+    }
+    if (has_lied) {
+        bk_bytes_unref(query->body);
+        query->body = bk_bytes_new(&disk->meter, body.len);
+        if (query->body == NULL) {
+            abort();
+        }
+        memcpy(query->body->data, body.data, body.len);
+        query->body->len = body.len;
+    }
+    bb_buf_fini(&body);
+    return has_lied;
+}
+
 static void lie_about(struct sim_disk *disk, struct bk_request *request)
 {
     if (disk->has_lied || disk->n_commits < 20) {
@@ -265,6 +337,12 @@ static void lie_about(struct sim_disk *disk, struct bk_request *request)
                 locate->places[i].sequence++;
                 disk->has_lied = true;
             }
+        }
+    } else if (request->kind == BK_REQUEST_QUERY) {
+        struct bk_query *query = BB_CONTAINER(request, struct bk_query, request);
+        bool is_latest = query->query->kind == BB_QUERY_LATEST;
+        if (disk->lie == (is_latest ? LIE_LATEST : LIE_QUERY)) {
+            disk->has_lied = spoil_answer(disk, query);
         }
     }
 }
@@ -300,6 +378,30 @@ static void answer(struct sim_disk *disk)
 
 /* --- the contract ------------------------------------------------------------------------------------- */
 
+/* A cursor's value with positions that are one too far, where the channel goes on. */
+static void spoil_cursor(struct sim_disk *disk, struct bb_slice value, struct bb_buf *out)
+{
+    struct bb_mp_reader reader = bb_mp_reader(value);
+    uint64_t n = bb_mp_read_array(&reader);
+    bb_mp_write_array(out, (uint32_t)n);
+    for (uint64_t i = 0; i < n; i++) {
+        (void)bb_mp_read_array(&reader);
+        struct bb_slice name = bb_mp_read_str(&reader);
+        uint64_t position = bb_mp_read_uint(&reader);
+        for (size_t j = 0; j < disk->n_channels; j++) {
+            const struct disk_channel *channel = &disk->channels[j];
+            if (disk->lie == LIE_CURSORS && bb_slice_equal(bb_buf_slice(&channel->name), name) &&
+                position < channel->last) {
+                position++;
+                disk->has_lied = true;
+            }
+        }
+        bb_mp_write_array(out, 2);
+        bb_mp_write_str(out, name);
+        bb_mp_write_uint(out, position);
+    }
+}
+
 static int op_load(struct bk_backend *backend, const struct bk_backend_loader *loader)
 {
     struct sim_disk *disk = of(backend);
@@ -330,10 +432,13 @@ static int op_load(struct bk_backend *backend, const struct bk_backend_loader *l
     }
     for (size_t i = 0; i < disk->n_cursors && r == 0; i++) {
         if (disk->cursors[i].last != 0) {
+            struct bb_buf value = BB_BUF_INIT;
+            spoil_cursor(disk, bb_buf_slice(&disk->cursors[i].value), &value);
             r = loader->cursor(loader->context, &(struct bk_log_cursor){
                                                     .name = bb_buf_slice(&disk->cursors[i].key),
-                                                    .value = bb_buf_slice(&disk->cursors[i].value),
+                                                    .value = bb_buf_slice(&value),
                                                 });
+            bb_buf_fini(&value);
         }
     }
     return r;

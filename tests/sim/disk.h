@@ -17,6 +17,9 @@ enum disk_lie {
     LIE_PRODUCERS, /* load() keeps back how far producers have come */
     LIE_READ,      /* leave events out of what is read */
     LIE_LOCATE,    /* a place that is one too far */
+    LIE_QUERY,     /* leave an event out of an answer */
+    LIE_LATEST,    /* an older event as the latest of its path */
+    LIE_CURSORS,   /* load() tells cursors that are one too far */
 };
 
 struct disk_block {

@@ -208,6 +208,9 @@ static const char *const sabotage_names[SABOTAGES] = {
     [SABOTAGE_LIE_PRODUCERS] = "the disk forgets how far producers have come",
     [SABOTAGE_LIE_READ] = "events are missing in what the disk reads",
     [SABOTAGE_LIE_LOCATE] = "the disk finds a place that is one too far",
+    [SABOTAGE_LIE_QUERY] = "an event is missing in the answer to a query",
+    [SABOTAGE_LIE_LATEST] = "the latest event of a path is an older one",
+    [SABOTAGE_LIE_CURSORS] = "the disk has cursors that are one too far",
 };
 
 /* Each sabotage must be seen in a good part of the worlds in which it happened: a cut or a pause right after it hides it. */

@@ -40,7 +40,8 @@ static uint64_t count_matching(const struct ledger *ledger,
     uint64_t n = 0;
     to = BB_MIN(to, ledger_last(ledger, channel));
     for (uint64_t sequence = after + 1; sequence <= to; sequence++) {
-        n += matches_at(ledger, watch, channel, sequence);
+        n += matches_at(ledger, watch, channel, sequence) &&
+             ledger_at(ledger, channel, sequence)->time <= watch->until_time;
     }
     return n;
 }
@@ -49,7 +50,7 @@ uint64_t watch_missing(const struct ledger *ledger, const struct watch *watch)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < SIM_CHANNELS; i++) {
-        n += count_matching(ledger, watch, i, watch->channels[i].covered, UINT64_MAX);
+        n += count_matching(ledger, watch, i, watch->channels[i].covered, watch->channels[i].stop);
     }
     return n;
 }
@@ -58,7 +59,7 @@ void watch_check_sums(struct world *world, const struct watch *watch)
 {
     for (size_t i = 0; i < SIM_CHANNELS; i++) {
         const struct watch_channel *channel = &watch->channels[i];
-        uint64_t published = count_matching(&world->ledger, watch, i, channel->base, UINT64_MAX);
+        uint64_t published = count_matching(&world->ledger, watch, i, channel->base, channel->stop);
         uint64_t told = channel->n_delivered + channel->n_lost;
         if (told != published) {
             world_fail(
@@ -82,6 +83,14 @@ before_newest(const struct ledger *ledger, const struct watch *watch, size_t cha
         sequence--;
     }
     return sequence > 0 ? sequence - 1 : last;
+}
+
+static bool
+is_up_to_id(const struct ledger *ledger, const struct watch *watch, size_t channel, uint64_t sequence)
+{
+    const struct ledger_event *event = ledger_at(ledger, channel, sequence);
+    return event != NULL && (event->session < watch->number ||
+                             (event->session == watch->number && event->instance <= watch->number_instance));
 }
 
 /* The sequence after which a subscription begins that is answered this instant. May be exceeded by @ret_most: the ledger
@@ -112,14 +121,33 @@ expected_position(const struct world *world, const struct watch *watch, size_t c
         }
         *ret_most = world->is_logged ? 0 : last;
         return sequence;
+    case WATCH_ID:
+        while (is_up_to_id(ledger, watch, channel, sequence + 1)) {
+            sequence++;
+        }
+        *ret_most = world->is_logged ? 0 : last;
+        return sequence;
+    case WATCH_CURSOR:
+        break;
     }
     return 0;
 }
 
-void watch_expect(struct world *world, const struct watch *watch, const struct bb_msg *msg)
+/* Where the subscription ends is decided now, too. */
+static void note_stops(const struct world *world, struct watch *watch)
+{
+    for (size_t i = 0; i < SIM_CHANNELS; i++) {
+        watch->channels[i].stop = watch->until == UNTIL_NOW        ? ledger_last(&world->ledger, i)
+                                  : watch->until == UNTIL_SEQUENCE ? watch->until_sequence
+                                                                   : UINT64_MAX;
+    }
+}
+
+void watch_expect(struct world *world, struct watch *watch, const struct bb_msg *msg)
 {
     struct bb_mp_reader reader = bb_mp_reader(msg->positions);
     uint64_t n = bb_mp_read_array(&reader);
+    note_stops(world, watch);
     for (uint64_t i = 0; i < n; i++) {
         (void)bb_mp_read_array(&reader);
         int channel = sim_channel_find(bb_mp_read_str(&reader));
@@ -128,6 +156,9 @@ void watch_expect(struct world *world, const struct watch *watch, const struct b
         if (reader.error != 0 || channel < 0) {
             world_fail(world, "positions that cannot be read");
             return;
+        }
+        if (watch->from == WATCH_CURSOR) {
+            continue;
         }
         uint64_t expected = expected_position(world, watch, (size_t)channel, &most);
         if (position < expected || position > BB_MAX(expected, most)) {
@@ -147,7 +178,11 @@ void watch_subscribed(struct world *world, struct watch *watch, const struct bb_
         struct watch_channel *channel = &watch->channels[i];
         channel->restart_due = watch->has_begun && !resumes && channel->was_asked;
         if (!resumes) {
-            *channel = (struct watch_channel){.restart_due = channel->restart_due, .asked = channel->asked};
+            *channel = (struct watch_channel){
+                .restart_due = channel->restart_due,
+                .asked = channel->asked,
+                .stop = channel->stop,
+            };
         }
     }
     if (!resumes) {
@@ -229,6 +264,9 @@ static void check_event(struct world *world,
         world_fail(world, "an event was delivered with another id, time or source than published");
     } else if (!watch_matches(watch, event->path)) {
         world_fail(world, "an event was delivered that no pattern matches");
+    } else if (sequence > watch->channels[index].stop || block->time > watch->until_time) {
+        world_fail(world, "sub %llu: an event was delivered that comes after the last one wanted",
+                   (unsigned long long)watch->id);
     } else if (block->session < watch->session ||
                (block->session == watch->session && instance <= watch->instance)) {
         world_fail(world, "sub %llu: events are not in the order of their ids",
@@ -402,6 +440,14 @@ void watch_deliver(struct world *world, struct watch *watch, const struct bb_msg
         world_fail(world, "a delivery came before the answer to subscribe");
         return;
     }
+    if (msg->retained != 0) {
+        retained_deliver(world, watch, msg);
+        return;
+    }
+    if (watch->retained.is_due) {
+        world_fail(world, "sub %llu: a delivery came before the last retained value",
+                   (unsigned long long)watch->id);
+    }
     if (msg->gaps.len > 0) {
         watch_gap(world, watch, msg); /* PROTOCOL 7.4: first the gaps, then the rest */
     }
@@ -417,4 +463,22 @@ void watch_deliver(struct world *world, struct watch *watch, const struct bb_msg
             watch->channels[i].is_named = true;
         }
     }
+}
+
+void watch_note_end(const struct world *world, struct watch *watch)
+{
+    for (size_t i = 0; i < SIM_CHANNELS; i++) {
+        watch->channels[i].stop = BB_MIN(watch->channels[i].stop, ledger_last(&world->ledger, i));
+    }
+}
+
+void watch_ended(struct world *world, struct watch *watch, const struct bb_msg *msg)
+{
+    if (watch->until == UNTIL_NONE || !watch->is_subscribed || watch->retained.is_due ||
+        !bb_slice_equal(msg->code, bb_slice_str("done"))) {
+        world_fail(world, "sub %llu: an end that was not asked for", (unsigned long long)watch->id);
+        return;
+    }
+    watch_check_sums(world, watch);
+    watch->in_use = false;
 }

@@ -9,17 +9,27 @@
 #include "proto/wire/message.h"
 
 #include "tests/sim/ledger.h"
+#include "tests/sim/retained.h"
 
 struct world;
 
 #define WATCH_PATTERNS_MAX 3
+
+enum watch_until {
+    UNTIL_NONE,
+    UNTIL_NOW,
+    UNTIL_SEQUENCE,
+    UNTIL_TIME,
+};
 
 enum watch_from {
     WATCH_NEW,
     WATCH_LAST,
     WATCH_SEQUENCE,
     WATCH_TIME,
-    WATCH_AFTER, /* resumed */
+    WATCH_ID,
+    WATCH_CURSOR, /* the client's, or new */
+    WATCH_AFTER,  /* resumed */
 };
 
 struct watch_channel {
@@ -33,6 +43,7 @@ struct watch_channel {
     bool was_asked;
     bool restart_due;   /* a gap with reason restart must come */
     uint64_t last_then; /* the newest event when the last subscribe came to the broker */
+    uint64_t stop;      /* no event after this one is wanted */
 };
 
 struct watch {
@@ -46,7 +57,12 @@ struct watch {
     uint64_t session;
     uint64_t instance;
     enum watch_from from;
-    uint64_t number; /* sequence or time */
+    uint64_t number; /* sequence, time, or session of an id, */
+    uint64_t number_instance;
+    enum watch_until until;
+    uint64_t until_sequence;
+    uint64_t until_time; /* no event after it is wanted */
+    struct retained retained;
     const char *overflow;
     uint64_t budget;
     uint64_t window_bytes;
@@ -64,12 +80,18 @@ struct watch {
 bool watch_matches(const struct watch *watch, struct bb_slice path);
 
 /** watch_expect() - `subscribed` leaves the broker: are its positions what was asked for, by the ledger of now? */
-void watch_expect(struct world *world, const struct watch *watch, const struct bb_msg *msg);
+void watch_expect(struct world *world, struct watch *watch, const struct bb_msg *msg);
 
 /** watch_subscribed(), watch_deliver(), watch_gap() - the message has arrived. */
 void watch_subscribed(struct world *world, struct watch *watch, const struct bb_msg *msg);
 void watch_deliver(struct world *world, struct watch *watch, const struct bb_msg *msg);
 void watch_gap(struct world *world, struct watch *watch, const struct bb_msg *msg);
+
+/** watch_note_end() - `ended` leaves the broker. */
+void watch_note_end(const struct world *world, struct watch *watch);
+
+/** watch_ended() - it is over: all that was wanted must have come. */
+void watch_ended(struct world *world, struct watch *watch, const struct bb_msg *msg);
 
 /** watch_missing() - how many events it still must hear of. */
 uint64_t watch_missing(const struct ledger *ledger, const struct watch *watch);

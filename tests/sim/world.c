@@ -258,7 +258,8 @@ static void fault(struct world *world)
 {
     uint64_t kind = sim_below(&world->rng, 100);
     world->next_fault = world->now + sim_between(&world->rng, 20000, 400000);
-    if (kind < 6) {
+    bool lies_at_load = world->disk.lie == LIE_PRODUCERS || world->disk.lie == LIE_CURSORS;
+    if (kind < (lies_at_load ? 40 : 6)) {
         broker_restart(world);
     } else if (kind < 40) {
         int64_t step = (int64_t)sim_below(&world->rng, 20000000) - 10000000;
@@ -458,12 +459,24 @@ static void fail_restless(struct world *world)
 {
     for (size_t i = 0; i < world->n_clients; i++) {
         const struct sim_client *client = &world->clients[i];
+        if (client->query.corr != 0) {
+            world_fail(world, "client %zu does not come to rest: a query has no answer", i);
+        }
         if (client->state != CLIENT_READY || client->first_unacked != client->n_batches) {
             world_fail(world, "client %zu does not come to rest: state %d, %" PRIu64 " batches without ack",
                        i, (int)client->state, client->n_batches - client->first_unacked);
         }
         for (size_t j = 0; j < CLIENT_WATCHES_MAX; j++) {
             const struct watch *watch = &client->watches[j];
+            if (watch->in_use && watch->retained.is_due) {
+                world_fail(world,
+                           "sub %" PRIu64 " of client %zu does not come to rest: retained values are missing",
+                           watch->id, i);
+            }
+            if (watch->in_use && (watch->until == UNTIL_NOW || watch->until == UNTIL_TIME)) {
+                world_fail(world, "sub %" PRIu64 " of client %zu does not come to rest: it does not end",
+                           watch->id, i);
+            }
             if (watch->in_use && (!watch->is_subscribed || watch_missing(&world->ledger, watch) > 0)) {
                 world_fail(world,
                            "sub %" PRIu64 " (%s) of client %zu does not come to rest: %" PRIu64
