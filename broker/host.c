@@ -242,10 +242,10 @@ static int open_backends(struct host *host)
     (void)snprintf(total_size, sizeof(total_size), "total-size=%zu", options->core.memory_bytes);
     set_time(host);
     int r = open_backend(host, BK_STORE_MEMORY, "memory", sizes, BB_COUNT(sizes));
-    if (r < 0 || options->data == NULL) {
+    if (r < 0 || (options->data == NULL && options->backend == NULL && options->n_backend_options == 0)) {
         return r;
     }
-    r = make_directory(host);
+    r = options->data != NULL ? make_directory(host) : 0; /* whether it needs one the backend says */
     return r < 0 ? r
                  : open_backend(host, BK_STORE_LOG, options->backend != NULL ? options->backend : "lmdb",
                                 options->backend_options, options->n_backend_options);

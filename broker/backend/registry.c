@@ -121,7 +121,7 @@ static int set_option(const struct bk_backend_driver *driver,
 {
     const char *equals = strchr(text, '=');
     size_t len = equals != NULL ? (size_t)(equals - text) : strlen(text);
-    for (size_t i = 0; driver->options[i].name != NULL && i < BK_BACKEND_OPTIONS_MAX; i++) {
+    for (size_t i = 0; driver->options[i].name != NULL; i++) {
         const struct bk_backend_option *option = &driver->options[i];
         if (strlen(option->name) != len || memcmp(option->name, text, len) != 0) {
             continue;
@@ -140,6 +140,15 @@ static int set_option(const struct bk_backend_driver *driver,
     return BB_EINVAL;
 }
 
+static size_t count_options(const struct bk_backend_driver *driver)
+{
+    size_t n = 0;
+    while (driver->options[n].name != NULL) {
+        n++;
+    }
+    return n;
+}
+
 int bk_backend_open(const char *name,
                     const char *const *options,
                     size_t n_options,
@@ -153,7 +162,11 @@ int bk_backend_open(const char *name,
     if (r < 0) {
         return r;
     }
-    for (size_t i = 0; driver->options[i].name != NULL && i < BK_BACKEND_OPTIONS_MAX; i++) {
+    if (count_options(driver) > BK_BACKEND_OPTIONS_MAX) {
+        bb_buf_printf(err, "the backend %s has more than %d options", driver->name, BK_BACKEND_OPTIONS_MAX);
+        return BB_EINVAL;
+    }
+    for (size_t i = 0; driver->options[i].name != NULL; i++) {
         values[i] = (struct bk_backend_value){driver->options[i].number, driver->options[i].text};
     }
     for (size_t i = 0; i < n_options; i++) {

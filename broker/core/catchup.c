@@ -492,12 +492,40 @@ static int gather(struct bk_core *core,
     return bk_parcel_finish(&core->parcel, &core->meter);
 }
 
+/* What the ring has for it, as far as one message goes; where that ends. Return: as bk_deliver(), BB_EOVERFLOW, ... */
+static int deliver_from_ring(struct bk_core *core, struct bk_sub *sub, uint64_t *ret_pos)
+{
+    struct bk_conflation *conflation = NULL;
+    uint64_t expired = 0;
+    int r = 0;
+    if (sub->overflow == BK_OVERFLOW_DROP_OLDEST && sub->lag_bytes > sub->budget) {
+        r = drop_oldest(core, sub);
+    } else if (sub->overflow == BK_OVERFLOW_CONFLATE && sub->lag_bytes > sub->budget) {
+        r = bk_conflation_new(core, sub, &conflation);
+    }
+    if (r == 0) {
+        r = gather(core, sub, conflation, ret_pos, &expired);
+    }
+    if (r == 0 && (conflation != NULL || expired > 0)) { /* what is kept lies between: one message for both */
+        add_lost(core, sub, conflation != NULL ? BK_COUNTER_gap_conflated : BK_COUNTER_gap_expired);
+    }
+    bk_conflation_free(conflation);
+    if (r == 0 && core->parcel.events > 0) {
+        bool has_gaps = core->n_gaps > 0;
+        r = bk_deliver(core, sub, &core->parcel);
+        return r == BB_EAGAIN && has_gaps ? BB_EOVERFLOW
+                                          : r; /* its positions have moved: it must come again */
+    }
+    if (r == 0) {
+        bk_gaps_send(core, sub);
+    }
+    return r;
+}
+
 /* One message to a lagging subscription. Return: 0 or why its client must go. */
 static int catch_up(struct bk_core *core, struct bk_sub *sub)
 {
-    struct bk_conflation *conflation = NULL;
     uint64_t pos = 0;
-    uint64_t expired = 0;
     int r = 0;
     if (sub->snapshot != NULL) {
         return bk_snapshot_step(core, sub);
@@ -514,27 +542,7 @@ static int catch_up(struct bk_core *core, struct bk_sub *sub)
         drop_newest(core, sub);
         return 0;
     }
-    if (sub->overflow == BK_OVERFLOW_DROP_OLDEST && sub->lag_bytes > sub->budget) {
-        r = drop_oldest(core, sub);
-    } else if (sub->overflow == BK_OVERFLOW_CONFLATE && sub->lag_bytes > sub->budget) {
-        r = bk_conflation_new(core, sub, &conflation);
-    }
-    if (r == 0) {
-        r = gather(core, sub, conflation, &pos, &expired);
-    }
-    if (r == 0 && (conflation != NULL || expired > 0)) { /* what is kept lies between: one message for both */
-        add_lost(core, sub, conflation != NULL ? BK_COUNTER_gap_conflated : BK_COUNTER_gap_expired);
-    }
-    bk_conflation_free(conflation);
-    if (r == 0 && core->parcel.events > 0) {
-        bool has_gaps = core->n_gaps > 0;
-        r = bk_deliver(core, sub, &core->parcel);
-        if (r == BB_EAGAIN && has_gaps) {
-            return BB_EOVERFLOW; /* its positions have moved: it must come again */
-        }
-    } else if (r == 0) {
-        bk_gaps_send(core, sub);
-    }
+    r = deliver_from_ring(core, sub, &pos);
     if (r == BB_EAGAIN || r == BB_ECLOSED) {
         return 0; /* tried again, or gone already */
     }

@@ -40,7 +40,12 @@ static const struct bk_backend_option options[] = {
     [OPTION_WAIT] = {"wait", BK_OPTION_DURATION, 1000, 1000000, 5000, NULL, "from 1ms to 1s (5ms)"},
     [OPTION_STRICT] = {"strict", BK_OPTION_FLAG, 0, 1, 0, NULL, "yes or no (no)"},
     [OPTION_LABEL] = {"label", BK_OPTION_TEXT, 0, 0, 0, "none", "any text"},
+#ifdef PLUGIN_MANY
+    [OPTIONS ... 63] = {"many", BK_OPTION_FLAG, 0, 1, 0, NULL, "one of too many"},
+    [64] = {0},
+#else
     [OPTIONS] = {0},
+#endif
 };
 /* clang-format on */
 

@@ -170,6 +170,12 @@ static void is_refused(const char *name, int error, const char *const *words, si
     bb_buf_fini(&err);
 }
 
+Test(conform_driver, too_many_options)
+{
+    const char *const words[] = {"plugin", "more than 32 options"};
+    is_refused(PLUGIN_MANY, BB_EINVAL, words, BB_COUNT(words));
+}
+
 Test(conform_driver, wrong_abi)
 {
     const char *const words[] = {PLUGIN_OLD, "1001", "version"};

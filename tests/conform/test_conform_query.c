@@ -179,7 +179,7 @@ static void whole_sessions_f25(struct world *world)
 }
 ON_STORES(whole_sessions_f25)
 
-/* Ids that are not there have a place in the order all the same, and a page after one ends. */
+/* HAT-W9: ids that are not there have a place in the order all the same, and a page after one ends. */
 static void after_an_id_that_is_not_there_w9(struct world *world)
 {
     const struct bb_query_id ids[] = {{SERVER, 0, 0},

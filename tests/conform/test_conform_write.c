@@ -174,7 +174,7 @@ static void refused_by_sequence_is_not_stored_w5(struct world *world)
 }
 ON_STORES(refused_by_sequence_is_not_stored_w5)
 
-/* A clock that was set back: who asks for the last time goes on from it, and nothing is dropped. */
+/* HAT-W6, a clock that was set back: who asks for the last time goes on from it, and nothing is dropped. */
 static void clock_set_back_w6(struct world *world)
 {
     const struct spec spec = {.path = "c1/a"};
@@ -291,7 +291,7 @@ static void borrowed_bytes(struct world *world)
 }
 ON_STORES(borrowed_bytes)
 
-/* A query finds an event from flushed() on, whatever the backend does with it meanwhile. */
+/* HAT-W8: a query finds an event from flushed() on, whatever the backend does with it meanwhile. */
 static void no_gap_while_flushing_w8(struct world *world)
 {
     for (int64_t i = 1; i <= 300; i++) {

@@ -183,6 +183,7 @@ class Overflow(unittest.TestCase):
 
 class Stopped(unittest.TestCase):
     def test_one_stopped_subscriber_disturbs_nobody_and_its_sum_is_exact(self):
+        """HAT-W2."""
         total = 20000 * Settings.size
         with Broker("--ring", "2M", "--memory", "4M", "--inflight", "1M") as broker, Client(broker) as publisher, \
                 Client(broker) as healthy, Process(broker, pattern="a") as stopped:

@@ -78,6 +78,38 @@ class Endpoints(unittest.TestCase):
             self.assertEqual(rows[0]["id"], "BB-COUNTERS")
 
 
+class Backends(unittest.TestCase):
+    @staticmethod
+    def plugin(name):
+        return os.path.join(os.path.dirname(os.path.abspath(Settings.busbard)), "..", "tests", "conform", f"libconform_{name}.so")
+
+    def test_one_from_a_shared_object_keeps_the_numbers_of_what_is_published(self):
+        with Broker("--backend", self.plugin("plugin"), "--backend-option", "count=2") as broker, Client(broker) as client:
+            self.assertEqual(client.publish({"path": "a/x", "payload": 1}, level=1)["level"], 1)
+            ledger = client.subscribe(["a/*"])
+            client.publish({"path": "a/x", "payload": 2}, level=1)
+            client.collect_events(1)
+            self.assertEqual(ledger.payloads, [2])
+            self.assertEqual(client.request("log", action="status")["value"]["count"], 2)
+            with self.assertRaises(Failure) as caught:
+                client.request("log", action="verify")
+            self.assertEqual(caught.exception.code, "unsupported")
+
+    def test_one_that_cannot_be_used_says_why_and_nothing_is_started(self):
+        for arguments, says in ((("--backend", self.plugin("plugin_old")), "version"),
+                                (("--backend", self.plugin("plugin_none")), "bk_backend_driver"),
+                                (("--backend", self.plugin("plugin_many")), "options"),
+                                (("--backend", "./not-there.so"), "not-there.so"),
+                                (("--backend", "nothing"), "built in"),
+                                (("--backend", "lmdb"), "--data"),
+                                (("--backend-option", "map-size=1G"), "--data"),
+                                (("--backend", self.plugin("plugin"), "--backend-option", "colour=red"), "colour")):
+            ended = subprocess.run([Settings.busbard, "--listen", "tcp://127.0.0.1:*", *arguments],
+                                   capture_output=True, text=True, timeout=30, check=False)
+            self.assertNotEqual(ended.returncode, 0, arguments)
+            self.assertIn(says, ended.stderr, arguments)
+
+
 class End(unittest.TestCase):
     def test_sigterm_delivers_everything_then_says_goodbye(self):
         total = 3000

@@ -66,6 +66,7 @@ Test(bus_callback, a_refused_subscription_tells_why)
     script_finish(&script, bus);
 }
 
+/* HAT-W3: a call inside a callback answers, where it could never be answered it says so at once. */
 Test(bus_callback, in_a_callback_waiting_is_refused_and_unsubscribing_is_not)
 {
     struct script script;

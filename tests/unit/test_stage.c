@@ -332,6 +332,22 @@ Test(stage, what_is_on_its_way_can_fail_behind_what_was_refused)
     fixture_fini(&fixture);
 }
 
+/* HAT-W4: what one client waits for is no business of others that go. */
+Test(stage, an_ack_waits_for_the_disk_whoever_goes_meanwhile)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    struct bk_client *other = bk_core_client_add(fixture.core, &fixture);
+    publish(&fixture, 1);
+    bk_core_client_gone(fixture.core, other);
+    bk_core_flush(fixture.core);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK] + fixture.n_got[BB_MSG_ERROR], 0);
+    flushed(&fixture, fixture.log.ticket, 0);
+    cr_assert_eq(fixture.n_got[BB_MSG_ACK], 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 0);
+    fixture_fini(&fixture);
+}
+
 /* A fixture whose log is behind when one event waits. */
 static void fixture_start_narrow(struct fixture *fixture)
 {
