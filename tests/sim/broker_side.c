@@ -50,6 +50,17 @@ static void check_subscribed(struct world *world, const struct sim_link *link, c
     }
 }
 
+static void check_early(struct world *world, const struct sim_link *link, const struct bb_msg *msg)
+{
+    struct sim_client *client = link->client;
+    for (size_t i = 0; i < CLIENT_WATCHES_MAX && client->link == link; i++) {
+        struct watch *watch = &client->watches[i];
+        if (watch->in_use && watch->early.is_on && watch->id == msg->sub) {
+            early_output(world, watch, msg);
+        }
+    }
+}
+
 static void note_ended(struct world *world, const struct sim_link *link, uint64_t sub)
 {
     struct sim_client *client = link->client;
@@ -81,6 +92,9 @@ static void check_output(struct world *world, struct sim_link *link, struct bb_s
         if (bb_slice_equal(msg.code, bb_slice_str("no_memory"))) {
             world_fail(world, "a batch was refused for want of memory");
         }
+    }
+    if (msg.type == BB_MSG_SUBSCRIBED || msg.type == BB_MSG_DELIVER || msg.type == BB_MSG_GAP) {
+        check_early(world, link, &msg);
     }
     if (msg.type != BB_MSG_PING) {
         link->sent_bytes += bytes.len;

@@ -42,8 +42,8 @@ void client_leave(struct sim_client *client)
     for (size_t i = 0; i < CLIENT_WATCHES_MAX; i++) {
         struct watch *watch = &client->watches[i];
         watch->is_subscribed = false;
-        watch->in_use =
-            watch->in_use && watch->until == UNTIL_NONE; /* what "now" was is not known any more */
+        /* What "now" was is not known any more, nor what is retracted from now on. */
+        watch->in_use = watch->in_use && watch->until == UNTIL_NONE && !watch->early.is_on;
     }
     client->query.corr = 0;
     if (client->is_anonymous) {
@@ -369,7 +369,10 @@ static void handle_sub_message(struct sim_client *client, const struct bb_msg *m
     if (watch == NULL) {
         return; /* unsubscribed meanwhile */
     }
-    if (msg->type == BB_MSG_GAP) {
+    if (watch->early.is_on && msg->type != BB_MSG_SUBSCRIBED) { /* which early.c has looked at */
+        watch_count(watch, msg);
+        client_grant(client, watch);
+    } else if (msg->type == BB_MSG_GAP) {
         watch_gap(client->world, watch, msg);
     } else if (msg->type == BB_MSG_ENDED) {
         watch_ended(client->world, watch, msg);

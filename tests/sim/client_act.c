@@ -250,7 +250,7 @@ static void write_options(struct bb_buf *out, const struct sim_client *client, c
 {
     bool is_at_cursor = watch->from == WATCH_CURSOR;
     char name[16];
-    bb_mp_write_map(out, 5U + is_at_cursor + (watch->until != UNTIL_NONE));
+    bb_mp_write_map(out, 6U + is_at_cursor + (watch->until != UNTIL_NONE));
     if (is_at_cursor) {
         bb_mp_write_str(out, bb_slice_str("durable"));
         bb_mp_write_str(out, cursor_name(client, name));
@@ -267,6 +267,8 @@ static void write_options(struct bb_buf *out, const struct sim_client *client, c
         bb_mp_write_str(out, bb_slice_str("time"));
         bb_mp_write_uint(out, watch->until_time);
     }
+    bb_mp_write_str(out, bb_slice_str("view"));
+    bb_mp_write_str(out, bb_slice_str(watch->early.is_on ? "early" : "durable"));
     bb_mp_write_str(out, bb_slice_str("retained"));
     bb_mp_write_bool(out, watch->retained.is_due);
     bb_mp_write_str(out, bb_slice_str("bytes"));
@@ -327,6 +329,10 @@ static void choose_of_log(struct sim_client *client, struct watch *watch)
     if (!client->is_anonymous && sim_chance(rng, 250)) {
         watch->from = WATCH_CURSOR;
     }
+    if (strcmp(watch->overflow, "slide") == 0 && sim_chance(rng, 300)) {
+        watch->early.is_on = true;
+        return;
+    }
     watch->retained.is_due = sim_chance(rng, 250);
     if (strcmp(watch->overflow, "slide") == 0 && sim_chance(rng, 300)) {
         watch->until = (enum watch_until)sim_between(rng, UNTIL_NOW, UNTIL_TIME);
@@ -340,7 +346,8 @@ static void choose_of_log(struct sim_client *client, struct watch *watch)
 static void act_save(struct sim_client *client)
 {
     const struct watch *watch = &client->watches[sim_below(rng_of(client), CLIENT_WATCHES_MAX)];
-    if (client->world->is_logged && !client->is_anonymous && watch->in_use && watch->is_subscribed) {
+    if (client->world->is_logged && !client->is_anonymous && watch->in_use && watch->is_subscribed &&
+        !watch->early.is_on) {
         cursor_save(client, watch);
     }
 }

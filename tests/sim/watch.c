@@ -50,13 +50,23 @@ uint64_t watch_missing(const struct ledger *ledger, const struct watch *watch)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < SIM_CHANNELS; i++) {
-        n += count_matching(ledger, watch, i, watch->channels[i].covered, watch->channels[i].stop);
+        n += count_matching(ledger, watch, i,
+                            watch->early.is_on ? watch->early.covered[i] : watch->channels[i].covered,
+                            watch->channels[i].stop);
     }
     return n;
 }
 
-void watch_check_sums(struct world *world, const struct watch *watch)
+void watch_check_sums(struct world *world, struct watch *watch)
 {
+    if (watch->early.is_on) {
+        early_verify(world, watch);
+        if (watch->early.n_seen > 0) {
+            world_fail(world, "sub %llu: events were shown that are not durable at the end",
+                       (unsigned long long)watch->id);
+        }
+        return;
+    }
     for (size_t i = 0; i < SIM_CHANNELS; i++) {
         const struct watch_channel *channel = &watch->channels[i];
         uint64_t published = count_matching(&world->ledger, watch, i, channel->base, channel->stop);
@@ -481,4 +491,15 @@ void watch_ended(struct world *world, struct watch *watch, const struct bb_msg *
     }
     watch_check_sums(world, watch);
     watch->in_use = false;
+}
+
+void watch_count(struct watch *watch, const struct bb_msg *msg)
+{
+    struct bb_slice rest = msg->body;
+    struct bb_block block;
+    watch->got_bytes += msg->body.len;
+    while (rest.len > 0 && bb_block_read(&rest, &block) == 0) {
+        watch->got_events += block.count;
+        rest = bb_slice(rest.data + block.length, rest.len - (size_t)block.length);
+    }
 }
