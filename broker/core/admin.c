@@ -231,7 +231,7 @@ remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_m
     }
     bk_ring_forget(&core->ring, channel);
     void_positions(core, channel);
-    channel->last = channel->taken = 0;
+    channel->last = channel->taken = channel->loaded = 0;
     channel->first = channel->log_first = 1;
     channel->id = ++core->channels.last_id;
     channel->is_known[BK_STORE_LOG] = channel->is_known[BK_STORE_MEMORY] = channel->is_named = false;

@@ -20,6 +20,7 @@ struct bk_channel {
     uint64_t last;        /* the newest visible sequence, 0 before the first event */
     uint64_t taken;       /* the newest sequence given out, above `last` while events wait for the log */
     uint64_t log_first;   /* the oldest sequence in the log */
+    uint64_t loaded;      /* `last` when the broker started: no later one that an older run gave out holds */
     uint32_t id;          /* for the backends; never used again, also not after a restart */
     bool is_known[2];     /* the backend (enum bk_store) knows it as it is */
     bool is_named;        /* made or changed by name: its settings are kept, also of a channel in memory */

@@ -661,7 +661,7 @@ static int load_channel(void *context, const struct bk_log_channel *entry)
     channel->id = entry->id;
     channel->is_known[BK_STORE_LOG] = channel->is_named = true;
     channel->ring_max = channel->settings.ring_bytes;
-    channel->taken = channel->last = entry->last;
+    channel->taken = channel->last = channel->loaded = entry->last;
     channel->first = entry->last + 1;
     channel->log_first = BB_MAX(entry->first, 1);
     return r;

@@ -343,7 +343,7 @@ static bool position_is_valid(const struct bk_core *core,
 {
     bool is_same_run = from->kind == FROM_CURSOR || from->run == core->config.run;
     bool is_logged = bk_store_of(core, channel) == BK_STORE_LOG;
-    return is_same_run || (is_logged && sequence <= channel->last);
+    return is_same_run || (is_logged && sequence <= channel->loaded);
 }
 
 static void begin_named(struct bk_core *core, struct bk_sub *sub, const struct from *from)

@@ -197,6 +197,19 @@ class Reading(unittest.TestCase):
             client.collect_events(6)
             self.assertEqual((ledger.sequences, ledger.gaps), ([5, 6, 7, 8, 9, 10], []))
 
+    def test_a_position_that_the_log_did_not_keep_does_not_hold(self):
+        broker = logged().start()
+        with Client(broker) as client:
+            run = client.welcome["run"]
+            client.publish(*numbered("a", 1, 4), level=3)
+        kill(broker)
+        with broker, Client(broker) as client:
+            client.publish(*numbered("a", 5, 6), level=3)
+            client.publish(*numbered("b", 1, 6), level=3)
+            ledger = client.subscribe(["*"], start={"run": run, "after": {"a": 7, "b": 3}})  # seen in the early view
+            client.collect_events(16)
+            self.assertEqual(ledger.gaps, [("a", 8, None, None, "restart"), ("b", 4, None, None, "restart")])
+
     def test_retained_values_of_a_hundred_thousand_paths(self):
         for arguments in ((), ("--data", "{dir}/data")):
             with Broker(*arguments) as broker, Client(broker) as client, Client(broker) as publisher:
