@@ -329,7 +329,7 @@ static void choose_of_log(struct sim_client *client, struct watch *watch)
     if (!client->is_anonymous && sim_chance(rng, 250)) {
         watch->from = WATCH_CURSOR;
     }
-    if (strcmp(watch->overflow, "slide") == 0 && sim_chance(rng, 300)) {
+    if (strcmp(watch->overflow, "slide") == 0 && sim_chance(rng, 500)) {
         watch->early.is_on = true;
         return;
     }

@@ -232,7 +232,7 @@ static void change_state(struct sim_disk *disk)
         }
         disk->state = BK_BACKEND_OK;
         disk->listener->state(disk->listener->context, BK_BACKEND_OK, "simulated");
-        disk->state_at = disk->now + sim_between(&disk->rng, 50000, 2000000);
+        disk->state_at = disk->now + sim_between(&disk->rng, 50000, 2000000) / (disk->is_shaky ? 50 : 1);
     } else if (kind == 0) {
         disk->state = BK_BACKEND_FULL;
         disk->state_at = disk->now + sim_between(&disk->rng, 1000, 100000);
@@ -607,7 +607,7 @@ void disk_open(struct sim_disk *disk, const struct bk_backend_listener *listener
     disk->now = now;
     disk->state = BK_BACKEND_OK;
     disk->commit_at = disk->answer_at = NEVER;
-    disk->state_at = now + sim_between(&disk->rng, 50000, 2000000);
+    disk->state_at = now + sim_between(&disk->rng, 50000, 2000000) / (disk->is_shaky ? 50 : 1);
     plan(disk);
 }
 

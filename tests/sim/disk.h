@@ -55,6 +55,7 @@ struct sim_disk {
     uint64_t kept_ticket;
     uint64_t n_commits;
     uint64_t n_failures;
+    bool is_shaky; /* fails all the time */
     enum disk_lie lie;
     bool has_lied;
 };

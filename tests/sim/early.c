@@ -200,7 +200,9 @@ void early_output(struct world *world, struct watch *watch, const struct bb_msg 
         begin(world, watch, msg);
         return;
     }
-    if (msg->gaps.len > 0) {
+    if (msg->gaps.len > 0 && world->sabotage == SABOTAGE_DROP_RETRACTED && !world->sabotaged) {
+        world->sabotaged = true;
+    } else if (msg->gaps.len > 0) {
         retract(world, watch, msg->gaps);
     }
     if (msg->type == BB_MSG_DELIVER && !world->failed) {

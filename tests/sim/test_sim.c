@@ -204,6 +204,7 @@ static const char *const sabotage_names[SABOTAGES] = {
     [SABOTAGE_DROP_ACK] = "an ack is dropped",
     [SABOTAGE_REPEAT_PUBLISH] = "an event is published twice",
     [SABOTAGE_FORGE_CREDIT] = "the core is told of credit that nobody gave",
+    [SABOTAGE_DROP_RETRACTED] = "nobody is told that what was shown early is retracted",
     [SABOTAGE_LIE_FLUSHED] = "the disk says that it has what it has not",
     [SABOTAGE_LIE_PRODUCERS] = "the disk forgets how far producers have come",
     [SABOTAGE_LIE_READ] = "events are missing in what the disk reads",

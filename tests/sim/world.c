@@ -405,10 +405,11 @@ static void world_init(struct world *world, uint64_t seed, enum sabotage sabotag
     world->window_is_open = true;
     world->life = 1;
     world->sabotage = sabotage;
-    world->is_logged = sim_chance(rng, 400) || lie_of(sabotage) != LIE_NONE;
+    world->is_logged = sim_chance(rng, 400) || sabotage >= SABOTAGE_DROP_RETRACTED;
     if (world->is_logged) {
         disk_init(&world->disk, sim_next(rng));
         world->disk.lie = lie_of(sabotage);
+        world->disk.is_shaky = sabotage == SABOTAGE_DROP_RETRACTED;
         world->config.ring_bytes =
             BB_MAX(world->config.ring_bytes, (size_t)64 << 10); /* the least of a channel */
         world->config.stage_bytes = sim_chance(rng, 300) ? sim_between(rng, 2000, 40000) : (size_t)64 << 20;
