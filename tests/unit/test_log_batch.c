@@ -101,3 +101,187 @@ Test(log_batch, cut_off_and_flipped_bytes_are_no_danger)
     }
     bb_buf_fini(&out);
 }
+
+Test(log_batch, what_is_removed_and_what_is_empty_comes_back)
+{
+    struct bk_log_channel channel = {.id = UINT32_MAX, .removed = true, .retention = BK_RETENTION_INIT};
+    struct bk_log_producer producer = {.removed = true, .last = UINT64_MAX, .time = UINT64_MAX};
+    struct bk_log_cursor cursor = {.removed = true};
+    const struct bk_append append = {&channel, 1, NULL, 0, &producer, 1, &cursor, 1};
+    const struct bk_append nothing = {0};
+    struct bb_buf out = BB_BUF_INIT;
+    cr_assert_eq(bk_batch_encode(&out, &nothing), 0);
+    cr_assert_eq(out.len, 0);
+    cr_assert_eq(bk_batch_encode(&out, &append), 0);
+    struct bb_slice rest = bb_buf_slice(&out);
+    struct bk_batch_entry entry;
+    cr_assert_eq(bk_batch_next(&rest, &entry), 1);
+    cr_assert(entry.channel.removed && entry.channel.id == UINT32_MAX);
+    cr_assert_eq(entry.channel.retention.max_per_path, BK_NO_LIMIT);
+    cr_assert_eq(entry.channel.name.len + entry.channel.settings.len, 0);
+    cr_assert_eq(bk_batch_next(&rest, &entry), 1);
+    cr_assert(entry.producer.removed && entry.producer.notes.len == 0);
+    cr_assert(entry.producer.last == UINT64_MAX && entry.producer.time == UINT64_MAX);
+    cr_assert_eq(bk_batch_next(&rest, &entry), 1);
+    cr_assert(entry.cursor.removed && entry.cursor.name.len + entry.cursor.value.len == 0);
+    cr_assert_eq(bk_batch_next(&rest, &entry), 0);
+    bb_buf_fini(&out);
+}
+
+/* Its length does not fit, so nothing of the append is left; the bytes are never looked at. */
+Test(log_batch, an_entry_that_is_too_long_leaves_no_trace)
+{
+    struct bk_log_cursor cursors[] = {{.name = bb_slice_str("small")},
+                                      {.name = bb_slice_str("large"), .value = {NULL, SIZE_MAX / 2}}};
+    const struct bk_append append = {.cursors = cursors, .n_cursors = 2};
+    struct bb_buf out = BB_BUF_INIT;
+    bb_buf_append(&out, "before", 6);
+    cr_assert_eq(bk_batch_encode(&out, &append), BB_ETOOBIG);
+    cr_assert_eq(out.error, 0);
+    cr_assert(bb_slice_equal(bb_buf_slice(&out), bb_slice_str("before")));
+    out.error = BB_ENOMEM;
+    cr_assert_eq(bk_batch_encode(&out, &append), BB_ENOMEM);
+    out.error = 0;
+    bb_buf_fini(&out);
+}
+
+/* --- entries that cannot be followed --------------------------------------------------------------------- */
+
+/* An entry whose length is @len, whatever its body is. */
+static void put_raw(struct bb_buf *out, uint8_t kind, uint32_t len, const void *body, size_t body_len)
+{
+    const uint8_t head[] = {kind, (uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
+                            (uint8_t)len};
+    bb_buf_append(out, head, sizeof(head));
+    bb_buf_append(out, body, body_len);
+}
+
+/* It is refused, and what could not be taken stays where it is. */
+static void is_malformed(struct bb_buf *batch, const char *what)
+{
+    struct bb_slice rest = bb_buf_slice(batch);
+    struct bk_batch_entry entry;
+    cr_assert_eq(bk_batch_next(&rest, &entry), BB_EMALFORMED, "%s", what);
+    cr_assert(rest.data == batch->data && rest.len == batch->len, "%s", what);
+    bb_buf_fini(batch);
+}
+
+Test(log_batch, heads_that_lie)
+{
+    struct bb_buf batch = BB_BUF_INIT;
+    for (size_t len = 1; len < 5; len++) {
+        bb_buf_append(&batch, "\x04\0\0\0\x05", len);
+        is_malformed(&batch, "a head cut off");
+    }
+    static const uint8_t unknown[] = {0, 5, 255};
+    for (size_t i = 0; i < BB_COUNT(unknown); i++) {
+        put_raw(&batch, unknown[i], 5, "\0\0\0\0\0", 5);
+        is_malformed(&batch, "an unknown kind");
+    }
+    put_raw(&batch, BK_BATCH_CURSOR, 6, "\0\0\0\0\0", 5);
+    is_malformed(&batch, "a body cut off");
+    put_raw(&batch, BK_BATCH_CURSOR, UINT32_MAX, "\0\0\0\0\0", 5);
+    is_malformed(&batch, "a length without end");
+    for (uint8_t kind = BK_BATCH_CHANNEL; kind <= BK_BATCH_CURSOR; kind++) {
+        put_raw(&batch, kind, 0, NULL, 0);
+        is_malformed(&batch, "an empty body");
+    }
+}
+
+/* Where things are in a body: batch.c. */
+#define CHANNEL_FLAG_AT     4
+#define CHANNEL_NAME_AT     45
+#define CHANNEL_SETTINGS_AT 49
+#define BLOCK_HEAD_AT       16
+#define PRODUCER_FLAG_AT    (BB_CLIENT_ID_LEN + 8)
+#define CURSOR_NAME_AT      1
+
+/* A body of zeros but for @byte at @at. */
+static void put_zeros(struct bb_buf *out, uint8_t kind, uint32_t len, size_t at, uint8_t byte)
+{
+    uint8_t body[128] = {0};
+    body[at] = byte;
+    put_raw(out, kind, len, body, len);
+}
+
+Test(log_batch, channels_that_lie)
+{
+    struct bb_buf batch = BB_BUF_INIT;
+    struct bb_slice rest;
+    struct bk_batch_entry entry;
+    put_zeros(&batch, BK_BATCH_CHANNEL, 53, 0, 0);
+    rest = bb_buf_slice(&batch);
+    cr_assert_eq(bk_batch_next(&rest, &entry), 1, "the sizes of this test are wrong");
+    bb_buf_fini(&batch);
+    put_zeros(&batch, BK_BATCH_CHANNEL, 53, CHANNEL_FLAG_AT, 2);
+    is_malformed(&batch, "a flag that is neither");
+    put_zeros(&batch, BK_BATCH_CHANNEL, 53, CHANNEL_NAME_AT, 0x80);
+    is_malformed(&batch, "a name without end");
+    put_zeros(&batch, BK_BATCH_CHANNEL, 53, CHANNEL_NAME_AT + 3, 1);
+    is_malformed(&batch, "a name that takes a byte of what follows");
+    put_zeros(&batch, BK_BATCH_CHANNEL, 53, CHANNEL_SETTINGS_AT + 3, 1);
+    is_malformed(&batch, "settings that are not there");
+    put_zeros(&batch, BK_BATCH_CHANNEL, 54, 0, 0);
+    is_malformed(&batch, "a byte too many");
+    for (uint32_t len = 1; len < 53; len++) {
+        put_zeros(&batch, BK_BATCH_CHANNEL, len, 0, 0);
+        is_malformed(&batch, "a channel cut off");
+    }
+}
+
+/* A block with @head, and @n bytes of events behind it. */
+static void put_block(struct bb_buf *out, const struct bb_block *head, size_t n)
+{
+    uint8_t body[BLOCK_HEAD_AT + BB_BLOCK_HEAD_MAX + 16] = {0};
+    size_t len = BLOCK_HEAD_AT + bb_block_write(body + BLOCK_HEAD_AT, head) + n;
+    put_raw(out, BK_BATCH_BLOCK, (uint32_t)len, body, len);
+}
+
+Test(log_batch, blocks_that_lie)
+{
+    struct bb_buf batch = BB_BUF_INIT;
+    struct bb_slice rest;
+    struct bk_batch_entry entry;
+    struct bb_block head = {1, 2, 3, 4, 1, 1, 8};
+    put_block(&batch, &head, 8);
+    rest = bb_buf_slice(&batch);
+    cr_assert_eq(bk_batch_next(&rest, &entry), 1, "the sizes of this test are wrong");
+    bb_buf_fini(&batch);
+    put_block(&batch, &head, 7);
+    is_malformed(&batch, "events cut off");
+    put_block(&batch, &head, 9);
+    is_malformed(&batch, "a byte too many");
+    head.count = 0;
+    put_block(&batch, &head, 8);
+    is_malformed(&batch, "a block without events");
+    head = (struct bb_block){1, 2, 3, 4, 1, 1, UINT64_MAX};
+    put_block(&batch, &head, 8);
+    is_malformed(&batch, "a length without end");
+    put_zeros(&batch, BK_BATCH_BLOCK, 40, 0, 0);
+    is_malformed(&batch, "a head that is no array");
+    put_zeros(&batch, BK_BATCH_BLOCK, 40, BLOCK_HEAD_AT, 0x96);
+    is_malformed(&batch, "a head of six");
+    put_zeros(&batch, BK_BATCH_BLOCK, BLOCK_HEAD_AT + 3, BLOCK_HEAD_AT, 0x97);
+    is_malformed(&batch, "a head cut off");
+    put_zeros(&batch, BK_BATCH_BLOCK, BLOCK_HEAD_AT - 1, 0, 0);
+    is_malformed(&batch, "no room for numbers");
+}
+
+Test(log_batch, producers_and_cursors_that_lie)
+{
+    struct bb_buf batch = BB_BUF_INIT;
+    put_zeros(&batch, BK_BATCH_PRODUCER, PRODUCER_FLAG_AT + 17, PRODUCER_FLAG_AT, 2);
+    is_malformed(&batch, "a flag that is neither");
+    for (uint32_t len = 1; len < PRODUCER_FLAG_AT + 17; len++) {
+        put_zeros(&batch, BK_BATCH_PRODUCER, len, 0, 0);
+        is_malformed(&batch, "a producer cut off");
+    }
+    put_zeros(&batch, BK_BATCH_CURSOR, 5, 0, 255);
+    is_malformed(&batch, "a flag that is neither");
+    put_zeros(&batch, BK_BATCH_CURSOR, 8, CURSOR_NAME_AT + 3, 4);
+    is_malformed(&batch, "a name cut off");
+    for (uint32_t len = 1; len < 5; len++) {
+        put_zeros(&batch, BK_BATCH_CURSOR, len, 0, 0);
+        is_malformed(&batch, "a cursor cut off");
+    }
+}
