@@ -320,7 +320,8 @@ static int run_flips(void)
             _exit((int)judge(&story, copy));
         }
         (void)waitpid(pid, &result, 0);
-        bool is_killed = WIFSIGNALED(result) && (WTERMSIG(result) == SIGSEGV || WTERMSIG(result) == SIGBUS);
+        int killer = WIFSIGNALED(result) ? WTERMSIG(result) : 0; /* SIGABRT: an assertion of LMDB */
+        bool is_killed = killer == SIGSEGV || killer == SIGBUS || killer == SIGABRT;
         bool has_judged = WIFEXITED(result) && WEXITSTATUS(result) < OUTCOMES;
         enum outcome outcome = is_killed ? KILLED : has_judged ? (enum outcome)WEXITSTATUS(result) : WRONG;
         outcomes[outcome]++;
