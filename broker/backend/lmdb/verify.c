@@ -194,7 +194,14 @@ static int check_record(void *to, struct bb_slice key, struct bb_slice value)
         return 0;
     }
     verify->report->events += record.count;
-    int error = check_indexes(verify, &record);
+    struct bk_log_channel channel;
+    int error = bk_store_channel(verify->store, verify->txn, record.channel, &channel);
+    if (is_finding(error)) {
+        problem(verify, "position %llu: there is no channel %u", (unsigned long long)record.position,
+                record.channel);
+        error = 0;
+    }
+    error = error == 0 ? check_indexes(verify, &record) : error;
     return error != 0 ? error : check_blocks(verify, &record);
 }
 
@@ -362,6 +369,14 @@ static int check_channel(void *to, struct bb_slice key, struct bb_slice value)
 
 /* --- the walk ------------------------------------------------------------------------------------------- */
 
+/* Whether @key follows the row that was looked at last. */
+static bool is_behind_last(const struct bk_verify *verify, const MDB_val *key)
+{
+    size_t n = BB_MIN(verify->after_len, key->mv_size);
+    int r = n > 0 ? memcmp(key->mv_data, verify->after, n) : 0;
+    return verify->after_len == 0 || r > 0 || (r == 0 && key->mv_size > verify->after_len);
+}
+
 /* Rows of a table from where it was left. Return: 0 all are done, 1 it is late, or an error. */
 static int walk(struct bk_verify *verify, MDB_dbi dbi, bk_row_fn *fn)
 {
@@ -378,12 +393,17 @@ static int walk(struct bk_verify *verify, MDB_dbi dbi, bk_row_fn *fn)
         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }
     for (size_t n = 1; rc == 0 && error == 0; n++) {
-        error = bk_is_whole(key) && bk_is_whole(value) && key.mv_size <= BK_KEY_MAX
-                    ? fn(verify, bk_slice(key), bk_slice(value))
-                    : BB_ECORRUPT;
-        if (error == 0 && n % ROWS_PER_LOOK == 0 && (uint64_t)bb_clock_monotonic_us() >= verify->deadline) {
+        error = bk_is_whole(key) && bk_is_whole(value) && key.mv_size <= BK_KEY_MAX ? 0 : BB_ECORRUPT;
+        if (error == 0 &&
+            !is_behind_last(verify, &key)) { /* a page that leads to a row twice hides another */
+            problem(verify, "the rows of a table are not in order");
+        }
+        error = error == 0 ? fn(verify, bk_slice(key), bk_slice(value)) : error;
+        if (error == 0) {
             memcpy(verify->after, key.mv_data, key.mv_size);
             verify->after_len = key.mv_size;
+        }
+        if (error == 0 && n % ROWS_PER_LOOK == 0 && (uint64_t)bb_clock_monotonic_us() >= verify->deadline) {
             error = 1;
         }
         if (error == 0) {

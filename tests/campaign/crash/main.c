@@ -5,8 +5,8 @@
  *     disk lies about one of its files, and the run succeeds only if that is noticed.
  * crash faults [--every N] [--seed N] [--only N]
  *     Every Nth call of every kind, or only the Nth, fails once, in every way; the log must recover by itself.
- * crash flips [--count N] [--seed N]
- *     One bit of a file is turned over; that is noticed, or makes no difference. LMDB has no checksums on its own pages and follows
+ * crash flips [--count N] [--seed N] [--only BIT]
+ *     One bit of a file is turned over, or always the same one; that is noticed, or makes no difference. LMDB has no checksums on its own pages and follows
  *     what they say, so a turned bit in one may also end the process (about one in a thousand); nothing wrong is served then either.
  *
  * Exit 0: what must hold does.
@@ -311,7 +311,7 @@ static int run_flips(void)
         (void)snprintf(path, sizeof(path), "%s/%s", copy, name);
         (void)stat(path, &status);
         random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        uint64_t bit = (random >> 16) % ((uint64_t)status.st_size * 8);
+        uint64_t bit = options.only != 0 ? options.only : (random >> 16) % ((uint64_t)status.st_size * 8);
         flip(copy, name, bit);
         (void)fflush(NULL);
         pid_t pid = fork();
@@ -340,7 +340,7 @@ static int run_flips(void)
     }
     (void)printf("\n");
     bool is_well = outcomes[WRONG] == 0 && outcomes[KILLED] * 200 <= options.count;
-    return is_well && outcomes[NOTICED_BY_VERIFY] > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return is_well && (outcomes[NOTICED_BY_VERIFY] > 0 || options.only != 0) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* --- the command line --------------------------------------------------------------------------------- */
