@@ -406,8 +406,17 @@ void bk_client_hello(struct bk_core *core, struct bk_client *client, const struc
 
 /* --- time ----------------------------------------------------------------------------------------- */
 
+/* Who comes late has not listened either: silence since the last look, @late for @since, is nobody's. Returns how long @client was. */
+static uint64_t silence(const struct bk_core *core, struct bk_client *client, uint64_t late, uint64_t since)
+{
+    if (late > client->heartbeat_us / 4) {
+        client->heard_at = BB_MIN(client->heard_at + since, core->monotonic);
+    }
+    return core->monotonic - client->heard_at;
+}
+
 /* When this client next needs a look, in us from now; it may be gone afterwards. */
-static uint64_t client_tick(struct bk_core *core, struct bk_client *client)
+static uint64_t client_tick(struct bk_core *core, struct bk_client *client, uint64_t late, uint64_t since)
 {
     if (client->stuck) { /* the transport may have room again; the next send will tell */
         client->stuck = false;
@@ -419,10 +428,10 @@ static uint64_t client_tick(struct bk_core *core, struct bk_client *client)
         probe(core, client); /* there was no room for it, or what a client may have on its way shrank */
     }
     uint64_t interval = client->heartbeat_us;
-    uint64_t silent = core->monotonic - client->heard_at;
     if (interval == 0) {
         return UINT64_MAX;
     }
+    uint64_t silent = silence(core, client, late, since);
     if (client->is_paused) { /* it cannot be heard, but must hear that we are there */
         if (core->monotonic - client->pinged_at >= interval) {
             probe(core, client);
@@ -446,11 +455,14 @@ static uint64_t client_tick(struct bk_core *core, struct bk_client *client)
 uint64_t bk_core_tick(struct bk_core *core)
 {
     uint64_t next = core->config.heartbeat_us;
+    uint64_t late = core->monotonic - BB_MIN(core->tick_at, core->monotonic);
+    uint64_t since = core->monotonic - core->ticked_at;
     core->tick_at = UINT64_MAX;
+    core->ticked_at = core->monotonic;
     bk_fan_out(core);
     core->fanning = true; /* a client that goes now must not take others from under this loop */
     for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
-        uint64_t wanted = client_tick(core, client);
+        uint64_t wanted = client_tick(core, client, late, since);
         next = BB_MIN(next, wanted);
     }
     bk_fanning_end(core);

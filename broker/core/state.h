@@ -106,6 +106,7 @@ struct bk_core {
     struct bb_buf gaps;    /* gaps of one subscription, one after the other, */
     uint32_t n_gaps;       /* and how many */
     uint64_t tick_at;      /* when bk_core_tick() is due */
+    uint64_t ticked_at;    /* when it was called last */
     struct bb_buf nested;  /* a field of a message being written */
     struct bb_buf runs;    /* struct run of the batch being published, */
     struct bb_buf refused; /* and [index, code] of its events that are refused */
