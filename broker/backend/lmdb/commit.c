@@ -63,11 +63,15 @@ int bk_lmdb_open_files(struct lmdb *lmdb,
     found.store = store;
     r = bk_journal_open(lmdb->directory, (size_t)lmdb->values[OPTION_JOURNAL_SIZE], bk_store_applied(store),
                         take_found, &found, ret_journal, err);
-    if (r == 0) {
-        r = apply_found(&found);
-        if (r < 0) {
+    if (r == 0 || r == BB_ECORRUPT) { /* what is before the damage may be lost with the journal otherwise */
+        int applied = apply_found(&found);
+        if (r == 0 && applied < 0) {
             bk_journal_close(*ret_journal);
             *ret_journal = NULL;
+        }
+        if (applied < 0) {
+            bb_buf_reset(err);
+            r = applied;
         }
     }
     bb_buf_fini(&found.inputs);
@@ -119,11 +123,10 @@ static void commits_fail(struct lmdb *lmdb, int error)
 static int open_again(struct lmdb *lmdb,
                       struct bk_store **ret_store,
                       struct bk_journal **ret_journal,
-                      struct bk_numbers **ret_numbers)
+                      struct bk_numbers **ret_numbers,
+                      struct bb_buf *err)
 {
-    struct bb_buf err = BB_BUF_INIT;
-    int r = bk_lmdb_open_files(lmdb, ret_store, ret_journal, &err);
-    bb_buf_fini(&err);
+    int r = bk_lmdb_open_files(lmdb, ret_store, ret_journal, err);
     if (r < 0) {
         return r;
     }
@@ -170,6 +173,8 @@ static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
     struct bk_store *store = NULL;
     struct bk_journal *journal = NULL;
     struct bk_numbers *numbers = NULL;
+    struct bb_buf err = BB_BUF_INIT;
+    bool is_told = false;
     bk_lmdb_be_alone(lmdb, 0);
     bk_journal_close(lmdb->journal);
     bk_store_close(lmdb->store);
@@ -177,14 +182,20 @@ static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
     lmdb->store = NULL;
     while (!lmdb->is_ending) {
         (void)pthread_mutex_unlock(&lmdb->mutex);
-        int r = open_again(lmdb, &store, &journal, &numbers);
+        bb_buf_reset(&err);
+        int r = open_again(lmdb, &store, &journal, &numbers, &err);
         (void)pthread_mutex_lock(&lmdb->mutex);
         if (r == 0) {
             break;
         }
+        if (r == BB_ECORRUPT && !is_told) { /* this does not pass by itself */
+            is_told = true;
+            bk_lmdb_tell_state(lmdb, BK_BACKEND_FAILED, bb_buf_string(&err));
+        }
         pause_for(lmdb, pause);
         pause = BB_MIN(2 * pause, REOPEN_MAX_US);
     }
+    bb_buf_fini(&err);
     lmdb->store = store;
     lmdb->journal = journal;
     if (store != NULL) {
