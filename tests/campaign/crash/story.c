@@ -17,6 +17,8 @@
 #define TIME0       UINT64_C(1700000000000000)
 #define DEADLINE_MS 20000
 #define READ_BYTES  65536
+#define LARGE_BYTES \
+    120000 /* of an event, now and then: a journal record of many pages, and the files are soon full */
 
 static uint64_t pick(struct story *story, uint64_t n)
 {
@@ -124,8 +126,8 @@ void story_begin(struct story *story, uint64_t seed)
 
 int story_open(struct story *story, const char *directory)
 {
-    static const char *const options[] = {"map-size=64M", "journal-size=1M", "apply-interval=2ms",
-                                          "reserve=0"};
+    const char *const options[] = {"map-size=64M", "journal-size=1M", "reserve=0",
+                                   story->lags ? "apply-interval=60s" : "apply-interval=2ms"};
     const struct bk_backend_loader loader = {story, load_channel, load_producer, load_cursor};
     struct bb_buf err = BB_BUF_INIT;
     struct bk_backend_env env = {
@@ -175,8 +177,9 @@ static void write_events(struct story *story, uint64_t n, struct bb_buf *out)
     static const char *const paths[] = {"a", "a/b", "a/c", "a/long/path/with/segments"};
     for (uint64_t i = 0; i < n; i++) {
         struct bb_buf payload = BB_BUF_INIT;
-        uint8_t bytes[600];
-        size_t len = (size_t)pick(story, pick(story, 8) == 0 ? sizeof(bytes) : 40);
+        static uint8_t bytes[LARGE_BYTES];
+        uint64_t size = pick(story, 64);
+        size_t len = (size_t)pick(story, size == 0 ? LARGE_BYTES : size < 8 ? 600 : 40);
         for (size_t j = 0; j < len; j++) {
             bytes[j] = (uint8_t)(story->random >> (j % 56));
         }

@@ -22,6 +22,7 @@ struct story_block {
 
 struct story {
     uint64_t random;
+    bool lags;                  /* the tables take nothing in before the journal is full */
     struct story_block *blocks; /* taken and not failed, oldest first */
     size_t n_blocks;
     uint64_t sequences[STORY_CHANNELS + 1];
