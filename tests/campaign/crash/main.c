@@ -275,14 +275,31 @@ static enum outcome judge(struct story *story, const char *directory)
     int64_t problems = story_verify(story);
     int r = story_read(story, durable);
     story_close(story);
+    if (problems != 0) {
+        return NOTICED_BY_VERIFY;
+    }
     if (r < 0) {
         return NOTICED_BY_READING;
     }
-    if (story->wrong[0] != 0 && problems == 0) {
+    if (story->wrong[0] != 0) {
         (void)fprintf(stderr, "%s\n", story->wrong);
         return WRONG;
     }
-    return problems != 0 ? NOTICED_BY_VERIFY : HARMLESS;
+    return HARMLESS;
+}
+
+/* What a refusal tells to do: without the journal there is what the tables have and what the journal had before the damage. */
+static bool is_well_without_journal(struct story *story, const char *directory, uint64_t registered)
+{
+    static const char *const names[] = {"journal-0", "journal-1"};
+    for (size_t i = 0; i < 2; i++) {
+        char path[600];
+        (void)snprintf(path, sizeof(path), "%s/%s", directory, names[i]);
+        (void)unlink(path);
+    }
+    bool is_well = story_open(story, directory) == 0 && story_check(story, 0, registered);
+    story_close(story);
+    return is_well;
 }
 
 /* The same for a journal that has what the tables do not have. The last ticket alone may be gone. */
@@ -292,16 +309,15 @@ static enum outcome judge_journal(struct story *story, const char *directory)
     uint64_t durable = story->durable;
     story->durable = story->registered = 0;
     int r = story_open(story, directory);
-    if (r < 0) {
-        return r == BB_ECORRUPT || r == BB_EVERSION ? NOTICED_AT_OPEN : WRONG;
-    }
-    bool is_well = story_check(story, durable - 1, durable);
+    bool is_refused = r == BB_ECORRUPT || r == BB_EVERSION;
+    bool is_well = is_refused ? is_well_without_journal(story, directory, durable)
+                              : r == 0 && story_check(story, durable - 1, durable);
     story_close(story);
     if (!is_well) {
         (void)fprintf(stderr, "%s\n", story->wrong);
         return WRONG;
     }
-    return story->loaded_producer < durable ? TAKEN_FOR_TORN : HARMLESS;
+    return is_refused ? NOTICED_AT_OPEN : story->loaded_producer < durable ? TAKEN_FOR_TORN : HARMLESS;
 }
 
 /* Up to the last byte that is not zero: behind it there is nothing to be damaged. */
