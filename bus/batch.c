@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bus/batch.h"
 
-#include "proto/base/error.h"
 #include "proto/wire/message.h"
 #include "proto/wire/mp.h"
 
@@ -10,12 +9,6 @@
 /* Memory kept though not needed: as much as a few full batches on their way. */
 #define IDLE_MAX 16
 
-int bb_pool_init(struct bb_pool *pool, size_t usual)
-{
-    *pool = (struct bb_pool){.usual = usual};
-    return pthread_mutex_init(&pool->lock, NULL) == 0 ? 0 : BB_ESYSTEM;
-}
-
 void bb_pool_fini(struct bb_pool *pool)
 {
     while (pool->idle != NULL) {
@@ -23,18 +16,15 @@ void bb_pool_fini(struct bb_pool *pool)
         pool->idle = batch->next;
         free(batch);
     }
-    (void)pthread_mutex_destroy(&pool->lock);
 }
 
 static struct bb_batch *take_idle(struct bb_pool *pool)
 {
-    (void)pthread_mutex_lock(&pool->lock);
     struct bb_batch *batch = pool->idle;
     if (batch != NULL) {
         pool->idle = batch->next;
         pool->n_idle--;
     }
-    (void)pthread_mutex_unlock(&pool->lock);
     return batch;
 }
 
@@ -47,7 +37,7 @@ struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap, struct bb_slice 
     if (batch == NULL) {
         return NULL;
     }
-    atomic_init(&batch->refs, 1);
+    batch->refs = 1;
     batch->pool = pool;
     batch->next = NULL;
     batch->tracked = NULL;
@@ -67,23 +57,21 @@ struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap, struct bb_slice 
 
 void bb_batch_ref(struct bb_batch *batch)
 {
-    (void)atomic_fetch_add_explicit(&batch->refs, 1, memory_order_relaxed);
+    batch->refs++;
 }
 
 void bb_batch_unref(struct bb_batch *batch)
 {
-    if (batch == NULL || atomic_fetch_sub_explicit(&batch->refs, 1, memory_order_acq_rel) != 1) {
+    if (batch == NULL || --batch->refs > 0) {
         return;
     }
     struct bb_pool *pool = batch->pool;
-    (void)pthread_mutex_lock(&pool->lock);
     if (batch->cap == pool->usual && batch->options_len == 0 && pool->n_idle < IDLE_MAX) {
         batch->next = pool->idle;
         pool->idle = batch;
         pool->n_idle++;
         batch = NULL;
     }
-    (void)pthread_mutex_unlock(&pool->lock);
     free(batch);
 }
 

@@ -2,14 +2,12 @@
 /*
  * The memory of a batch: events, and room for the head in front of them, so that the whole message is one
  * piece. Counted, because some of the bytes may still wait for the socket when the broker has answered. Buffers of
- * the usual size are kept for the next batch.
+ * the usual size are kept for the next batch. The lock of the bus guards it all.
  */
 #pragma once
 
 #include "proto/base/buf.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,14 +17,13 @@ struct bb_tracked;
 #define BB_BATCH_HEAD_MAX 12
 
 struct bb_pool {
-    pthread_mutex_t lock;
     struct bb_batch *idle;
     unsigned n_idle;
     size_t usual; /* bytes of events in a buffer that is kept */
 };
 
 struct bb_batch {
-    atomic_uint refs;
+    unsigned refs;
     struct bb_pool *pool;
     struct bb_batch *next;
     struct bb_tracked *tracked; /* events that someone waits for, newest first */
@@ -41,9 +38,6 @@ struct bb_batch {
     uint8_t bytes[];
 };
 
-/** bb_pool_init() - @usual: bytes of a usual batch. Return: 0 or BB_ESYSTEM. */
-int bb_pool_init(struct bb_pool *pool, size_t usual);
-
 /** bb_pool_fini() - free what is idle; all batches must have come back. */
 void bb_pool_fini(struct bb_pool *pool);
 
@@ -56,10 +50,10 @@ struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap, struct bb_slice 
 /** bb_batch_ref() - one more reference. */
 void bb_batch_ref(struct bb_batch *batch);
 
-/** bb_batch_unref() - from any thread. */
+/** bb_batch_unref() - one less; NULL is ignored. */
 void bb_batch_unref(struct bb_batch *batch);
 
-/** bb_batch_number() - write the head in front of the events; nobody else may hold a reference. */
+/** bb_batch_number() - write the head in front of the events; nobody else may read it. */
 void bb_batch_number(struct bb_batch *batch, uint64_t number);
 
 /** bb_batch_options() - as they were given. */

@@ -8,12 +8,16 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+
+/* How often the I/O thread steps aside before it sleeps for the lock. */
+#define TRIES_MAX 30
 
 /* --- time and waiting --------------------------------------------------------------------------- */
 
@@ -305,6 +309,21 @@ static void step_locked(struct bb_bus *bus, bool is_lent)
     tell_changed(bus);
 }
 
+/*
+ * Who publishes holds the lock for moments, over and over. A thread that sleeps for it is woken by a system call of
+ * theirs each time, so this one steps aside instead, until it has waited longer than a moment.
+ */
+static void lock_between(struct bb_bus *bus)
+{
+    for (unsigned i = 0; i < TRIES_MAX; i++) {
+        if (pthread_mutex_trylock(&bus->lock) == 0) {
+            return;
+        }
+        (void)sched_yield();
+    }
+    (void)pthread_mutex_lock(&bus->lock);
+}
+
 void *bb_bus_run(void *arg)
 {
     struct bb_bus *bus = arg;
@@ -314,7 +333,7 @@ void *bb_bus_run(void *arg)
         step_locked(bus, false);
         (void)pthread_mutex_unlock(&bus->lock);
         (void)epoll_wait(bus->epoll_fd, &event, 1, -1);
-        (void)pthread_mutex_lock(&bus->lock);
+        lock_between(bus);
     }
     (void)pthread_mutex_unlock(&bus->lock);
     return NULL;

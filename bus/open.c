@@ -174,9 +174,8 @@ int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus)
         free(bus);
         return r;
     }
-    r = bb_outbox_init(&bus->outbox, bus->options.batch_bytes, bus->options.queue_bytes,
-                       bus->options.unbatched);
-    r = r < 0 ? r : init_state(bus);
+    bb_outbox_init(&bus->outbox, bus->options.batch_bytes, bus->options.queue_bytes, bus->options.unbatched);
+    r = init_state(bus);
     r = r < 0 ? r : open_system(bus);
     if (r == 0) {
         bb_bus_wake(bus);

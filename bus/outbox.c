@@ -23,7 +23,7 @@ static size_t charge(const struct bb_batch *batch)
     return BATCH_CHARGE + batch->options_len;
 }
 
-int bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_bytes, bool unbatched)
+void bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_bytes, bool unbatched)
 {
     *outbox = (struct bb_outbox){
         .batch_bytes = batch_bytes,
@@ -33,7 +33,7 @@ int bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_by
         .next_number = 1,
     };
     outbox->done_end = &outbox->done;
-    return bb_pool_init(&outbox->pool, batch_bytes);
+    outbox->pool.usual = batch_bytes;
 }
 
 static void free_tracked(struct bb_tracked *tracked)
@@ -112,60 +112,16 @@ int bb_outbox_room(struct bb_outbox *outbox,
     return 0;
 }
 
-/* A head must not be written over while it waits for the socket. */
-static int own_bytes(struct bb_outbox *outbox, struct bb_batch **at)
-{
-    struct bb_batch *batch = *at;
-    if (atomic_load_explicit(&batch->refs, memory_order_acquire) == 1) {
-        return 0;
-    }
-    struct bb_batch *copy = bb_batch_new(&outbox->pool, batch->cap, bb_batch_options(batch));
-    if (copy == NULL) {
-        return BB_ENOMEM;
-    }
-    copy->next = batch->next;
-    copy->tracked = batch->tracked;
-    copy->begin = batch->begin;
-    copy->count = batch->count;
-    copy->level = batch->level;
-    copy->len = batch->len;
-    memcpy(bb_batch_events(copy), bb_batch_events(batch), batch->len);
-    batch->tracked = NULL;
-    *at = copy;
-    if (outbox->last == batch) {
-        outbox->last = copy;
-    }
-    bb_batch_unref(batch);
-    return 0;
-}
-
-static struct bb_batch **find_unsent(struct bb_outbox *outbox)
-{
-    struct bb_batch **at = &outbox->first;
-    while (*at != outbox->unsent) {
-        at = &(*at)->next;
-    }
-    return at;
-}
-
-/* Numbers are given when a batch leaves; one below the next is a repetition of what the broker took. */
-static int number_unsent(struct bb_outbox *outbox)
+/*
+ * Numbers are given when a batch leaves; one below the next is a repetition of what the broker took. Nothing reads
+ * the head that is written over: what was on its way by an older connection went with it.
+ */
+static void number_unsent(struct bb_outbox *outbox)
 {
     uint64_t number = outbox->unsent->number;
-    if (number != 0 && number <= outbox->next_number) {
-        return 0;
+    if (number == 0 || number > outbox->next_number) {
+        bb_batch_number(outbox->unsent, outbox->next_number);
     }
-    /* Only a batch that was sent before can have other references. */
-    if (number != 0) {
-        struct bb_batch **at = find_unsent(outbox);
-        int r = own_bytes(outbox, at);
-        if (r < 0) {
-            return r;
-        }
-        outbox->unsent = *at;
-    }
-    bb_batch_number(outbox->unsent, outbox->next_number);
-    return 0;
 }
 
 struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
@@ -179,7 +135,8 @@ struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
         }
         bb_outbox_seal(outbox);
     }
-    return number_unsent(outbox) < 0 ? NULL : outbox->unsent;
+    number_unsent(outbox);
+    return outbox->unsent;
 }
 
 void bb_outbox_sent(struct bb_outbox *outbox)

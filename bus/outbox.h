@@ -59,7 +59,7 @@ struct bb_outbox {
     uint64_t dropped;
 };
 
-int bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_bytes, bool unbatched);
+void bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_bytes, bool unbatched);
 
 /** bb_outbox_fini() - free all; bb_outbox_fail() and the callbacks come first. */
 void bb_outbox_fini(struct bb_outbox *outbox);

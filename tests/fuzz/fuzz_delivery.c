@@ -87,7 +87,7 @@ static void bus_start(struct bb_bus *bus, struct bb_subscription **subs, struct 
     bus->conn.state = BB_CONN_READY;
     bus->max_message = BB_MESSAGE_DEFAULT;
     bb_map_init(&bus->subs, 1, N_SUBS);
-    require(bb_outbox_init(&bus->outbox, 1024, 65536, false) == 0);
+    bb_outbox_init(&bus->outbox, 1024, 65536, false);
     for (size_t i = 0; i < N_SUBS; i++) {
         struct bb_subscribe_options options = BB_SUBSCRIBE_OPTIONS_INIT;
         options.patterns = all;
