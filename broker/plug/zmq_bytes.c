@@ -2,8 +2,9 @@
 #include "broker/plug/zmq_bytes.h"
 
 #include "proto/base/error.h"
-#include "proto/base/handover.h"
 #include "proto/wire/message.h"
+
+#include "broker/plug/handover.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -24,7 +24,8 @@ LAYERS = {
 # sockets, threads, files or clock. proto/base is what asks the system: for the time and who the user is.
 OUTSIDE = ["proto/io", "bus", "broker/plug", "broker/backend", "broker", "tools", "tests"]
 SYSTEM = {
-    r"zmq\.h|poll\.h|sys/socket\.h|sys/un\.h|sys/epoll\.h|sys/\w+fd\.h|netinet/.*|arpa/.*": OUTSIDE,
+    r"zmq\.h": ["broker/plug", "broker", "tests"],
+    r"poll\.h|sys/socket\.h|sys/un\.h|sys/epoll\.h|sys/\w+fd\.h|netinet/.*|arpa/.*": OUTSIDE,
     r"pthread\.h|threads\.h|signal\.h|fcntl\.h|sys/stat\.h|sys/mman\.h": OUTSIDE,
     r"time\.h|sys/time\.h|unistd\.h": ["proto/base", *OUTSIDE],
     r"lmdb\.h|dlfcn\.h": ["broker/backend", "tests"],
