@@ -26,7 +26,8 @@ struct bk_channel {
     bool is_named;        /* made or changed by name: its settings are kept, also of a channel in memory */
     struct bk_settings settings;
     uint64_t first;     /* the oldest sequence in the ring, last + 1 if none is */
-    uint64_t first_pos; /* no block of the channel lies before this position of the ring */
+    uint64_t first_pos; /* position in the ring of its oldest block, or at least no block lies before it */
+    uint64_t last_pos;  /* of its newest block, if it has one */
     size_t ring_bytes;
     size_t ring_max;
     uint64_t n_events; /* counters */

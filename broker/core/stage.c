@@ -507,9 +507,9 @@ static void make_visible(struct bk_core *core, const struct bk_block *block)
     /* It is in the log: who reads that will find it; who is live is told to come again. */
     bk_log(core, BK_LOG_ERROR, "BB-MEMORY", "no memory for %" PRIu32 " events that are in the log",
            block->count);
+    bk_ring_forget(&core->ring, block->channel);
     block->channel->last = block->sequence + block->count - 1;
     block->channel->first = block->channel->last + 1;
-    bk_ring_forget(&core->ring, block->channel);
     bk_ring_drop(&core->ring, block);
     bk_send_all_away(core);
 }

@@ -203,17 +203,14 @@ static int
 find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, uint64_t *ret_sequence)
 {
     struct newest newest = {channel->last + 1};
-    uint64_t pos = bk_ring_end(&core->ring);
     uint64_t until_time = sub->until_time;
-    const struct bk_block *block = NULL;
+    const struct bk_block *block = bk_ring_newest_of(&core->ring, channel);
     int r = 0;
     sub->until_time = UINT64_MAX;
-    while (r == 0 && newest.sequence > channel->last && pos > channel->first_pos &&
-           (block = bk_ring_before(&core->ring, &pos)) != NULL) {
-        if (block->channel == channel) {
-            bk_route_trim(&core->route);
-            r = bk_for_each_wanted(core, sub, block, note_sequence, &newest);
-        }
+    for (; r == 0 && newest.sequence > channel->last && block != NULL;
+         block = bk_ring_previous_of(&core->ring, block)) {
+        bk_route_trim(&core->route);
+        r = bk_for_each_wanted(core, sub, block, note_sequence, &newest);
     }
     sub->until_time = until_time;
     *ret_sequence = newest.sequence;
@@ -222,25 +219,21 @@ find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, 
 
 static uint64_t sequence_at(const struct bk_core *core, const struct bk_channel *channel, uint64_t time)
 {
-    uint64_t pos = bk_ring_find_time(&core->ring, time);
-    const struct bk_block *block = NULL;
-    for (; (block = bk_ring_at(&core->ring, &pos)) != NULL; pos++) {
-        if (block->channel == channel && block->time >= time) {
-            return block->sequence;
-        }
+    const struct bk_block *block = bk_ring_newest_of(&core->ring, channel);
+    uint64_t found = channel->last + 1;
+    for (; block != NULL && block->time >= time; block = bk_ring_previous_of(&core->ring, block)) {
+        found = block->sequence;
     }
-    return channel->last + 1;
+    return found;
 }
 
 static uint64_t
 sequence_of_id(const struct bk_core *core, const struct bk_channel *channel, struct bk_event_id id)
 {
-    uint64_t pos = channel->first_pos;
-    const struct bk_block *block = NULL;
-    for (; (block = bk_ring_at(&core->ring, &pos)) != NULL; pos++) {
+    const struct bk_block *block = bk_ring_oldest_of(&core->ring, channel);
+    for (; block != NULL; block = bk_ring_next_of(&core->ring, block)) {
         uint64_t last = (uint64_t)block->instance + block->count - 1;
-        if (block->channel == channel &&
-            (block->session > id.session || (block->session == id.session && last > id.instance))) {
+        if (block->session > id.session || (block->session == id.session && last > id.instance)) {
             bool is_inside = block->session == id.session && id.instance >= block->instance;
             return block->sequence + (is_inside ? id.instance - block->instance + 1 : 0);
         }
@@ -248,17 +241,29 @@ sequence_of_id(const struct bk_core *core, const struct bk_channel *channel, str
     return channel->last + 1;
 }
 
+static int compare_places(const void *a, const void *b)
+{
+    uint32_t left = ((const struct bk_locate_place *)a)->channel;
+    uint32_t right = ((const struct bk_locate_place *)b)->channel;
+    return left < right ? -1 : left > right;
+}
+
+/* What the log was asked of @channel, NULL if it was not. */
+static const struct bk_locate_place *place_of(const struct from *from, const struct bk_channel *channel)
+{
+    const struct bk_locate *located = from->located;
+    const struct bk_locate_place wanted = {.channel = channel->id};
+    return located == NULL || located->n_places == 0
+               ? NULL
+               : bsearch(&wanted, located->places, located->n_places, sizeof(wanted), compare_places);
+}
+
 /* What the log answered for @channel: a sequence; `last` + 1 if it has none of it. */
 static bool find_located(const struct from *from, const struct bk_channel *channel, uint64_t *ret_sequence)
 {
-    for (size_t i = 0; from->located != NULL && i < from->located->n_places; i++) {
-        const struct bk_locate_place *place = &from->located->places[i];
-        if (place->channel == channel->id && place->sequence != 0) {
-            *ret_sequence = place->sequence;
-            return true;
-        }
-    }
-    return false;
+    const struct bk_locate_place *place = place_of(from, channel);
+    *ret_sequence = place != NULL && place->sequence != 0 ? place->sequence : *ret_sequence;
+    return place != NULL && place->sequence != 0;
 }
 
 /* The sequence of @channel after which the subscription begins. */
@@ -543,13 +548,8 @@ static void send_subscribed(struct bk_core *core, struct bk_sub *sub, const stru
 /* Whether the log was asked, and what it did not look at is still in the ring. */
 static bool is_located(const struct from *from, const struct bk_channel *channel)
 {
-    for (size_t i = 0; from->located != NULL && i < from->located->n_places; i++) {
-        const struct bk_locate_place *place = &from->located->places[i];
-        if (place->channel == channel->id) {
-            return place->sequence != 0 || place->last + 1 >= channel->first;
-        }
-    }
-    return false;
+    const struct bk_locate_place *place = place_of(from, channel);
+    return place != NULL && (place->sequence != 0 || place->last + 1 >= channel->first);
 }
 
 /* What the log must be asked first, because the ring does not reach back so far; once more, if it has lost something of another channel
@@ -580,6 +580,8 @@ static int ask_log(struct bk_core *core,
     }
     int r = places.error;
     if (r == 0 && !has_all) {
+        qsort(places.data, places.len / sizeof(struct bk_locate_place), sizeof(struct bk_locate_place),
+              compare_places);
         struct bk_locate locate = {
             .kind = kinds[from->kind],
             .time = from->number,
