@@ -40,6 +40,17 @@ int bk_put(struct bk_write *write,
     return bk_store_error(mdb_put(write->txn, dbi, &k, &v, flags));
 }
 
+int bk_put_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key)
+{
+    struct bb_buf *value = &write->scratch;
+    if (bb_buf_reserve(value, BK_ROW_CRC) == NULL) {
+        return value->error;
+    }
+    bk_row_seal(table, key, value->data, value->len);
+    value->len += BK_ROW_CRC;
+    return bk_put(write, bk_row_dbi(&write->store->tables, table), key, bb_buf_slice(value), 0);
+}
+
 int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key)
 {
     MDB_val k = bk_val(key);
@@ -51,10 +62,11 @@ int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key)
 int bk_write_place(struct bk_write *write, uint32_t channel, uint64_t first, const struct bk_place *place)
 {
     uint8_t key[BK_KEY_SEQUENCE];
-    uint8_t value[BK_PLACE_LEN];
+    uint8_t value[BK_PLACE_LEN + BK_ROW_CRC];
     bk_key_sequence(key, channel, first);
     bk_put_u64(bk_put_u32(bk_put_u64(bk_put_u64(value, place->position), place->last), place->count),
                place->bytes);
+    bk_row_seal(BK_ROW_BY_SEQUENCE, bb_slice(key, sizeof(key)), value, BK_PLACE_LEN);
     return bk_put(write, write->store->tables.by_sequence, bb_slice(key, sizeof(key)),
                   bb_slice(value, sizeof(value)), 0);
 }
@@ -74,8 +86,11 @@ int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_numb
     struct bb_slice value = {0};
     *ret_number = 0;
     int error = bk_get(txn, meta, bb_slice_str(name), &value);
-    if (error == BB_ENOTFOUND) {
-        return 0;
+    if (error == BB_ENOTFOUND) { /* it is written when the store is made */
+        return BB_ECORRUPT;
+    }
+    if (error == 0) {
+        error = bk_row_open(BK_ROW_META, bb_slice_str(name), &value);
     }
     if (error == 0 && value.len != sizeof(uint64_t)) {
         error = BB_ECORRUPT;
@@ -86,18 +101,22 @@ int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_numb
     return error;
 }
 
-int bk_meta_put(struct bk_write *write, const char *name, uint64_t number)
+int bk_meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t number)
 {
-    uint8_t value[8];
+    uint8_t value[8 + BK_ROW_CRC];
     bk_put_u64(value, number);
-    return bk_put(write, write->store->tables.meta, bb_slice_str(name), bb_slice(value, sizeof(value)), 0);
+    bk_row_seal(BK_ROW_META, bb_slice_str(name), value, 8);
+    MDB_val k = bk_val(bb_slice_str(name));
+    MDB_val v = {sizeof(value), value};
+    return bk_store_error(mdb_put(txn, meta, &k, &v, 0));
 }
 
 /* --- channels ------------------------------------------------------------------------------------- */
 
 int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel)
 {
-    if (key.len != BK_KEY_CHANNEL || value.len < CHANNEL_VALUE_HEAD) {
+    if (bk_row_open(BK_ROW_CHANNELS, key, &value) < 0 || key.len != BK_KEY_CHANNEL ||
+        value.len < CHANNEL_VALUE_HEAD) {
         return BB_ECORRUPT;
     }
     const uint8_t *at = value.data + 1;
@@ -141,10 +160,7 @@ static int channel_put(struct bk_write *write, const struct bk_write_channel *ch
     bb_buf_append(&write->scratch, head, sizeof(head));
     bb_buf_append(&write->scratch, info->name.data, info->name.len);
     bb_buf_append(&write->scratch, info->settings.data, info->settings.len);
-    return write->scratch.error != 0
-               ? write->scratch.error
-               : bk_put(write, write->store->tables.channels, bb_slice(channel->key, sizeof(channel->key)),
-                        bb_buf_slice(&write->scratch), 0);
+    return bk_put_row(write, BK_ROW_CHANNELS, bb_slice(channel->key, sizeof(channel->key)));
 }
 
 /* Read the channel into memory of its own: the map's moves as the transaction writes. */
@@ -366,7 +382,7 @@ int bk_write_begin(struct bk_write *write, struct bk_store *store)
     }
     bb_map_init(&write->channels, SEED, CHANNELS_MAX);
     bb_map_init(&write->paths, SEED, SIZE_MAX / 4);
-    error = bk_meta_get(write->txn, store->tables.meta, "path", &write->next_path);
+    error = bk_meta_get(write->txn, store->tables.meta, BK_META_PATH, &write->next_path);
     write->path_before = write->next_path;
     if (error != 0) {
         mdb_txn_abort(write->txn);
@@ -394,7 +410,8 @@ int bk_write_finish(struct bk_write *write, int error)
         error = write_channels(write);
     }
     if (error == 0 && write->next_path != write->path_before) {
-        error = bk_meta_put(write, "path", write->next_path);
+        write->changed = true;
+        error = bk_meta_put(write->txn, write->store->tables.meta, BK_META_PATH, write->next_path);
     }
     if (error == 0 && write->changed) {
         error = bk_store_error(mdb_txn_commit(write->txn));

@@ -7,6 +7,7 @@
 
 #include "proto/base/map.h"
 
+#include "broker/backend/lmdb/row.h"
 #include "broker/backend/lmdb/store.h"
 
 /* A channel in this transaction. */
@@ -82,6 +83,9 @@ int bk_put(struct bk_write *write,
            struct bb_slice value,
            unsigned int flags);
 
+/** bk_put_row() - seal what is in `scratch` and put it. */
+int bk_put_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key);
+
 /** bk_delete() - what is not there is fine. */
 int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key);
 
@@ -99,11 +103,17 @@ typedef int bk_row_fn(void *to, struct bb_slice key, struct bb_slice value);
 /** bk_each_row() - call @fn for each row of @dbi whose key begins with @prefix, until it returns something other than 0. */
 int bk_each_row(MDB_txn *txn, MDB_dbi dbi, struct bb_slice prefix, bk_row_fn *fn, void *to);
 
-/* A number in meta; 0 if it is not there. */
-int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_number);
-int bk_meta_put(struct bk_write *write, const char *name, uint64_t number);
+/* Rows of meta. That of the format has no checksum: it is compared as a whole, and any version must be able to read it. */
+#define BK_META_FORMAT   "format"
+#define BK_META_APPLIED  "applied"
+#define BK_META_POSITION "position"
+#define BK_META_PATH     "path"
 
-/** bk_channel_decode() - the value of `channels`; slices borrow. Return: 0, BB_ECORRUPT. */
+/** bk_meta_get() - a number in meta. Return: 0, BB_ECORRUPT (also when it is not there), BB_ESYSTEM. */
+int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_number);
+int bk_meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t number);
+
+/** bk_channel_decode() - a row of `channels`; slices borrow. Return: 0, BB_ECORRUPT. */
 int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel);
 
 /** bk_purge_all() - finish the removal of a channel at once (retention.c). */

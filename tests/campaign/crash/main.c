@@ -256,6 +256,7 @@ static enum outcome judge(struct story *story, const char *directory)
     if (story_open(story, directory) < 0) {
         return NOTICED_AT_OPEN;
     }
+    story_check_loaded(story, durable);
     int64_t problems = story_verify(story);
     int r = story_read(story, durable);
     story_close(story);
