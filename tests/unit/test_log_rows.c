@@ -67,7 +67,8 @@ static int put(struct fixture *fixture)
         .events = events.data,
     };
     struct bk_log_producer producer = {.key = "a client", .last = session, .notes = bb_slice_str("notes")};
-    struct bk_log_cursor cursor = {.name = bb_slice_str("a cursor"), .value = bb_slice_str("there")};
+    const char *text = session % 2 == 0 ? "here" : "there";
+    struct bk_log_cursor cursor = {.name = bb_slice_str("a cursor"), .value = bb_slice_str(text)};
     const struct bk_append append = {.blocks = &block,
                                      .n_blocks = 1,
                                      .producers = &producer,
@@ -386,13 +387,82 @@ Test(log_rows, a_row_of_another_table_is_not_taken)
     char first[256];
     fixture_init(&fixture);
     cr_assert(row_read(&fixture, BK_ROW_CURSORS, 0, &row));
-    cr_assert(row_read(&fixture, BK_ROW_META, 0, &other));
+    cr_assert(row_read(&fixture, BK_ROW_META, 1, &other));
     other.table = BK_ROW_CURSORS; /* where any key and any value will do */
     row_put(&fixture, &other, &row);
     cr_assert_eq(load(&fixture), BB_ECORRUPT);
     cr_assert_gt(problems(&fixture, first, sizeof(first)), 0);
-    cr_assert_not_null(strstr(first, "\"applied\" of the table cursors is damaged"), "%s", first);
+    cr_assert_not_null(strstr(first, "\"head\" of the table cursors is damaged"), "%s", first);
     fixture_fini(&fixture);
+}
+
+/* Opens what was left, or says why not. */
+static int open_again(struct fixture *fixture)
+{
+    struct bb_buf err = BB_BUF_INIT;
+    bk_store_close(fixture->store);
+    int error = bk_store_open(fixture->directory, MAP, &fixture->store, &err);
+    cr_assert_eq(error == 0, err.len == 0, "%s", bb_buf_string(&err));
+    bb_buf_fini(&err);
+    return error;
+}
+
+/* A row as it was some transactions ago is whole. */
+Test(log_rows, old_rows_are_noticed)
+{
+    for (size_t i = 0; i < BB_COUNT(tables); i++) {
+        for (size_t n = 0; n < 3; n++) {
+            struct fixture fixture;
+            struct row old = {0};
+            struct row row = {0};
+            char first[256];
+            fixture_init(&fixture);
+            bool has_row = row_read(&fixture, tables[i], n, &old);
+            cr_assert_eq(put(&fixture), 0);
+            if (has_row && row_read(&fixture, tables[i], n, &row) &&
+                memcmp(row.value, old.value, row.value_len) != 0) {
+                row_put(&fixture, &old, &row);
+                cr_assert_gt(problems(&fixture, first, sizeof(first)), 0, "table %zu, row %zu", i, n);
+                cr_assert_eq(open_again(&fixture), BB_ECORRUPT, "table %zu, row %zu", i, n);
+            } else {
+                cr_assert(!has_row || tables[i] == BK_ROW_BY_SEQUENCE ||
+                          (tables[i] == BK_ROW_META && n == 0));
+            }
+            fixture_fini(&fixture);
+        }
+    }
+}
+
+static void delete_row(struct fixture *fixture, const struct row *row)
+{
+    MDB_txn *txn = NULL;
+    MDB_val key = {row->key_len, bb_unconst(row->key)};
+    cr_assert_eq(mdb_txn_begin(fixture->store->env, NULL, 0, &txn), 0);
+    cr_assert_eq(mdb_del(txn, bk_row_dbi(&fixture->store->tables, row->table), &key, NULL), 0);
+    cr_assert_eq(mdb_txn_commit(txn), 0);
+}
+
+Test(log_rows, missing_rows_are_noticed)
+{
+    for (size_t i = 0; i < BB_COUNT(tables); i++) {
+        struct row row;
+        bool has_row = true;
+        for (size_t n = 0; has_row; n++) {
+            struct fixture fixture;
+            char first[256];
+            fixture_init(&fixture);
+            has_row = row_read(&fixture, tables[i], n, &row);
+            if (has_row) {
+                bool is_format = tables[i] == BK_ROW_META && n == 0;
+                int wanted = tables[i] == BK_ROW_BY_SEQUENCE ? 0 : is_format ? BB_EVERSION : BB_ECORRUPT;
+                delete_row(&fixture, &row);
+                cr_assert(is_format || problems(&fixture, first, sizeof(first)) > 0, "table %zu, row %zu", i,
+                          n);
+                cr_assert_eq(open_again(&fixture), wanted, "table %zu, row %zu", i, n);
+            }
+            fixture_fini(&fixture);
+        }
+    }
 }
 
 static void drop_table(struct fixture *fixture, const char *name)

@@ -418,7 +418,7 @@ static int apply_producer(struct bk_write *write, const struct bk_log_producer *
 {
     struct bb_slice key = bb_slice(producer->key, sizeof(producer->key));
     if (producer->removed) {
-        return bk_delete(write, write->store->tables.producers, key);
+        return bk_delete_row(write, BK_ROW_PRODUCERS, key);
     }
     uint8_t numbers[16];
     bk_key_pair(numbers, producer->last, producer->time);
@@ -434,7 +434,7 @@ static int apply_cursor(struct bk_write *write, const struct bk_log_cursor *curs
         return BB_ECORRUPT;
     }
     if (cursor->removed) {
-        return bk_delete(write, write->store->tables.cursors, cursor->name);
+        return bk_delete_row(write, BK_ROW_CURSORS, cursor->name);
     }
     bb_buf_reset(&write->scratch);
     bb_buf_append(&write->scratch, cursor->value.data, cursor->value.len);
@@ -472,12 +472,10 @@ static int apply_payload(struct apply *apply, struct bb_slice payload)
 static int put_meta(struct apply *apply, uint64_t number)
 {
     struct bk_write *write = &apply->write;
-    MDB_dbi meta = write->store->tables.meta;
+    int error = 0;
+    write->head.applied = number;
+    write->head.position = apply->position;
     write->changed = true;
-    int error = bk_meta_put(write->txn, meta, BK_META_APPLIED, number);
-    if (error == 0) {
-        error = bk_meta_put(write->txn, meta, BK_META_POSITION, apply->position);
-    }
     for (size_t i = 0; i < apply->n_newest && error == 0; i++) {
         const struct newest *newest = &apply->newest[i];
         uint8_t key[12] = {'l', 'a', 's', 't'};
@@ -523,9 +521,8 @@ static void apply_free(struct apply *apply)
 
 static int apply_all(struct apply *apply, const struct bk_store_input *inputs, size_t n_inputs)
 {
-    struct bk_store *store = apply->write.store;
-    int error = bk_meta_get(apply->write.txn, store->tables.meta, BK_META_POSITION, &apply->position);
-    apply->position = BB_MAX(apply->position, 1);
+    int error = 0;
+    apply->position = BB_MAX(apply->write.head.position, 1);
     for (size_t i = 0; i < n_inputs && error == 0; i++) {
         error = apply_payload(apply, inputs[i].payload);
     }

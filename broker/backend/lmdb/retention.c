@@ -133,7 +133,7 @@ static int purge(struct retain *retain, struct bk_write_channel *channel)
         error = drop_rows(retain, dbis[i], channel);
     }
     if (error == 0 && retain->left > 0) {
-        error = bk_delete(write, tables->channels, bb_slice(channel->key, sizeof(channel->key)));
+        error = bk_delete_row(write, BK_ROW_CHANNELS, bb_slice(channel->key, sizeof(channel->key)));
         bb_buf_fini(&channel->text);
         channel->info = (struct bk_log_channel){.id = channel->info.id};
         channel->exists = false;

@@ -42,14 +42,6 @@ int bk_row_open(enum bk_row_table table, struct bb_slice key, struct bb_slice *v
     return 0;
 }
 
-int bk_row_check(enum bk_row_table table, struct bb_slice key, struct bb_slice value)
-{
-    if (table == BK_ROW_META && bb_slice_equal(key, bb_slice_str(BK_META_FORMAT))) {
-        return bb_slice_equal(value, bb_slice_str(BK_STORE_FORMAT)) ? 0 : BB_ECORRUPT;
-    }
-    return bk_row_open(table, key, &value);
-}
-
 MDB_dbi bk_row_dbi(const struct bk_store_tables *tables, enum bk_row_table table)
 {
     switch (table) {
@@ -96,43 +88,101 @@ void bk_row_print(struct bb_buf *out, enum bk_row_table table, struct bb_slice k
     bb_buf_printf(out, "%s of the table %s", shown.len < key.len ? "..." : "", names[table]);
 }
 
+/* --- the head ------------------------------------------------------------------------------------- */
+
+/* applied, position, path u64, then the sums u32 */
+#define HEAD_LEN (3 * 8 + BK_ROW_CURSORS * 4)
+
+int bk_head_read(MDB_txn *txn, MDB_dbi meta, struct bk_head *ret_head)
+{
+    struct bb_slice key = bb_slice_str(BK_META_HEAD);
+    struct bb_slice value = {0};
+    int error = bk_get(txn, meta, key, &value);
+    if (error == 0) {
+        error = bk_row_open(BK_ROW_META, key, &value);
+    }
+    if (error == BB_ENOTFOUND || (error == 0 && value.len != HEAD_LEN)) {
+        return BB_ECORRUPT; /* it is put when the store is made */
+    }
+    if (error != 0) {
+        return error;
+    }
+    *ret_head = (struct bk_head){
+        bk_get_u64(value.data), bk_get_u64(value.data + 8), bk_get_u64(value.data + 16), {0}};
+    for (size_t i = BK_ROW_META; i <= BK_ROW_CURSORS; i++) {
+        ret_head->sums[i] = bk_get_u32(value.data + 24 + 4 * (i - BK_ROW_META));
+    }
+    return 0;
+}
+
+int bk_head_put(MDB_txn *txn, MDB_dbi meta, const struct bk_head *head)
+{
+    uint8_t bytes[HEAD_LEN + BK_ROW_CRC];
+    uint8_t *to = bk_put_u64(bk_put_u64(bk_put_u64(bytes, head->applied), head->position), head->path);
+    for (size_t i = BK_ROW_META; i <= BK_ROW_CURSORS; i++) {
+        to = bk_put_u32(to, head->sums[i]);
+    }
+    bk_row_seal(BK_ROW_META, bb_slice_str(BK_META_HEAD), bytes, HEAD_LEN);
+    MDB_val key = bk_val(bb_slice_str(BK_META_HEAD));
+    MDB_val value = {sizeof(bytes), bytes};
+    return bk_store_error(mdb_put(txn, meta, &key, &value, 0));
+}
+
 /* --- all of them ---------------------------------------------------------------------------------- */
 
 struct checking {
     enum bk_row_table table;
-    struct bb_buf *err;
+    uint32_t sum;
+    struct bb_buf *what;
 };
+
+static bool is_meta_row(const struct checking *checking, struct bb_slice key, const char *name)
+{
+    return checking->table == BK_ROW_META && bb_slice_equal(key, bb_slice_str(name));
+}
 
 static int check_row(void *to, struct bb_slice key, struct bb_slice value)
 {
-    const struct checking *checking = to;
-    int error = bk_row_check(checking->table, key, value);
+    struct checking *checking = to;
+    int error = 0;
+    if (is_meta_row(checking, key, BK_META_FORMAT)) {
+        error = bb_slice_equal(value, bb_slice_str(BK_STORE_FORMAT)) ? 0 : BB_ECORRUPT;
+    } else {
+        error = bk_row_open(checking->table, key, &value);
+        checking->sum += error != 0 || is_meta_row(checking, key, BK_META_HEAD) ? 0 : bk_row_crc(value);
+    }
     if (error != 0) {
-        bk_row_print(checking->err, checking->table, key);
+        bk_row_print(checking->what, checking->table, key);
+        bb_buf_printf(checking->what, " is damaged");
     }
     return error;
 }
 
-int bk_rows_check(const struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
+static int check_table(const struct bk_store *store, MDB_txn *txn, struct checking *checking, uint32_t sum)
 {
-    static const enum bk_row_table tables[] = {BK_ROW_META, BK_ROW_CHANNELS, BK_ROW_PRODUCERS,
-                                               BK_ROW_CURSORS};
-    struct bb_buf text = BB_BUF_INIT;
-    int error = 0;
-    for (size_t i = 0; i < BB_COUNT(tables) && error == 0; i++) {
-        struct checking checking = {tables[i], &text};
-        error =
-            bk_each_row(txn, bk_row_dbi(&store->tables, tables[i]), bb_slice(NULL, 0), check_row, &checking);
-        if (error == BB_ECORRUPT && text.len == 0) {
-            bb_buf_printf(&text, "a page of the table %s", names[tables[i]]);
-        }
+    MDB_dbi dbi = bk_row_dbi(&store->tables, checking->table);
+    int error = bk_each_row(txn, dbi, bb_slice(NULL, 0), check_row, checking);
+    if (error == BB_ECORRUPT && checking->what->len == 0) {
+        bb_buf_printf(checking->what, "a page of the table %s is damaged", names[checking->table]);
     }
-    if (error == BB_ECORRUPT && err != NULL) {
-        bb_buf_printf(err,
-                      "%s: %s is damaged; nothing was changed; put a backup in the directory's place, "
-                      "start with it and let \"busbar log verify\" read all of it",
-                      store->directory, bb_buf_string(&text));
+    if (error == 0 && checking->sum != sum) {
+        bb_buf_printf(checking->what, "rows of the table %s are missing or old", names[checking->table]);
+        error = BB_ECORRUPT;
     }
-    bb_buf_fini(&text);
+    return error;
+}
+
+int bk_rows_check(const struct bk_store *store, MDB_txn *txn, struct bb_buf *what)
+{
+    struct bk_head head;
+    int error = bk_head_read(txn, store->tables.meta, &head);
+    if (error == BB_ECORRUPT) {
+        bk_row_print(what, BK_ROW_META, bb_slice_str(BK_META_HEAD));
+        bb_buf_printf(what, " is damaged");
+    }
+    for (int i = BK_ROW_META; i <= BK_ROW_CURSORS && error == 0; i++) {
+        struct checking checking = {(enum bk_row_table)i, 0, what};
+        error = check_table(store, txn, &checking, head.sums[i]);
+    }
     return error;
 }

@@ -167,17 +167,13 @@ static int open_tables(struct bk_store *store, MDB_txn *txn, bool is_new, struct
     return error;
 }
 
-/* All rows of meta that are not of a server are there from the beginning, so that one that is missing is noticed. */
 static int make_meta(const struct bk_store *store, MDB_txn *txn)
 {
+    const struct bk_head head = {0};
     MDB_val key = bk_val(bb_slice_str(BK_META_FORMAT));
     MDB_val value = bk_val(bb_slice_str(BK_STORE_FORMAT));
     int error = bk_store_error(mdb_put(txn, store->tables.meta, &key, &value, 0));
-    const char *const names[] = {BK_META_APPLIED, BK_META_POSITION, BK_META_PATH};
-    for (size_t i = 0; i < BB_COUNT(names) && error == 0; i++) {
-        error = bk_meta_put(txn, store->tables.meta, names[i], 0);
-    }
-    return error;
+    return error != 0 ? error : bk_head_put(txn, store->tables.meta, &head);
 }
 
 static int prepare_in(struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
@@ -198,17 +194,28 @@ static int prepare_in(struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
     return error != 0 ? error : open_tables(store, txn, is_new, err);
 }
 
+/* The rows that are believed without anything that could contradict them. */
 static int check_rows(struct bk_store *store, struct bb_buf *err)
 {
+    struct bb_buf what = BB_BUF_INIT;
+    struct bk_head head = {0};
     MDB_txn *txn = NULL;
     int error = bk_store_begin(store, &txn);
     if (error == 0) {
-        error = bk_rows_check(store, txn, err);
+        error = bk_rows_check(store, txn, &what);
     }
     if (error == 0) {
-        error = bk_meta_get(txn, store->tables.meta, BK_META_APPLIED, &store->applied);
+        error = bk_head_read(txn, store->tables.meta, &head);
+    }
+    store->applied = error == 0 ? head.applied : store->applied;
+    if (error == BB_ECORRUPT && err != NULL) {
+        bb_buf_printf(err,
+                      "%s: %s; nothing was changed; put a backup in the directory's place, start with it and "
+                      "let \"busbar log verify\" read all of it",
+                      store->directory, bb_buf_string(&what));
     }
     bk_store_end(txn);
+    bb_buf_fini(&what);
     return error;
 }
 

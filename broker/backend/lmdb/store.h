@@ -2,7 +2,7 @@
 /*
  * The tables on disk: an LMDB environment in a directory, used by one process.
  *
- *     meta            name -> value: "format", "applied", "position", "path", "last" + server u64
+ *     meta            "format", "head" (struct bk_head), "last" + server u64 -> its newest event
  *     channels        channel -> its settings and counters
  *     records         (position, channel) -> record (record.h)
  *     by_sequence     (channel, first sequence) -> struct bk_place, CRC
@@ -18,8 +18,8 @@
  * of its channels. Positions, times and (for one server) sessions rise together. A path id belongs to one channel.
  *
  * Checksums: rows of meta, channels, producers, cursors and by_sequence end with a CRC32C (row.h), records and paths have their own
- * (record.h). Of the first four all rows are read when the store is opened, before anything is done on top of them; a damaged one
- * keeps it from being opened. The other indexes have none. Three of them have no values; by_path has a row for each path of each
+ * (record.h). Of the first four all rows are read when the store is opened, before anything is done on top of them; one that is
+ * damaged, missing or old keeps it from being opened. The other indexes have none. Three of them have no values; by_path has a row for each path of each
  * record, so that it would cost 2 % of the instructions of apply and up to 2 % more room. A turned bit there can keep a record from
  * being found until verify, which compares both ways, tells it; but nothing wrong is served, since what an entry leads to guards itself.
  *

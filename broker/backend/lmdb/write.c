@@ -40,23 +40,47 @@ int bk_put(struct bk_write *write,
     return bk_store_error(mdb_put(write->txn, dbi, &k, &v, flags));
 }
 
-int bk_put_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key)
-{
-    struct bb_buf *value = &write->scratch;
-    if (bb_buf_reserve(value, BK_ROW_CRC) == NULL) {
-        return value->error;
-    }
-    bk_row_seal(table, key, value->data, value->len);
-    value->len += BK_ROW_CRC;
-    return bk_put(write, bk_row_dbi(&write->store->tables, table), key, bb_buf_slice(value), 0);
-}
-
 int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key)
 {
     MDB_val k = bk_val(key);
     int rc = mdb_del(write->txn, dbi, &k, NULL);
     write->changed = write->changed || rc == 0;
     return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+}
+
+/* Take the checksum of the row that is there, if one is, out of the sum of its table. */
+static int row_leaves(struct bk_write *write, enum bk_row_table table, struct bb_slice key)
+{
+    struct bb_slice old = {0};
+    int error = bk_get(write->txn, bk_row_dbi(&write->store->tables, table), key, &old);
+    if (error == BB_ENOTFOUND) {
+        return 0;
+    }
+    error = error == 0 ? bk_row_open(table, key, &old) : error;
+    write->head.sums[table] -= error == 0 ? bk_row_crc(old) : 0;
+    return error;
+}
+
+int bk_put_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key)
+{
+    struct bb_buf *value = &write->scratch;
+    if (bb_buf_reserve(value, BK_ROW_CRC) == NULL) {
+        return value->error;
+    }
+    int error = row_leaves(write, table, key);
+    if (error != 0) {
+        return error;
+    }
+    bk_row_seal(table, key, value->data, value->len);
+    write->head.sums[table] += bk_row_crc(bb_buf_slice(value));
+    value->len += BK_ROW_CRC;
+    return bk_put(write, bk_row_dbi(&write->store->tables, table), key, bb_buf_slice(value), 0);
+}
+
+int bk_delete_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key)
+{
+    int error = row_leaves(write, table, key);
+    return error != 0 ? error : bk_delete(write, bk_row_dbi(&write->store->tables, table), key);
 }
 
 int bk_write_place(struct bk_write *write, uint32_t channel, uint64_t first, const struct bk_place *place)
@@ -79,36 +103,6 @@ int bk_write_by_path(struct bk_write *write, uint64_t path_id, uint64_t first, u
     bk_put_u32(bk_put_u64(value, position), (uint32_t)n);
     return bk_put(write, write->store->tables.by_path, bb_slice(key, sizeof(key)),
                   bb_slice(value, sizeof(value)), 0);
-}
-
-int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_number)
-{
-    struct bb_slice value = {0};
-    *ret_number = 0;
-    int error = bk_get(txn, meta, bb_slice_str(name), &value);
-    if (error == BB_ENOTFOUND) { /* it is written when the store is made */
-        return BB_ECORRUPT;
-    }
-    if (error == 0) {
-        error = bk_row_open(BK_ROW_META, bb_slice_str(name), &value);
-    }
-    if (error == 0 && value.len != sizeof(uint64_t)) {
-        error = BB_ECORRUPT;
-    }
-    if (error == 0) {
-        *ret_number = bk_get_u64(value.data);
-    }
-    return error;
-}
-
-int bk_meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t number)
-{
-    uint8_t value[8 + BK_ROW_CRC];
-    bk_put_u64(value, number);
-    bk_row_seal(BK_ROW_META, bb_slice_str(name), value, 8);
-    MDB_val k = bk_val(bb_slice_str(name));
-    MDB_val v = {sizeof(value), value};
-    return bk_store_error(mdb_put(txn, meta, &k, &v, 0));
 }
 
 /* --- channels ------------------------------------------------------------------------------------- */
@@ -241,7 +235,7 @@ static int path_read(struct bk_write *write, struct bk_write_path *path, bool ma
         error = bk_latest_decode(path_key(path), value, &path->latest);
         path->latest.event = bb_slice(NULL, 0);
     } else if (error == BB_ENOTFOUND && make) {
-        path->latest.path_id = ++write->next_path;
+        path->latest.path_id = ++write->head.path;
         error = 0;
     }
     return error;
@@ -382,8 +376,7 @@ int bk_write_begin(struct bk_write *write, struct bk_store *store)
     }
     bb_map_init(&write->channels, SEED, CHANNELS_MAX);
     bb_map_init(&write->paths, SEED, SIZE_MAX / 4);
-    error = bk_meta_get(write->txn, store->tables.meta, BK_META_PATH, &write->next_path);
-    write->path_before = write->next_path;
+    error = bk_head_read(write->txn, store->tables.meta, &write->head);
     if (error != 0) {
         mdb_txn_abort(write->txn);
     }
@@ -409,9 +402,8 @@ int bk_write_finish(struct bk_write *write, int error)
     if (error == 0) {
         error = write_channels(write);
     }
-    if (error == 0 && write->next_path != write->path_before) {
-        write->changed = true;
-        error = bk_meta_put(write->txn, write->store->tables.meta, BK_META_PATH, write->next_path);
+    if (error == 0 && write->changed) {
+        error = bk_head_put(write->txn, write->store->tables.meta, &write->head);
     }
     if (error == 0 && write->changed) {
         error = bk_store_error(mdb_txn_commit(write->txn));

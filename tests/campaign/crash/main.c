@@ -322,7 +322,7 @@ static int run_flips(void)
         }
         (void)waitpid(pid, &result, 0);
         int killer = WIFSIGNALED(result) ? WTERMSIG(result) : 0; /* SIGABRT: an assertion of LMDB */
-        bool is_killed = killer == SIGSEGV || killer == SIGBUS || killer == SIGABRT;
+        bool is_killed = killer == SIGSEGV || killer == SIGBUS || killer == SIGABRT || killer == SIGFPE;
         bool has_judged = WIFEXITED(result) && WEXITSTATUS(result) < OUTCOMES;
         enum outcome outcome = is_killed ? KILLED : has_judged ? (enum outcome)WEXITSTATUS(result) : WRONG;
         outcomes[outcome]++;
