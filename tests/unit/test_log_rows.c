@@ -7,10 +7,12 @@
 #include "broker/backend/lmdb/row.h"
 #include "broker/backend/lmdb/store.h"
 #include "broker/backend/lmdb/write.h"
+#include "broker/backend/registry.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SERVER 5
@@ -492,6 +494,114 @@ Test(log_rows, a_table_that_is_not_there_is_not_made_again)
         bb_buf_fini(&err);
         fixture_fini(&fixture);
     }
+}
+
+/* --- a broker's backend at work ------------------------------------------------------------------- */
+
+struct watcher {
+    char told[256];
+    size_t n_told;
+};
+
+static void on_number(void *context, uint64_t ticket)
+{
+    (void)context;
+    (void)ticket;
+}
+
+static void on_flushed(void *context, uint64_t ticket, int error)
+{
+    (void)context;
+    (void)ticket;
+    (void)error;
+}
+
+static void on_trimmed(void *context, uint32_t channel, uint64_t first)
+{
+    (void)context;
+    (void)channel;
+    (void)first;
+}
+
+static void on_state(void *context, enum bk_backend_state state, const char *text)
+{
+    (void)context;
+    (void)state;
+    (void)text;
+}
+
+static void on_log(void *context, int level, const char *id, const char *text)
+{
+    struct watcher *watcher = context;
+    (void)level;
+    (void)snprintf(watcher->told, sizeof(watcher->told), "%s %s", id, text);
+    watcher->n_told++;
+}
+
+/* In a process of its own, which is how LMDB lets two have it open. */
+static void damage_channel(const char *directory)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        MDB_env *env = NULL;
+        MDB_txn *txn = NULL;
+        MDB_dbi dbi = 0;
+        uint8_t number[] = {0, 0, 0, 1};
+        MDB_val key = {sizeof(number), number};
+        MDB_val value = {3, bb_unconst("bad")};
+        bool ok = mdb_env_create(&env) == 0 && mdb_env_set_maxdbs(env, 16) == 0 &&
+                  mdb_env_open(env, directory, MDB_NOTLS, 0600) == 0 &&
+                  mdb_txn_begin(env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, "channels", 0, &dbi) == 0 &&
+                  mdb_put(txn, dbi, &key, &value, 0) == 0 && mdb_txn_commit(txn) == 0;
+        _exit(ok ? 0 : 1);
+    }
+    int status = -1;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert_eq(status, 0);
+}
+
+Test(log_rows, retention_that_cannot_go_on_is_told_once)
+{
+    static const char *const options[] = {"retain-interval=1ms", "journal-size=1M", "map-size=16M",
+                                          "reserve=0"};
+    static const char *const more[] = {"journal-0", "journal-1"};
+    struct fixture fixture;
+    struct watcher watcher = {.n_told = 0};
+    struct bk_backend_listener listener = {&watcher, on_number, on_flushed, on_trimmed, on_state};
+    struct bk_meter meter = {0};
+    struct bk_backend *backend = NULL;
+    struct bb_buf err = BB_BUF_INIT;
+    fixture_init(&fixture);
+    bk_store_close(fixture.store);
+    struct bk_backend_env env = {
+        .directory = fixture.directory,
+        .server = SERVER,
+        .listener = &listener,
+        .meter = &meter,
+        .log = on_log,
+        .log_context = &watcher,
+    };
+    cr_assert_eq(bk_backend_open("lmdb", options, BB_COUNT(options), &env, &backend, &err), 0);
+    damage_channel(fixture.directory);
+    for (size_t i = 0; i < 2000 && (watcher.n_told == 0 || i < 50); i++) {
+        (void)usleep(1000);
+        backend->ops->dispatch(backend);
+    }
+    cr_assert_eq(watcher.n_told, 1);
+    cr_assert_not_null(strstr(watcher.told, "BB-LOG-RETAIN"), "%s", watcher.told);
+    backend->ops->close(backend);
+    bb_buf_reset(&err);
+    cr_assert_eq(bk_backend_open("lmdb", options, BB_COUNT(options), &env, &backend, &err), BB_ECORRUPT);
+    cr_assert_not_null(strstr(bb_buf_string(&err), "the row 1 of the table channels is damaged"), "%s",
+                       bb_buf_string(&err));
+    bb_buf_fini(&err);
+    for (size_t i = 0; i < BB_COUNT(more); i++) {
+        char path[160];
+        (void)snprintf(path, sizeof(path), "%s/%s", fixture.directory, more[i]);
+        (void)unlink(path);
+    }
+    fixture.store = NULL;
+    fixture_fini(&fixture);
 }
 
 Test(log_rows, sealing_covers_table_key_and_value)
