@@ -201,7 +201,8 @@ int bk_store_snapshot(struct bk_store *store, const char *directory);
  * bk_store_compact() - copy the data beside itself without its free pages, put it in its place and open it again
  *
  * The writer's thread; no read transaction may be open, and readers end theirs with mdb_txn_abort, not with reset. With a damaged
- * row of the small tables BB_ECORRUPT: it could not be opened again, and nothing is done. On failure after the rename the store is unusable but for close (env is NULL): BB_ESYSTEM.
+ * row of the small tables BB_ECORRUPT: it could not be opened again, and nothing is done. On failure after the rename the store is
+ * unusable but for close (env is NULL): BB_ESYSTEM.
  */
 int bk_store_compact(struct bk_store *store, struct bb_buf *err);
 
