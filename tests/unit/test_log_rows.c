@@ -10,6 +10,7 @@
 #include "broker/backend/registry.h"
 
 #include <criterion/criterion.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -584,7 +585,8 @@ Test(log_rows, retention_that_cannot_go_on_is_told_once)
     cr_assert_eq(bk_backend_open("lmdb", options, BB_COUNT(options), &env, &backend, &err), 0);
     damage_channel(fixture.directory);
     for (size_t i = 0; i < 2000 && (watcher.n_told == 0 || i < 50); i++) {
-        (void)usleep(1000);
+        struct pollfd fd = {.fd = backend->ops->fd(backend), .events = POLLIN};
+        (void)poll(&fd, 1, 1);
         backend->ops->dispatch(backend);
     }
     cr_assert_eq(watcher.n_told, 1);
