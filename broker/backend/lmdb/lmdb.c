@@ -13,6 +13,9 @@
 
 #define MIB ((uint64_t)1 << 20)
 
+/* BK_LOG_ERROR of broker/core/core.h, where bk_store is another thing. */
+#define LEVEL_ERROR 0
+
 /* clang-format off */
 static const struct bk_backend_option options[] = {
     [OPTION_MAP_SIZE] = {"map-size", BK_OPTION_SIZE, MIB, (uint64_t)1 << 46, (uint64_t)64 << 30, NULL, "most that the log may grow to (64G); costs nothing until it is used"},
@@ -140,6 +143,9 @@ static void tell(struct lmdb *lmdb, const struct news *news)
         break;
     case NEWS_DONE:
         news->request->done(news->request->context, news->request);
+        break;
+    case NEWS_LOG:
+        lmdb->log(lmdb->log_context, LEVEL_ERROR, "BB-LOG-RETAIN", news->text);
         break;
     case NEWS_RELOAD:
         bk_numbers_free(lmdb->numbers);

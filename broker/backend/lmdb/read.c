@@ -489,7 +489,7 @@ static int search_last(struct bk_store *store,
          rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)) {
         struct bk_place place;
         struct bk_record record;
-        r = bk_place_read(bb_slice(value.mv_data, value.mv_size), &place);
+        r = bk_place_read(bb_slice(key.mv_data, key.mv_size), bb_slice(value.mv_data, value.mv_size), &place);
         r = r == 0 ? bk_store_record(store, txn, place.position, channel, &record) : r;
         if (r == 0) {
             *ret_sequence = newest_wanted(&record, locate->filter);

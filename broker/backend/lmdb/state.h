@@ -43,6 +43,7 @@ enum news_kind {
     NEWS_TRIMMED,
     NEWS_STATE,
     NEWS_DONE,   /* a request */
+    NEWS_LOG,    /* an error for the broker's own log */
     NEWS_RELOAD, /* what register_() holds events against is to be read again */
 };
 
@@ -109,6 +110,7 @@ struct lmdb {
     bool has_failed; /* to be opened again */
     bool is_stale;   /* until the owner has been told, what it numbers does not follow what is kept */
     struct room room;
+    int retain_error; /* told already; the apply thread's */
     bool is_ending;
     bool apply_now;
     bool is_exclusive; /* nobody else may use the store */

@@ -121,6 +121,18 @@ static int apply_some(struct lmdb *lmdb)
     return r;
 }
 
+/* Once: it is tried again and again. Lack of room is told as a state. */
+static void tell_retain(struct lmdb *lmdb, int error)
+{
+    if (error != 0 && error != lmdb->retain_error && error != BB_ELOGFULL) {
+        struct news *news = bk_lmdb_news(lmdb, NEWS_LOG);
+        (void)snprintf(news->text, sizeof(news->text),
+                       "nothing is removed from the log: %s; \"busbar log verify\" may know more",
+                       bb_strerror(error));
+    }
+    lmdb->retain_error = error;
+}
+
 static int retain(struct lmdb *lmdb)
 {
     size_t done = 0;
@@ -128,6 +140,7 @@ static int retain(struct lmdb *lmdb)
     int r =
         bk_store_retain(lmdb->store, (uint64_t)bb_clock_wall_us(), RETAIN_BUDGET, on_trimmed, lmdb, &done);
     (void)pthread_mutex_lock(&lmdb->mutex);
+    tell_retain(lmdb, r);
     return r < 0 ? r : (int)(done >= RETAIN_BUDGET);
 }
 
