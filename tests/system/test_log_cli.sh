@@ -199,6 +199,26 @@ test_restart()
     ends 0 "$busbar" pub plant/a 5 --expect 4 --level synced
 }
 
+# Killed while a reader that stands still has most before it: it comes back and ends where it would have ended.
+test_cut()
+{
+    seq -f '%.0f '"$(printf '%0200d' 0)" 40000 | "$busbar" pub cut/x --lines
+    is "pub: status" 0 $?
+    mkfifo "$work/cut"
+    "$busbar" sub -q 'cut/*' --from all --until now --raw >"$work/cut" &
+    local sub=$!
+    exec 8<"$work/cut"
+    read -r _ <&8
+    kill -KILL "$broker"
+    wait "$broker" 2>/dev/null
+    start_broker
+    ends 0 "$busbar" pub cut/x after -n 5
+    is "events before the cut and behind it" "39999 40000" "$(awk '{ n++; last = $1 } END { print n, last }' <&8)"
+    exec 8<&-
+    wait "$sub"
+    is "sub --until now: status" 0 $?
+}
+
 test_upkeep()
 {
     ends 0 "$busbar" log status
@@ -218,6 +238,7 @@ test_levels_and_expectations
 test_subscribing
 test_queries
 test_restart
+test_cut
 test_upkeep
 kill "$broker"
 wait "$broker"
