@@ -2,6 +2,8 @@
 /* Subscriptions that come to an end by themselves (PROTOCOL 7.1, until). */
 #include "broker/core/state.h"
 
+#include <string.h>
+
 /* The longest time between two looks: the wall clock may be set. */
 #define LOOK_MAX_US UINT64_C(1000000)
 
@@ -124,7 +126,7 @@ void bk_sub_end(struct bk_core *core, struct bk_sub *sub, const char *code)
     struct bk_client *client = sub->client;
     uint64_t id = sub->id;
     bk_sub_remove(core, sub);
-    bk_count(core, BK_COUNTER_subs_done, 1);
+    bk_count(core, BK_COUNTER_subs_done, strcmp(code, "done") == 0);
     bk_client_send_msg(core, client,
                        &(struct bb_msg){.type = BB_MSG_ENDED, .sub = id, .code = bb_slice_str(code)});
 }
