@@ -70,6 +70,8 @@ struct bk_stage {
     struct bk_held *held; /* answers that wait, oldest first */
     struct bk_held **held_end;
     size_t n_held;
+    uint64_t failure_told_at; /* monotonic; 0: never */
+    uint64_t n_untold;        /* failures since */
 };
 
 struct bk_core {
