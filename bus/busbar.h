@@ -420,7 +420,7 @@ enum bb_from {
 /* Where a subscription ends by itself. */
 enum bb_until {
     BB_UNTIL_NONE,
-    BB_UNTIL_NOW, /* with what there is when the broker answers; after a reconnection, when it answers then */
+    BB_UNTIL_NOW,      /* with what there is when the broker answers for the first time */
     BB_UNTIL_SEQUENCE, /* until_value: with this sequence of each channel */
     BB_UNTIL_TIME, /* until_value: with the last event that is not after it, microseconds since 1970 UTC */
 };

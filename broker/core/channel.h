@@ -56,5 +56,14 @@ void bk_channels_fini(struct bk_channels *channels);
 /** bk_channels_find() - the channel called @name, NULL if there is none. */
 struct bk_channel *bk_channels_find(const struct bk_channels *channels, struct bb_slice name);
 
+/** bk_channel_is_gone() - it was removed, or nobody has made it yet: it has nothing but its place in the list. */
+static inline bool bk_channel_is_gone(const struct bk_channel *channel)
+{
+    return !channel->is_named && channel->taken == 0;
+}
+
+/** bk_channels_count() - how many are not gone. */
+size_t bk_channels_count(const struct bk_channels *channels);
+
 /** bk_channels_get() - find it or make it. Return: 0, BB_ELIMIT, BB_ENOMEM. */
 int bk_channels_get(struct bk_channels *channels, struct bb_slice name, struct bk_channel **ret_channel);

@@ -10,6 +10,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* Failures of the log are told no more often than this. */
+#define FAILURE_PAUSE_US UINT64_C(1000000)
+
 static size_t n_staged(const struct bk_stage *stage)
 {
     return stage->blocks.len / sizeof(struct bk_staged);
@@ -531,6 +534,20 @@ static void succeed_to(struct bk_core *core, uint64_t ticket)
     bk_held_release(core, ticket, UINT64_MAX, 0);
 }
 
+/* A log that is full fails for each publish: the person who reads of it needs one line, not all. */
+static void tell_failure(struct bk_core *core, int error)
+{
+    struct bk_stage *stage = &core->stage;
+    stage->n_untold++;
+    if (stage->failure_told_at != 0 && core->monotonic < stage->failure_told_at + FAILURE_PAUSE_US) {
+        return;
+    }
+    bk_log(core, BK_LOG_ERROR, "BB-LOG-FAILED", "events could not be written to the log, %llu times: %s",
+           (unsigned long long)stage->n_untold, bb_strerror(error));
+    stage->failure_told_at = BB_MAX(core->monotonic, 1);
+    stage->n_untold = 0;
+}
+
 /* @ticket and those after it have failed. Earlier ones may still be on their way: nothing is said of those. */
 static void fail_from(struct bk_core *core, uint64_t ticket, int error)
 {
@@ -554,8 +571,7 @@ static void fail_from(struct bk_core *core, uint64_t ticket, int error)
         stage->durable = stage->ticket - 1;
     }
     producers_clear(stage);
-    bk_log(core, BK_LOG_ERROR, "BB-LOG-FAILED", "events could not be written to the log: %s",
-           bb_strerror(error));
+    tell_failure(core, error);
     bk_early_retract(core);
     release(core, durable, ticket, error);
     bk_cursors_collected(core);

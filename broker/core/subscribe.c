@@ -35,7 +35,7 @@ struct options {
     bool retained;
     bool has_overflow;
     bool has_view;
-    bool until_now;
+    struct bb_slice last; /* of `until` */
     struct bb_slice durable;
 };
 
@@ -103,28 +103,6 @@ static int read_from(struct bb_slice value, struct from *ret_from)
     return r;
 }
 
-/* PROTOCOL 7.1: "now", a sequence, or {"time": T}. */
-static int read_until(struct bb_mp_reader *reader, struct bk_sub *sub, struct options *ret_options)
-{
-    enum bb_mp_type type = bb_mp_peek_type(reader);
-    sub->until = BK_UNTIL_STOP;
-    if (type == BB_MP_UINT) {
-        sub->new_stop = bb_mp_read_uint(reader);
-        return sub->new_stop > 0 ? 0 : BB_EINVAL;
-    }
-    if (type == BB_MP_STR) {
-        ret_options->until_now = bb_slice_equal(bb_mp_read_str(reader), bb_slice_str("now"));
-        sub->new_stop = 0;
-        return ret_options->until_now ? 0 : BB_EINVAL;
-    }
-    sub->until = BK_UNTIL_TIME;
-    if (bb_mp_read_map(reader) != 1 || !bb_slice_equal(bb_mp_read_str(reader), bb_slice_str("time"))) {
-        return BB_EINVAL;
-    }
-    sub->until_time = bb_mp_read_uint(reader);
-    return sub->until_time < UINT64_MAX ? 0 : BB_EINVAL;
-}
-
 static int read_view(struct bb_mp_reader *reader, struct bk_sub *sub, struct options *ret_options)
 {
     struct bb_slice word = bb_mp_read_str(reader);
@@ -153,7 +131,7 @@ static int read_options(struct bb_slice options, struct bk_sub *sub, struct opti
             r = bk_overflow_find(bb_mp_read_str(&reader), &sub->overflow);
             ret_options->has_overflow = true;
         } else if (bb_slice_equal(key, bb_slice_str("until"))) {
-            r = read_until(&reader, sub, ret_options);
+            r = bk_until_read(&reader, sub, &ret_options->last);
         } else if (bb_slice_equal(key, bb_slice_str("view"))) {
             r = read_view(&reader, sub, ret_options);
         } else if (bb_slice_equal(key, bb_slice_str("retained"))) {
@@ -319,8 +297,7 @@ begin_channel(struct bk_core *core, struct bk_sub *sub, const struct from *from,
     }
     position->stop = UINT64_MAX; /* while it is looked for where it begins */
     int r = begin_after(core, sub, from, channel, &position->covered);
-    bool is_now = sub->until == BK_UNTIL_STOP && sub->new_stop == 0;
-    position->stop = is_now ? channel->last : sub->new_stop;
+    position->stop = bk_until_is_now(sub) ? channel->last : sub->new_stop;
     return r;
 }
 
@@ -380,7 +357,11 @@ is_behind_ring(const struct bk_core *core, const struct bk_sub *sub, const struc
 }
 
 /* Positions in all channels that exist; the cursor before the first event wanted. */
-static int begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *msg, const struct from *from)
+static int begin(struct bk_core *core,
+                 struct bk_sub *sub,
+                 const struct bb_msg *msg,
+                 const struct from *from,
+                 struct bb_slice last)
 {
     struct bb_mp_reader reader = bb_mp_reader(msg->patterns);
     uint32_t n = bb_mp_read_array(&reader);
@@ -393,6 +374,9 @@ static int begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *
     }
     if (from->kind == FROM_AFTER || from->kind == FROM_CURSOR) {
         begin_named(core, sub, from);
+    }
+    if (last.len > 0) {
+        bk_until_limit(core, sub, last, from->kind == FROM_AFTER && from->run != core->config.run);
     }
     sub->live = sub->until == BK_UNTIL_NONE && sub->snapshot == NULL;
     sub->cursor = bk_ring_end(&core->ring);
@@ -531,18 +515,24 @@ static void send_subscribed(struct bk_core *core, struct bk_sub *sub, const stru
         bb_mp_write_str(&core->nested, sub->positions[i].channel->name);
         bb_mp_write_uint(&core->nested, sub->positions[i].covered);
     }
-    if (core->nested.error != 0) {
-        bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
-        return;
+    struct bb_buf ends = BB_BUF_INIT;
+    if (bk_until_is_now(sub)) {
+        bk_until_write(sub, &ends);
     }
-    bk_client_send_msg(core, sub->client,
-                       &(struct bb_msg){
-                           .type = BB_MSG_SUBSCRIBED,
-                           .corr = msg->corr,
-                           .sub = sub->id,
-                           .session = core->session,
-                           .positions = bb_buf_slice(&core->nested),
-                       });
+    if (core->nested.error != 0 || ends.error != 0) {
+        bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
+    } else {
+        bk_client_send_msg(core, sub->client,
+                           &(struct bb_msg){
+                               .type = BB_MSG_SUBSCRIBED,
+                               .corr = msg->corr,
+                               .sub = sub->id,
+                               .session = core->session,
+                               .positions = bb_buf_slice(&core->nested),
+                               .ends = bb_buf_slice(&ends),
+                           });
+    }
+    bb_buf_fini(&ends);
 }
 
 /* Whether the log was asked, and what it did not look at is still in the ring. */
@@ -690,7 +680,7 @@ static int subscribe(struct bk_core *core,
         r = bk_snapshot_start(core, sub, msg->patterns);
     }
     if (r == 0) {
-        r = begin(core, sub, msg, &from);
+        r = begin(core, sub, msg, &from, options.last);
     }
     if (r < 0) {
         bk_sub_remove(core, sub);

@@ -29,7 +29,7 @@ FIELDS = {
     13: ("channel", "corr action name settings"),
     14: ("log", "corr action options"),
     16: ("welcome", "corr version server run client_number last limits features"),
-    17: ("subscribed", "corr sub session positions"),
+    17: ("subscribed", "corr sub session positions ends"),
     18: ("ack", "entries"),
     19: ("deliver", "sub ranges gaps retained"),
     20: ("gap", "sub gaps"),
@@ -288,7 +288,8 @@ class Client:
 
     def subscribe(self, patterns, sub=1, start=None, **options):
         """The ledger of the new subscription."""
-        self.request("subscribe", sub=sub, patterns=patterns, options=options or None, **{"from": start})
+        answer = self.request("subscribe", sub=sub, patterns=patterns, options=options or None, **{"from": start})
+        self.ledgers[sub].ends = answer.get("ends")
         return self.ledgers[sub]
 
     def read(self, patterns, sub=7, start=1, **options):
