@@ -124,6 +124,7 @@ static int open_signals(struct host *host)
     (void)sigaddset(&set, SIGHUP);
     (void)sigaddset(&set, SIGUSR1);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file that may not grow any more is the log's affair: EFBIG */
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) { /* before any thread: they all inherit it */
         return BB_ESYSTEM;
     }

@@ -37,6 +37,7 @@ int bk_store_error(int rc)
     case MDB_MAP_FULL:
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
         return BB_ELOGFULL;
     case ENOMEM:
         return BB_ENOMEM;
@@ -251,6 +252,7 @@ static int env_open(struct bk_store *store, struct bb_buf *err)
 {
     MDB_envinfo info;
     int dead = 0;
+    int error = 0;
     int rc = mdb_env_create(&store->env);
     rc = rc != 0 ? rc : mdb_env_set_maxdbs(store->env, TABLES_MAX);
     rc = rc != 0 ? rc : mdb_env_set_mapsize(store->env, map_with_reserve(store->map_size));
@@ -262,9 +264,16 @@ static int env_open(struct bk_store *store, struct bb_buf *err)
         return bk_store_error(rc);
     }
     if (info.me_mapsize > map_with_reserve(store->map_size)) {
-        store->map_size = info.me_mapsize / 17 * 16;
+        error = bk_store_stretch(store, info.me_mapsize - store->map_size);
     }
-    return 0;
+    return error;
+}
+
+int bk_store_stretch(struct bk_store *store, size_t bytes)
+{
+    int rc = mdb_env_set_mapsize(store->env, map_with_reserve(store->map_size + bytes));
+    store->map_size += rc == 0 ? bytes : 0;
+    return bk_store_error(rc);
 }
 
 /* What a compact() that was interrupted left behind. */

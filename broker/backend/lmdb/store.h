@@ -121,6 +121,9 @@ struct bk_store_report {
  */
 int bk_store_open(const char *directory, size_t map_size, struct bk_store **ret_store, struct bb_buf *err);
 
+/** bk_store_stretch() - let it grow beyond its limit by @bytes. No transaction may be open. Return: 0, BB_ESYSTEM, BB_ENOMEM. */
+int bk_store_stretch(struct bk_store *store, size_t bytes);
+
 /** bk_store_close() - NULL is fine. No transaction may be open. */
 void bk_store_close(struct bk_store *store);
 

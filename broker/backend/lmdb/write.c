@@ -5,7 +5,10 @@
 
 #include "broker/backend/lmdb/keys.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* Paths remembered at most before they are put into their table. */
 #define PATHS_MAX    ((size_t)16384)
@@ -394,6 +397,25 @@ static int write_channels(struct bk_write *write)
     return error;
 }
 
+/*
+ * A full disk, a quota or a limit of files shows first as a write that ends in the middle, and LMDB calls that an I/O error. The
+ * file system says which it was when it is asked for the next page.
+ */
+static bool can_grow(const struct bk_store *store)
+{
+    static const uint8_t page[4096];
+    struct stat status;
+    int fd = -1;
+    if (mdb_env_get_fd(store->env, &fd) != 0 || fstat(fd, &status) < 0) {
+        return true;
+    }
+    ssize_t n = pwrite(fd, page, sizeof(page), status.st_size);
+    if (n > 0) {
+        (void)ftruncate(fd, status.st_size);
+    }
+    return n < 0 ? bk_store_error(errno) != BB_ELOGFULL : n == (ssize_t)sizeof(page);
+}
+
 int bk_write_finish(struct bk_write *write, int error)
 {
     if (error == 0) {
@@ -410,6 +432,7 @@ int bk_write_finish(struct bk_write *write, int error)
     } else {
         mdb_txn_abort(write->txn);
     }
+    error = error == BB_ESYSTEM && !can_grow(write->store) ? BB_ELOGFULL : error;
     write_free(write);
     return error;
 }
