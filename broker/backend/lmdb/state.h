@@ -114,7 +114,7 @@ struct lmdb {
     bool is_stuck;   /* the tables cannot take in what waits: there is no room */
     bool is_stale;   /* until the owner has been told, what it numbers does not follow what is kept */
     struct room room;
-    int retain_error; /* told already; the apply thread's */
+    int retain_error;        /* told already; the apply thread's */
     char why[BK_STATE_TEXT]; /* the state that was told last is not BK_BACKEND_OK */
     bool is_ending;
     bool has_committed; /* the commit thread has ended */
