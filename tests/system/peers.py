@@ -150,6 +150,7 @@ class Client:
         self.number = 0
         self.ledgers = {}
         self.retained = []
+        self.has_all_retained = False
         self.waiting = []
         self.server = 1
         self.goodbye = None
@@ -223,6 +224,7 @@ class Client:
                 continue
             if op == "deliver" and message.get("retained"):
                 self.retained += message["events"]
+                self.has_all_retained = message["retained"] == 2
             elif op == "deliver" and message["sub"] in self.ledgers:
                 self.ledgers[message["sub"]].deliver(message["ranges"], message["events"], message.get("gaps") or [])
                 self.ledgers[message["sub"]].bytes += len(data)

@@ -94,7 +94,7 @@ enum disk {
 };
 
 /** disk_be() - from the next write on. @when: called in the call that fails, before it returns. */
-void disk_be(enum disk disk, void (*when)(void *), void *context);
+void disk_be(enum disk is, void (*when)(void *), void *context);
 
 /** disk_wait_held() - until a call is being held. */
 void disk_wait_held(void);
