@@ -139,6 +139,7 @@ static bool look_apart(struct story *story, const char *directory, uint64_t acke
     (void)fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
+        (void)alarm(IMAGE_SECONDS);
         (void)signal(SIGBUS, SIG_DFL); /* a sanitizer would take it for a finding */
         (void)signal(SIGSEGV, SIG_DFL);
         _exit(look_at_image(story, directory, acked, registered) ? 0 : 1);
@@ -148,12 +149,14 @@ static bool look_apart(struct story *story, const char *directory, uint64_t acke
 }
 
 /* Return: whether all is well. */
-static bool try_image(struct story *story, const char *directory, size_t moment, uint64_t seed)
+static bool try_image(struct story *story, size_t moment, uint64_t seed)
 {
+    char directory[64];
     static const size_t sectors[] = {512, 4096};
     uint64_t acked = 0;
     uint64_t registered = 0;
     enum disk_luck luck = (enum disk_luck)(seed % DISK_LUCKS);
+    make_directory(directory, sizeof(directory));
     disk_marked(moment, &acked, &registered);
     disk_image(moment, seed, luck, sectors[seed / DISK_LUCKS % 2], options.lie, directory);
     bool is_honest = options.lie == DISK_HONEST;
@@ -163,28 +166,6 @@ static bool try_image(struct story *story, const char *directory, size_t moment,
         (void)fprintf(stderr, "moment %zu, seed %llu, luck %d: %s\n", moment, (unsigned long long)seed,
                       (int)luck, story->wrong);
     }
-    return is_well;
-}
-
-/* In a process of its own when the disk lies: LMDB then looks for pages behind the end of its file, and is killed. */
-static bool try_image_apart(struct story *story, size_t moment, uint64_t seed)
-{
-    char directory[64];
-    int result = 0;
-    make_directory(directory, sizeof(directory));
-    (void)fflush(NULL);
-    pid_t pid = options.lie == DISK_HONEST ? -1 : fork();
-    if (pid == 0) {
-        (void)alarm(IMAGE_SECONDS);
-        (void)signal(SIGBUS, SIG_DFL); /* a sanitizer would report what is meant to happen */
-        (void)signal(SIGSEGV, SIG_DFL);
-        _exit(try_image(story, directory, moment, seed) ? EXIT_SUCCESS : EXIT_FAILURE);
-    }
-    if (pid > 0) {
-        (void)waitpid(pid, &result, 0);
-    }
-    bool is_well = pid > 0 ? WIFEXITED(result) && WEXITSTATUS(result) == EXIT_SUCCESS
-                           : try_image(story, directory, moment, seed);
     remove_directory(directory);
     return is_well;
 }
@@ -204,7 +185,7 @@ static int run_images(void)
         size_t n_moments = disk_moments();
         for (uint64_t i = 0; i < per_story && done < options.count; i++, done++) {
             random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-            n_bad += !try_image_apart(&story, 1 + (size_t)((random >> 20) % n_moments), random >> 13);
+            n_bad += !try_image(&story, 1 + (size_t)((random >> 20) % n_moments), random >> 13);
         }
         disk_forget();
         story_end(&story);
