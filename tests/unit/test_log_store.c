@@ -468,6 +468,16 @@ Test(log_store, a_full_map_changes_nothing_and_can_be_trimmed)
     fixture_fini(&fixture);
 }
 
+/* Events are not for everybody, also where the folder is open to all. */
+static void assert_private(const char *directory)
+{
+    char path[256];
+    struct stat status;
+    (void)snprintf(path, sizeof(path), "%s/data.mdb", directory);
+    cr_assert_eq(stat(path, &status), 0);
+    cr_assert_eq(status.st_mode & 07, 0, "mode %o", status.st_mode);
+}
+
 Test(log_store, copies_and_compaction)
 {
     struct fixture fixture;
@@ -480,6 +490,7 @@ Test(log_store, copies_and_compaction)
     (void)snprintf(copy, sizeof(copy), "%s.copy", fixture.directory);
     cr_assert_eq(bk_store_snapshot(fixture.store, copy), 0);
     cr_assert_eq(bk_store_snapshot(fixture.store, copy), BB_EEXISTS);
+    assert_private(copy);
     uint64_t first = 0;
     bool more = false;
     cr_assert_eq(bk_store_trim(fixture.store, 1, 2400, 1000, &first, &more), 0);
@@ -489,6 +500,7 @@ Test(log_store, copies_and_compaction)
     cr_assert_eq(bk_store_compact(fixture.store, NULL), 0);
     cr_assert_eq(bk_store_sizes(fixture.store, &after), 0);
     cr_assert_lt(after.file, before.file / 4);
+    assert_private(fixture.directory);
     check(&fixture);
     cr_assert_eq(info(&fixture, 1).first, 2400);
     cr_assert_eq(put(&fixture, 1, 50, 10, 500), 0);

@@ -438,6 +438,10 @@ static int finish_file(struct bk_journal *journal, struct file *file, size_t siz
     if (r == 0 && file->size == 0 && getrandom(&file->key, sizeof(file->key), 0) != sizeof(file->key)) {
         r = BB_ESYSTEM;
     }
+    if (r == 0 && file->size == 0 &&
+        ftruncate(file->fd, 0) < 0) { /* an attempt may have taken what now lacks */
+        r = BB_ESYSTEM;
+    }
     if (r == 0 && file->size < size) {
         r = fill(file->fd, file->size, size);
     }

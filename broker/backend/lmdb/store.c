@@ -517,7 +517,9 @@ static int copy_to(struct bk_store *store, const char *directory, struct bb_buf 
     }
     int rc = mdb_env_copy2(store->env, directory, MDB_CP_COMPACT);
     int error = bk_store_error(rc);
-    if (error == 0 && (sync_path(file, O_RDONLY) < 0 || sync_path(directory, O_RDONLY | O_DIRECTORY) < 0)) {
+    /* LMDB lets everybody read a copy; the folder does not, as long as it is there. */
+    if (error == 0 && (chmod(file, FILE_MODE) < 0 || sync_path(file, O_RDONLY) < 0 ||
+                       sync_path(directory, O_RDONLY | O_DIRECTORY) < 0)) {
         rc = errno;
         error = BB_ESYSTEM;
     }
