@@ -119,6 +119,7 @@ static void on_state(void *context, enum bk_backend_state state, const char *tex
     struct owner *owner = context;
     owner->state = state;
     owner->n_states++;
+    owner->n_failures += state == BK_BACKEND_FAILED;
     (void)snprintf(owner->text, sizeof(owner->text), "%s", text);
 }
 

@@ -33,8 +33,9 @@ struct owner {
     uint64_t n_failed;   /* tickets */
     int error;           /* of the last one that failed */
     enum bk_backend_state state;
-    unsigned n_states; /* told */
-    char text[400];    /* of the last one */
+    unsigned n_states;   /* told */
+    unsigned n_failures; /* of them BK_BACKEND_FAILED: it may be well again in the same dispatch() */
+    char text[400];      /* of the last one */
     uint64_t trimmed[OWNER_CHANNELS];
     unsigned n_waiting; /* requests */
     struct owner_mark at;

@@ -15,7 +15,7 @@ static const char *const options[] = {"map-size=64M",
 
 static bool has_failed(const struct owner *owner)
 {
-    return owner->state == BK_BACKEND_FAILED;
+    return owner->n_failures > 0;
 }
 
 /* Many times what the journal holds. */

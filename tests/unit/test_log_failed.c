@@ -10,18 +10,18 @@ static const char *const options[] = {"map-size=64M",       "journal-size=1M",  
 
 static bool has_failed(const struct owner *owner)
 {
-    return owner->state == BK_BACKEND_FAILED;
+    return owner->n_failures > 0;
 }
 
 static bool is_well(const struct owner *owner)
 {
-    return owner->state == BK_BACKEND_OK && owner->n_states > 0;
+    return owner->state == BK_BACKEND_OK && owner->n_failures > 0;
 }
 
 /* FAILED, and why it cannot be opened again. */
 static bool has_said_why(const struct owner *owner)
 {
-    return has_failed(owner) && owner->n_states >= 2;
+    return owner->n_failures >= 2;
 }
 
 static void rename_in(const struct owner *owner, const char *from, const char *to)

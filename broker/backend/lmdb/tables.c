@@ -304,9 +304,9 @@ static void apply_turn(struct lmdb *lmdb, struct pace *pace)
             bk_lmdb_fail(lmdb, r);
             return;
         }
-        lmdb->apply_now = lmdb->apply_now && lmdb->records != NULL;
         pace->again_at = lmdb->is_stuck ? now + STUCK_US : 0;
     }
+    lmdb->apply_now = lmdb->apply_now && lmdb->records != NULL; /* not for what comes later */
     if (run_upkeep(lmdb)) {
         pace->again_at = 0;
     }
