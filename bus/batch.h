@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The memory of a batch: events, and room for the head in front of them, so that the whole message is one
- * piece. Counted, because libzmq may still read the bytes on its own thread when the broker has answered:
- * the last reference can be dropped on any thread. Buffers of the usual size are kept for the next batch.
+ * piece. Counted, because some of the bytes may still wait for the socket when the broker has answered. Buffers of
+ * the usual size are kept for the next batch.
  */
 #pragma once
 

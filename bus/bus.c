@@ -75,10 +75,10 @@ static int wait_by_step(struct bb_bus *bus, uint64_t deadline)
 {
     struct pollfd pollfds[2] = {{.fd = bus->epoll_fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
     bool is_lent = !bus->options.embedded;
-    uint64_t n_socket = 0;
+    uint64_t n_link = 0;
     int timeout = timeout_until(deadline, bb_now_ms());
     if (is_lent) {
-        n_socket = bb_conn_lend(bus, &pollfds[0].fd);
+        n_link = bb_conn_lend(bus, &pollfds[0].fd);
         pollfds[1].fd = bus->call_fd;
     }
     bus->is_polling = true;
@@ -90,7 +90,7 @@ static int wait_by_step(struct bb_bus *bus, uint64_t deadline)
         step_locked(bus, is_lent);
     }
     if (is_lent) { /* now: what has been read wakes nobody else */
-        bb_conn_take_back(bus, n_socket);
+        bb_conn_take_back(bus, n_link);
         clear_fd(bus->call_fd, &bus->is_called);
     }
     return bb_now_ms() >= deadline ? BB_ETIMEOUT : 0;
@@ -277,7 +277,8 @@ static void clear_events(struct bb_bus *bus)
 
 static uint64_t next_deadline(const struct bb_bus *bus)
 {
-    return BB_MIN(bb_conn_deadline(&bus->conn), bus->save_at);
+    uint64_t connection = BB_MIN(bb_conn_deadline(&bus->conn), bus->link.deadline);
+    return BB_MIN(connection, bus->save_at);
 }
 
 /* @is_lent: only the socket; the I/O thread looks at the rest. */
@@ -287,8 +288,10 @@ static void step_locked(struct bb_bus *bus, bool is_lent)
     if (!is_lent) {
         clear_events(bus);
     }
-    bool has_more = bb_conn_read(bus, !is_lent);
-    bb_conn_perform(bus, bb_conn_tick(&bus->conn, bb_now_ms()));
+    bool has_more = bb_conn_read(bus);
+    if (!is_lent) {
+        bb_conn_tick_now(bus);
+    }
     bb_conn_send_batches(bus);
     call_state(bus);
     bb_bus_call_done(bus);

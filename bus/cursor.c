@@ -45,7 +45,7 @@ static struct bb_msg save_message(const struct bb_subscription *sub, struct bb_s
     };
 }
 
-static void send(struct bb_subscription *sub)
+static void send_cursor(struct bb_subscription *sub)
 {
     struct bb_bus *bus = sub->bus;
     struct bb_buf positions = BB_BUF_INIT;
@@ -69,7 +69,7 @@ static void consider(struct bb_subscription *sub)
         return;
     }
     if (sub->cursor.bytes >= SAVE_AFTER_BYTES || bb_now_ms() >= sub->cursor.due) {
-        send(sub);
+        send_cursor(sub);
     }
     if (sub->cursor.is_moved && sub->cursor.due < bus->save_at) {
         bus->save_at = sub->cursor.due;
@@ -239,7 +239,7 @@ void bb_cursor_finish(struct bb_subscription *sub)
     if (is_durable(sub) && sub->has_started && bb_bus_is_ready(sub->bus)) {
         bb_cursor_take_read(sub);
         if (may_save(sub)) {
-            send(sub);
+            send_cursor(sub);
         }
     }
 }
@@ -277,7 +277,7 @@ int bb_subscription_save(bb_subscription *sub, int timeout_ms)
     if (r == 0 && timeout_ms == 0) {
         r = bb_bus_is_ready(bus) ? 0 : BB_ECONNECT;
         if (r == 0) {
-            send(sub);
+            send_cursor(sub);
         }
     } else if (r == 0) {
         write_positions(sub, &positions);

@@ -6,6 +6,9 @@
 
 #include <stdlib.h>
 
+/* One that is kept and smaller is copied. */
+#define COPY_MAX ((size_t)16 << 10)
+
 /* --- gaps --------------------------------------------------------------------------------------- */
 
 int bb_delivery_add_gap(struct bb_delivery *delivery,
@@ -80,11 +83,20 @@ static void give_up(struct bb_delivery *delivery)
 
 /* --- events ------------------------------------------------------------------------------------- */
 
-void bb_frames_join(zmq_msg_t *frames, size_t from, size_t n, struct bb_buf *out)
+void bb_frames_join(const struct bb_frame *frames, size_t from, size_t n, struct bb_buf *out)
 {
     for (size_t i = from; i < n; i++) {
-        bb_buf_append(out, zmq_msg_data(&frames[i]), zmq_msg_size(&frames[i]));
+        bb_buf_append(out, frames[i].data, frames[i].len);
     }
+}
+
+size_t bb_frames_size(const struct bb_frame *frames, size_t from, size_t n)
+{
+    size_t size = 0;
+    for (size_t i = from; i < n; i++) {
+        size += frames[i].len;
+    }
+    return size;
 }
 
 /* Where frames end has no meaning: a value that runs over the end of one is read from a copy. */
@@ -103,8 +115,8 @@ static bool join_rest(struct bb_delivery *delivery)
 static bool has_bytes(struct bb_delivery *delivery)
 {
     while (delivery->rest.len == 0 && delivery->frame_at < delivery->n_frames) {
-        zmq_msg_t *frame = &delivery->frames[delivery->frame_at++];
-        delivery->rest = bb_slice(zmq_msg_data(frame), zmq_msg_size(frame));
+        const struct bb_frame *frame = &delivery->frames[delivery->frame_at++];
+        delivery->rest = bb_slice(frame->data, frame->len);
     }
     return delivery->rest.len > 0;
 }
@@ -209,41 +221,63 @@ size_t bb_delivery_read(struct bb_delivery *delivery, struct bb_event *events, s
     return n;
 }
 
-/* Small frames hold their bytes themselves, so what points into a frame moves with it. */
+/* --- keeping ------------------------------------------------------------------------------------ */
+
 static struct bb_slice rebase(struct bb_slice slice, const uint8_t *from, const uint8_t *to)
 {
     return slice.len > 0 ? bb_slice(to + (slice.data - from), slice.len) : slice;
 }
 
+/* The bytes of all frames go to @to. What points into a frame points into the first. */
+static void copy_frames(struct bb_delivery *kept, uint8_t *to)
+{
+    kept->rest = rebase(kept->rest, kept->frames[0].data, to);
+    kept->ranges = rebase(kept->ranges, kept->frames[0].data, to);
+    for (size_t i = 0; i < kept->n_frames; i++) {
+        struct bb_frame copy = {.data = to, .len = kept->frames[i].len};
+        if (copy.len > 0) {
+            memcpy(to, kept->frames[i].data, copy.len);
+        }
+        bb_frame_fini(&kept->frames[i]);
+        kept->frames[i] = copy;
+        to += copy.len;
+    }
+}
+
+static void drop_frames(struct bb_delivery *delivery)
+{
+    for (size_t i = 0; i < delivery->n_frames; i++) {
+        bb_frame_fini(&delivery->frames[i]);
+    }
+    delivery->n_frames = 0;
+}
+
 struct bb_delivery *bb_delivery_keep(struct bb_delivery *delivery)
 {
-    struct bb_delivery *kept = malloc(sizeof(*kept) + delivery->n_frames * sizeof(zmq_msg_t));
+    size_t heads = delivery->n_frames * sizeof(struct bb_frame);
+    size_t size = bb_frames_size(delivery->frames, 0, delivery->n_frames);
+    bool is_flat = delivery->flat.data != NULL; /* and then it is all that is needed */
+    bool is_small = size < COPY_MAX;
+    struct bb_delivery *kept = malloc(sizeof(*kept) + heads + (is_small && !is_flat ? size : 0));
     if (kept == NULL) {
         return NULL;
     }
     *kept = *delivery;
-    kept->frames = (zmq_msg_t *)(void *)(kept + 1);
-    const uint8_t *old_base = zmq_msg_data(&delivery->frames[0]);
-    for (size_t i = 0; i < kept->n_frames; i++) {
-        (void)zmq_msg_init(&kept->frames[i]);
-        (void)zmq_msg_move(&kept->frames[i], &delivery->frames[i]);
-        (void)zmq_msg_close(&delivery->frames[i]);
-    }
-    if (kept->flat.data == NULL) {
-        const uint8_t *base = zmq_msg_data(&kept->frames[0]);
-        kept->rest = rebase(kept->rest, old_base, base);
-        kept->ranges = rebase(kept->ranges, old_base, base);
-    }
     kept->next = NULL;
+    kept->frames = (struct bb_frame *)(void *)(kept + 1);
+    memcpy(kept->frames, delivery->frames, heads);
+    if (is_flat) {
+        drop_frames(kept);
+        kept->frame_at = 0;
+    } else if (is_small) {
+        copy_frames(kept, (uint8_t *)(kept->frames + kept->n_frames));
+    }
     return kept;
 }
 
 void bb_delivery_fini(struct bb_delivery *delivery)
 {
-    for (size_t i = 0; i < delivery->n_frames; i++) {
-        (void)zmq_msg_close(&delivery->frames[i]);
-    }
-    delivery->n_frames = 0;
+    drop_frames(delivery);
     while (delivery->gaps != NULL) {
         struct bb_gap_node *next = delivery->gaps->next;
         free(delivery->gaps);

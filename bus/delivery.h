@@ -9,8 +9,7 @@
 #include "proto/wire/message.h"
 
 #include "bus/busbar.h"
-
-#include <zmq.h>
+#include "bus/chunk.h"
 
 /* The reason of a gap that the library itself found. */
 #define BB_REASON_TRANSPORT "transport"
@@ -39,7 +38,7 @@ struct bb_delivery {
     struct bb_gap_node *gaps; /* those that are not read yet and those that are */
     struct bb_gap_node *gaps_last;
     struct bb_gap_node *gap_at; /* the next to be read */
-    zmq_msg_t *frames;
+    struct bb_frame *frames;
     size_t n_frames;
     size_t frame_at;        /* the next that `rest` does not cover */
     struct bb_buf flat;     /* bytes of frames that had to be joined */
@@ -73,17 +72,21 @@ int bb_delivery_add_gap(struct bb_delivery *delivery,
 size_t bb_delivery_read(struct bb_delivery *delivery, struct bb_event *events, size_t max);
 
 /**
- * bb_delivery_keep() - move @delivery, whose frames are borrowed, to memory of its own
+ * bb_delivery_keep() - move @delivery, of which nothing was read yet and whose frames lie with the caller, to memory
+ * of its own
  *
- * Return: to be freed with bb_deliveries_free(), @delivery is void then; NULL without memory.
+ * A small one is copied, so that it does not hold on to a chunk that it is the least part of. Return: to be freed with bb_deliveries_free(), @delivery is void then; NULL without memory.
  */
 struct bb_delivery *bb_delivery_keep(struct bb_delivery *delivery);
 
-/** bb_delivery_fini() - close the frames and free what hangs on it; not the struct. */
+/** bb_delivery_fini() - let go of the frames and free what hangs on it; not the struct. */
 void bb_delivery_fini(struct bb_delivery *delivery);
 
 /** bb_deliveries_free() - fini and free a list of them. */
 void bb_deliveries_free(struct bb_delivery *delivery);
 
 /** bb_frames_join() - append all bytes of frames @from to @n - 1. */
-void bb_frames_join(zmq_msg_t *frames, size_t from, size_t n, struct bb_buf *out);
+void bb_frames_join(const struct bb_frame *frames, size_t from, size_t n, struct bb_buf *out);
+
+/** bb_frames_size() - bytes of frames @from to @n - 1. */
+size_t bb_frames_size(const struct bb_frame *frames, size_t from, size_t n);

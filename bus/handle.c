@@ -8,6 +8,9 @@
 
 #include <stdlib.h>
 
+/* A broker that reads nothing is not answered without end. */
+#define PONG_UNWRITTEN_MAX ((size_t)64 << 10)
+
 static int error_of(const struct bb_msg *msg)
 {
     return bb_error_from_code((const char *)msg->code.data, msg->code.len);
@@ -122,7 +125,9 @@ static void handle_pong(struct bb_bus *bus, const struct bb_msg *msg)
 static void handle_ping(struct bb_bus *bus, const struct bb_msg *msg)
 {
     struct bb_msg pong = {.type = BB_MSG_PONG, .token = msg->token};
-    (void)bb_conn_send(bus, &pong);
+    if (bus->link.out.copied <= PONG_UNWRITTEN_MAX) {
+        (void)bb_conn_send(bus, &pong);
+    }
 }
 
 static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
@@ -203,20 +208,11 @@ static handle_fn *const handlers[BB_MSG_ENDED + 1] = {
     [BB_MSG_ENDED] = handle_ended,
 };
 
-static size_t size_after(zmq_msg_t *frames, size_t from, size_t n)
-{
-    size_t size = 0;
-    for (size_t i = from; i < n; i++) {
-        size += zmq_msg_size(&frames[i]);
-    }
-    return size;
-}
-
 void bb_handle_message(struct bb_bus *bus, size_t n)
 {
     struct bb_msg msg = {0};
     struct bb_delivery delivery = {.frames = bus->frames, .n_frames = n, .frame_at = 1};
-    struct bb_slice bytes = bb_slice(zmq_msg_data(&bus->frames[0]), zmq_msg_size(&bus->frames[0]));
+    struct bb_slice bytes = bb_slice(bus->frames[0].data, bus->frames[0].len);
     int r = bb_msg_decode(bytes, &msg);
     if (r == BB_EMALFORMED && n > 1) {
         bb_frames_join(bus->frames, 0, n, &delivery.flat);
@@ -225,7 +221,7 @@ void bb_handle_message(struct bb_bus *bus, size_t n)
     }
     if (r == 0 && (msg.type == BB_MSG_DELIVER || msg.type == BB_MSG_GAP)) {
         delivery.rest = msg.body;
-        delivery.bytes = msg.body.len + size_after(bus->frames, delivery.frame_at, n);
+        delivery.bytes = msg.body.len + bb_frames_size(bus->frames, delivery.frame_at, n);
         handle_delivery(bus, &msg, &delivery);
         return;
     }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The bus inside. One lock guards everything below, the ZeroMQ sockets as well: who holds it may use them (a
- * mutex is the full fence that libzmq demands). Publishing threads send under it, so a lone event needs no
- * other thread. Whoever steps the bus (its I/O thread, or the caller of an embedded one) receives, and gives
+ * The bus inside. One lock guards everything below, the connection as well. Publishing threads write to its socket
+ * under it, so a lone event needs no other thread. Whoever steps the bus (its I/O thread, or the caller of an embedded one) receives, and gives
  * the lock up while callbacks run. While a bus has no callbacks, so that no thread can be the wrong one, a call
- * that waits is lent the socket and steps the bus itself: the answer then wakes one thread instead of two. Functions here want the lock held unless they say otherwise.
+ * that waits is lent the socket and steps the bus itself: the answer then wakes one thread instead of
+ * two. Functions here want the lock held unless they say otherwise.
  */
 #pragma once
 
@@ -14,18 +14,15 @@
 #include "bus/busbar.h"
 #include "bus/conn_sm.h"
 #include "bus/delivery.h"
+#include "bus/link.h"
 #include "bus/outbox.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/types.h>
-#include <zmq.h>
 
 #define BB_NEVER           UINT64_MAX
 #define BB_EVENTS_PER_CALL 256
-
-/* Bytes around the events of a message: heads of the message, its ranges and blocks. */
-#define BB_MESSAGE_SLACK 65536
 
 /* A request that a thread waits for; lives on that thread's stack. */
 struct bb_request {
@@ -50,10 +47,8 @@ struct bb_bus {
     const char *url;           /* the next to try */
     char name[65];
 
-    void *zmq;
-    void *socket;
-    void *monitor;
-    uint64_t n_sockets;
+    struct bb_link link;
+    uint64_t n_links; /* attempts to connect so far; the number of this one */
     int epoll_fd;
     int event_fd;
     int timer_fd;
@@ -61,7 +56,7 @@ struct bb_bus {
     bool is_woken;     /* event_fd is readable */
     bool is_called;    /* call_fd is readable */
     uint64_t timer_at; /* what timer_fd is set to, BB_NEVER if it is not */
-    zmq_msg_t frames[BB_FRAMES_MAX];
+    struct bb_frame frames[BB_FRAMES_MAX]; /* of the message that is being handled */
     struct bb_buf scratch; /* small messages to be sent */
 
     struct bb_conn conn;
@@ -159,11 +154,11 @@ void bb_conn_drop(struct bb_bus *bus, int error, const char *text);
 /** bb_conn_end() - the bus will never be ready (again). */
 void bb_conn_end(struct bb_bus *bus, int error, const char *text);
 
-/**
- * bb_conn_read() - take what came, up to a bound; returns whether more may be there
- * @with_monitor: and whether the connection has changed
- */
-bool bb_conn_read(struct bb_bus *bus, bool with_monitor);
+/** bb_conn_tick_now() - let the time count. */
+void bb_conn_tick_now(struct bb_bus *bus);
+
+/** bb_conn_read() - take what came, up to a bound; returns whether more is here that the socket will not tell of. */
+bool bb_conn_read(struct bb_bus *bus);
 
 /** bb_conn_send() - send a message without a body. Return: 0, BB_ENOMEM, BB_ECONNECT. */
 int bb_conn_send(struct bb_bus *bus, const struct bb_msg *msg);
@@ -175,13 +170,10 @@ void bb_conn_send_batches(struct bb_bus *bus);
  * bb_conn_lend() - have the I/O thread not look at the socket
  * @ret_fd: readable when there may be something to receive
  *
- * Return: the number of the socket, for bb_conn_take_back().
+ * Return: the number of the link, for bb_conn_take_back().
  */
 uint64_t bb_conn_lend(struct bb_bus *bus, int *ret_fd);
-void bb_conn_take_back(struct bb_bus *bus, uint64_t n_socket);
-
-/** bb_conn_close_socket() - @linger_ms for what is not sent yet. */
-void bb_conn_close_socket(struct bb_bus *bus, int linger_ms);
+void bb_conn_take_back(struct bb_bus *bus, uint64_t n_link);
 
 static inline bool bb_bus_is_ready(const struct bb_bus *bus)
 {
@@ -190,7 +182,7 @@ static inline bool bb_bus_is_ready(const struct bb_bus *bus)
 
 /* --- handle.c ----------------------------------------------------------------------------------- */
 
-/** bb_handle_message() - one message of @n frames in bus->frames; takes them or leaves them to be closed. */
+/** bb_handle_message() - one message of @n frames in bus->frames; which are taken over. */
 void bb_handle_message(struct bb_bus *bus, size_t n);
 
 /* --- cursor.c ----------------------------------------------------------------------------------- */

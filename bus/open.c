@@ -7,7 +7,6 @@
 #include "bus/subscription.h"
 #include "bus/urls.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,8 +64,8 @@ static int open_system(struct bb_bus *bus)
     bus->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bus->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bus->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    bus->zmq = zmq_ctx_new();
-    if (bus->epoll_fd < 0 || bus->call_fd < 0 || bus->zmq == NULL || add_fd(bus, bus->event_fd) < 0 ||
+    bus->link.epoll_fd = bus->epoll_fd;
+    if (bus->epoll_fd < 0 || bus->call_fd < 0 || add_fd(bus, bus->event_fd) < 0 ||
         add_fd(bus, bus->timer_fd) < 0) {
         return BB_ESYSTEM;
     }
@@ -134,12 +133,9 @@ static void close_fd(int fd)
 
 static void free_bus(struct bb_bus *bus)
 {
-    bb_conn_close_socket(bus, CLOSE_LINGER_MS);
-    if (bus->zmq != NULL) {
-        while (zmq_ctx_term(bus->zmq) < 0 && errno == EINTR) {
-        }
-    }
-    bb_outbox_fini(&bus->outbox); /* after the context, whose threads may hold batches */
+    bb_link_finish(&bus->link, CLOSE_LINGER_MS);
+    bb_link_fini(&bus->link);
+    bb_outbox_fini(&bus->outbox); /* the link held batches */
     bb_map_fini(&bus->subs);
     bb_buf_fini(&bus->scratch);
     close_fd(bus->event_fd);
@@ -167,6 +163,7 @@ int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus)
     if (bus == NULL) {
         return BB_ENOMEM;
     }
+    bb_link_init(&bus->link, -1);
     bus->epoll_fd = bus->event_fd = bus->call_fd = bus->timer_fd = -1;
     bus->pid = getpid();
     int r = copy_options(bus, options);

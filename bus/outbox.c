@@ -112,7 +112,7 @@ int bb_outbox_room(struct bb_outbox *outbox,
     return 0;
 }
 
-/* A head must not be written over while libzmq may read it. */
+/* A head must not be written over while it waits for the socket. */
 static int own_bytes(struct bb_outbox *outbox, struct bb_batch **at)
 {
     struct bb_batch *batch = *at;

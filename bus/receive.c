@@ -50,7 +50,7 @@ static int queue_delivery(struct bb_subscription *sub, struct bb_delivery *deliv
 void bb_subscription_deliver(struct bb_subscription *sub, struct bb_delivery *delivery)
 {
     delivery->server = sub->bus->server;
-    delivery->connection = sub->bus->n_sockets;
+    delivery->connection = sub->bus->n_links;
     bool has_callback = sub->options.on_events != NULL;
     if (!has_callback && queue_delivery(sub, delivery) < 0) {
         bb_places_revert(sub);

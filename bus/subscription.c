@@ -145,7 +145,7 @@ void bb_subscription_ask(struct bb_subscription *sub)
     struct bb_bus *bus = sub->bus;
     struct bb_buf from = BB_BUF_INIT;
     struct bb_buf options = BB_BUF_INIT;
-    sub->connection = bus->n_sockets;
+    sub->connection = bus->n_links;
     sub->received_bytes = 0;
     sub->consumed_events = 0;
     sub->granted_bytes = bytes_to_grant(sub);

@@ -5,10 +5,10 @@
 #include "proto/base/error.h"
 #include "proto/base/time.h"
 #include "proto/wire/message.h"
+#include "proto/wire/zmtp.h"
 
 #include "broker/plug/conn.h"
 #include "broker/plug/edge.h"
-#include "broker/plug/zmtp.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -51,7 +51,7 @@ struct peer {
     struct peer *prev;
     struct peer *next_dirty;
     uint64_t since; /* connection, message or closing began */
-    struct bk_zmtp zmtp;
+    struct bb_zmtp zmtp;
     struct bk_edge edge;
     struct bk_conn_in in;
     struct bk_conn_out out;
@@ -205,8 +205,8 @@ static void peer_mute(struct peer *peer)
 
 static int send_frame(struct plug_zmtp *plug, struct peer *peer, const struct bk_part *part, bool more)
 {
-    uint8_t head[BK_ZMTP_HEAD_MAX];
-    size_t len = bk_zmtp_head(head, part->len, more);
+    uint8_t head[BB_ZMTP_HEAD_MAX];
+    size_t len = bb_zmtp_head(head, part->len, more);
     int r = bk_conn_out_copy(&peer->out, meter_of(plug), head, len);
     return r < 0 ? r : bk_conn_out_part(&peer->out, meter_of(plug), part);
 }
@@ -291,8 +291,8 @@ static void flush(struct bk_plug *base)
 
 static int greet(struct plug_zmtp *plug, struct peer *peer)
 {
-    uint8_t greeting[BK_ZMTP_GREETING_LEN];
-    bk_zmtp_greeting(greeting);
+    uint8_t greeting[BB_ZMTP_GREETING_LEN];
+    bb_zmtp_greeting(greeting);
     dirty_add(plug, peer);
     return bk_conn_out_copy(&peer->out, meter_of(plug), greeting, sizeof(greeting));
 }
@@ -308,7 +308,7 @@ static int send_handshake(struct plug_zmtp *plug, struct peer *peer)
 static int send_ready(struct plug_zmtp *plug, struct peer *peer)
 {
     bb_buf_reset(&plug->handshake);
-    bk_zmtp_ready(&plug->handshake);
+    bb_zmtp_ready(&plug->handshake, BB_ZMTP_ROUTER);
     return send_handshake(plug, peer);
 }
 
@@ -359,7 +359,7 @@ static void refuse_message(struct plug_zmtp *plug, struct peer *peer)
 }
 
 /* One more frame: the message is this alone, or what was put together so far. */
-static int take_frame(struct plug_zmtp *plug, struct peer *peer, const struct bk_zmtp_input *input)
+static int take_frame(struct plug_zmtp *plug, struct peer *peer, const struct bb_zmtp_input *input)
 {
     if (peer->n_frames == 0 && !input->more) {
         take_message(plug, peer, input->data, peer->in.chunk);
@@ -405,31 +405,31 @@ static int take_too_big(struct plug_zmtp *plug, struct peer *peer)
 /* Returns 0 to go on, 1 when more bytes are needed, or why the connection ends. */
 static int take_step(struct plug_zmtp *plug, struct peer *peer, size_t *ret_wanted)
 {
-    struct bk_zmtp_input input;
-    enum bk_zmtp_step step = bk_zmtp_step(&peer->zmtp, bk_conn_in_bytes(&peer->in), &input);
+    struct bb_zmtp_input input;
+    enum bb_zmtp_step step = bb_zmtp_step(&peer->zmtp, bk_conn_in_bytes(&peer->in), &input);
     *ret_wanted = input.wanted;
     peer->in.start += input.used;
     switch (step) {
-    case BK_ZMTP_MORE:
+    case BB_ZMTP_MORE:
         return 1;
-    case BK_ZMTP_SILENT:
+    case BB_ZMTP_SILENT:
         return 0;
-    case BK_ZMTP_READY_IN:
+    case BB_ZMTP_READY_IN:
         return send_ready(plug, peer);
-    case BK_ZMTP_ROUTED:
+    case BB_ZMTP_ROUTED:
         return refuse_routing_id(plug, peer);
-    case BK_ZMTP_PING:
+    case BB_ZMTP_PING:
         if (peer->out.bytes > PONG_UNWRITTEN_MAX) {
             return 0;
         }
         bb_buf_reset(&plug->handshake);
-        bk_zmtp_pong(&plug->handshake, input.data);
+        bb_zmtp_pong(&plug->handshake, input.data);
         return send_handshake(plug, peer);
-    case BK_ZMTP_FRAME:
+    case BB_ZMTP_FRAME:
         return take_frame(plug, peer, &input);
-    case BK_ZMTP_TOO_BIG:
+    case BB_ZMTP_TOO_BIG:
         return take_too_big(plug, peer);
-    case BK_ZMTP_BROKEN:
+    case BB_ZMTP_BROKEN:
         break;
     }
     return BB_EMALFORMED;
@@ -446,7 +446,7 @@ static size_t peer_read(struct plug_zmtp *plug, struct peer *peer)
         begins = begins || peer->n_frames == 0;
         r = take_step(plug, peer, &wanted);
     }
-    if (begins && peer->zmtp.state == BK_ZMTP_OPEN && !peer->closing) {
+    if (begins && peer->zmtp.state == BB_ZMTP_OPEN && !peer->closing) {
         peer->since = plug->now;
     }
     if (peer->closing) {
@@ -500,7 +500,7 @@ static int peer_add(struct plug_zmtp *plug, int fd)
     }
     peer->fd = fd;
     peer->since = plug->now;
-    bk_zmtp_init(&peer->zmtp, plug->context->max_message);
+    bb_zmtp_init(&peer->zmtp, BB_ZMTP_ROUTER, plug->context->max_message);
     if (watch(plug, peer, EPOLL_CTL_ADD, EPOLLIN) < 0) {
         free(peer);
         return BB_ESYSTEM;
@@ -626,7 +626,7 @@ static bool is_late(const struct plug_zmtp *plug, const struct peer *peer)
     if (peer->closing) {
         return since > LINGER_US;
     }
-    if (peer->zmtp.state != BK_ZMTP_OPEN) {
+    if (peer->zmtp.state != BB_ZMTP_OPEN) {
         return since > HANDSHAKE_US;
     }
     return !peer->paused && since > MESSAGE_US && (peer->in.chunk != NULL || peer->n_frames > 0);

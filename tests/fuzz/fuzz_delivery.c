@@ -81,6 +81,7 @@ static void bus_start(struct bb_bus *bus, struct bb_subscription **subs, struct 
     static const char *const all[] = {"*"};
     struct bb_conn_config config = {.open_ms = 1000, .pause_min_ms = 1, .pause_max_ms = 1, .seed = 1};
     *bus = (struct bb_bus){.options = BB_OPTIONS_INIT, .epoll_fd = -1, .event_fd = -1, .timer_fd = -1};
+    bb_link_init(&bus->link, -1);
     require(pthread_mutex_init(&bus->lock, NULL) == 0 && pthread_cond_init(&bus->changed, NULL) == 0);
     bb_conn_init(&bus->conn, &config);
     bus->conn.state = BB_CONN_READY;
@@ -115,6 +116,7 @@ static void bus_stop(struct bb_bus *bus)
     bb_outbox_fail(&bus->outbox, BB_ECLOSED);
     bb_bus_call_done(bus);
     (void)pthread_mutex_unlock(&bus->lock);
+    bb_link_fini(&bus->link);
     bb_outbox_fini(&bus->outbox);
     bb_buf_fini(&bus->scratch);
     (void)pthread_cond_destroy(&bus->changed);
@@ -126,10 +128,13 @@ static void message(struct bb_bus *bus, const uint8_t *data, size_t size, size_t
     for (size_t i = 0; i < n_frames; i++) {
         size_t from = size * i / n_frames;
         size_t to = size * (i + 1) / n_frames;
-        require(zmq_msg_init_size(&bus->frames[i], to - from) == 0);
+        struct bb_chunk *chunk = malloc(sizeof(*chunk) + to - from);
+        require(chunk != NULL);
+        atomic_init(&chunk->refs, 1);
         if (to > from) {
-            memcpy(zmq_msg_data(&bus->frames[i]), data + from, to - from);
+            memcpy(chunk->data, data + from, to - from);
         }
+        bus->frames[i] = (struct bb_frame){chunk, chunk->data, to - from};
     }
     (void)pthread_mutex_lock(&bus->lock);
     bb_handle_message(bus, n_frames);
