@@ -52,12 +52,12 @@ struct bb_bus {
     int epoll_fd;
     int event_fd;
     int timer_fd;
-    int call_fd;       /* wakes the call that the socket is lent to */
-    bool is_woken;     /* event_fd is readable */
-    bool is_called;    /* call_fd is readable */
-    uint64_t timer_at; /* what timer_fd is set to, BB_NEVER if it is not */
+    int call_fd;                           /* wakes the call that the socket is lent to */
+    bool is_woken;                         /* event_fd is readable */
+    bool is_called;                        /* call_fd is readable */
+    uint64_t timer_at;                     /* what timer_fd is set to, BB_NEVER if it is not */
     struct bb_frame frames[BB_FRAMES_MAX]; /* of the message that is being handled */
-    struct bb_buf scratch; /* small messages to be sent */
+    struct bb_buf scratch;                 /* small messages to be sent */
 
     struct bb_conn conn;
     uint8_t client[BB_CLIENT_ID_LEN];

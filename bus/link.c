@@ -382,10 +382,8 @@ static void send_pong(struct bb_link *link, struct bb_slice context)
 }
 
 /* Return: the message is whole, or it ended the link, or nothing yet. */
-static enum bb_link_event take_frame(struct bb_link *link,
-                                     const struct bb_zmtp_input *input,
-                                     struct bb_frame *frames,
-                                     size_t *ret_n)
+static enum bb_link_event
+take_frame(struct bb_link *link, const struct bb_zmtp_input *input, struct bb_frame *frames, size_t *ret_n)
 {
     if (link->n_frames == BB_FRAMES_MAX) {
         note(link, BB_EMALFORMED, "a message of the broker has too many frames");

@@ -38,13 +38,13 @@ enum bb_link_event {
 struct bb_link {
     enum bb_link_state state;
     int epoll_fd;
-    int fd;           /* of the socket; while a name is being looked up the look-up's; -1 */
-    uint32_t watched; /* what epoll_fd tells of fd; 0: it is not in there */
-    bool is_lent;     /* somebody else looks at its input */
-    bool is_full;     /* the socket did not take everything */
-    bool is_mute;     /* nothing can be written any more; what came before is still read */
-    bool is_drained;  /* the socket had no more to read */
-    uint64_t until;   /* all addresses have been tried by then */
+    int fd;            /* of the socket; while a name is being looked up the look-up's; -1 */
+    uint32_t watched;  /* what epoll_fd tells of fd; 0: it is not in there */
+    bool is_lent;      /* somebody else looks at its input */
+    bool is_full;      /* the socket did not take everything */
+    bool is_mute;      /* nothing can be written any more; what came before is still read */
+    bool is_drained;   /* the socket had no more to read */
+    uint64_t until;    /* all addresses have been tried by then */
     uint64_t deadline; /* of the one that is being tried: bb_link_next() is due; else BB_LINK_NEVER */
     struct bb_dial dial;
     struct bb_zmtp zmtp;
