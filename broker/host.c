@@ -56,6 +56,7 @@ struct host {
     struct bk_plug *plugs[HOST_PLUGS]; /* both of them */
     struct bk_backend *backends[BK_STORES];
     struct bk_out out;
+    bool has_ports_file; /* it is this broker's, not that of one which runs already */
     int signals;
     int wake;                /* eventfd: the loop is to look again */
     pthread_mutex_t running; /* of the core and the plugs: the loop's, but while it sleeps */
@@ -123,6 +124,7 @@ static int open_signals(struct host *host)
     (void)sigaddset(&set, SIGHUP);
     (void)sigaddset(&set, SIGUSR1);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file that may not grow any more is the log's affair: EFBIG */
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) { /* before any thread: they all inherit it */
         return BB_ESYSTEM;
     }
@@ -214,7 +216,10 @@ static int open_backend(struct host *host,
         r = bk_core_set_backend(host->core, store, host->backends[store]);
     }
     if (r < 0) {
-        bb_buf_printf(&err, "%s%s", err.len > 0 ? ": " : "", bb_strerror(r));
+        /* What is damaged is said by nobody else; the other sentences say less than the backend did. */
+        if (err.len == 0 || r == BB_ECORRUPT) {
+            bb_buf_printf(&err, "%s%s", err.len > 0 ? ": " : "", bb_strerror(r));
+        }
         log_error(host, "BB-BACKEND", bb_buf_string(&err));
     }
     bb_buf_fini(&err);
@@ -294,7 +299,11 @@ static int tell_ports(struct host *host)
         (void)snprintf(text, sizeof(text), "listening on %s", doors[BK_DOOR_LISTEN]->names[i]);
         bk_log_write(host->log, BK_LOG_NOTICE, "BB-LISTENING", text);
     }
-    if (host->options->ports_file == NULL || bk_ports_file_write(host->options->ports_file, doors) == 0) {
+    if (host->options->ports_file == NULL) {
+        return 0;
+    }
+    if (bk_ports_file_write(host->options->ports_file, doors) == 0) {
+        host->has_ports_file = true;
         return 0;
     }
     char text[320];
@@ -554,7 +563,7 @@ static void close_host(struct host *host)
     if (host->wake >= 0) {
         (void)close(host->wake);
     }
-    if (host->options->ports_file != NULL) {
+    if (host->has_ports_file) {
         (void)unlink(host->options->ports_file);
     }
     bk_log_free(host->log);
@@ -589,7 +598,9 @@ int bk_host_run(const struct bk_host_options *options)
         turn(&host);
         bk_log_write(host.log, BK_LOG_NOTICE, "BB-ENDED", "ended");
     } else {
-        log_error(&host, "BB-START", bb_strerror(r));
+        char text[64];
+        (void)snprintf(text, sizeof(text), "the broker does not start (%s)", bb_errcode(r));
+        log_error(&host, "BB-START", text);
     }
     close_host(&host);
     (void)pthread_mutex_unlock(&host.running);

@@ -55,7 +55,7 @@ static const struct option_row rows[] = {
     {"insecure", KIND_FLAG, AT(insecure), 0, 0, NULL, "allow tcp beyond loopback, without encryption"},
     {"libzmq", KIND_FLAG, AT(libzmq), 0, 0, NULL, "serve the main door with libzmq instead of our own engine"},
     {"data", KIND_TEXT, AT(data), 0, 0, "DIR", "keep channels in a log in this directory"},
-    {"backend", KIND_TEXT, AT(backend), 0, 0, "NAME", "what keeps the log: lmdb (default), dummy, or a shared object's path"},
+    {"backend", KIND_TEXT, AT(backend), 0, 0, "NAME", "what keeps the log: lmdb (default), memory, dummy, or a shared object's path"},
     {"backend-option", KIND_BACKEND_OPTION, 0, 0, 0, "NAME=VALUE", "an option of the backend"},
     {"ring", KIND_SIZE, AT(core.ring_bytes), 64 << 10, (uint64_t)1 << 40, "BYTES", "memory of one channel's ring (16M)"},
     {"memory", KIND_SIZE, AT(core.memory_bytes), MIB, (uint64_t)1 << 40, "BYTES", "memory of all rings (256M)"},

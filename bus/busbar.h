@@ -420,7 +420,7 @@ enum bb_from {
 /* Where a subscription ends by itself. */
 enum bb_until {
     BB_UNTIL_NONE,
-    BB_UNTIL_NOW, /* with what there is when the broker answers; after a reconnection, when it answers then */
+    BB_UNTIL_NOW,      /* with what there is when the broker answers for the first time */
     BB_UNTIL_SEQUENCE, /* until_value: with this sequence of each channel */
     BB_UNTIL_TIME, /* until_value: with the last event that is not after it, microseconds since 1970 UTC */
 };
@@ -677,7 +677,7 @@ typedef int bb_found_fn(const struct bb_event *events, size_t n, void *arg);
  * @on_found:   called as often as need be
  *
  * Return: 0 when all were given; 1 when there are more (the maximum was reached, or on_found stopped); BB_EINVAL, BB_EPATTERN, and BB_EMALFORMED and the like for JSON
- * that is none; otherwise as bb_request_status(). What was given before an error counts.
+ * that is none; otherwise as bb_request_status(), so BB_EDEADLOCK at once from a callback. What was given before an error counts.
  */
 BB_API int bb_query(bb_bus *bus,
                     const struct bb_query_options *options,

@@ -81,7 +81,9 @@ static void handle_subscribed(struct bb_bus *bus, const struct bb_msg *msg)
     if (sub == NULL || sub->corr != msg->corr || sub->state != BB_SUB_ASKED) {
         return;
     }
-    if (bb_places_begin(sub, msg->positions, bus->run) < 0) {
+    bb_buf_reset(&sub->ends);
+    bb_buf_append(&sub->ends, msg->ends.data, msg->ends.len);
+    if (sub->ends.error < 0 || bb_places_begin(sub, msg->positions, bus->run) < 0) {
         bb_conn_drop(bus, BB_EMALFORMED, "the broker's answer to subscribe cannot be understood");
         return;
     }

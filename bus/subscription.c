@@ -62,6 +62,18 @@ static void write_from(const struct bb_subscription *sub, struct bb_buf *out)
     }
 }
 
+/* What was now when the subscription began, not what is now that it resumes. */
+static void write_now(const struct bb_subscription *sub, struct bb_buf *out)
+{
+    if (!sub->has_started || sub->ends.len == 0) {
+        bb_mp_write_str(out, bb_slice_str("now"));
+        return;
+    }
+    bb_mp_write_map(out, 1);
+    bb_mp_write_str(out, bb_slice_str("last"));
+    bb_buf_append(out, sub->ends.data, sub->ends.len);
+}
+
 static void write_until(const struct bb_subscription *sub, struct bb_buf *out)
 {
     bb_mp_write_str(out, bb_slice_str("until"));
@@ -70,7 +82,7 @@ static void write_until(const struct bb_subscription *sub, struct bb_buf *out)
         bb_mp_write_nil(out);
         break;
     case BB_UNTIL_NOW:
-        bb_mp_write_str(out, bb_slice_str("now"));
+        write_now(sub, out);
         break;
     case BB_UNTIL_SEQUENCE:
         bb_mp_write_uint(out, sub->options.until_value);
@@ -289,6 +301,7 @@ void bb_subscription_free(struct bb_subscription *sub)
     bb_deliveries_free(sub->read);
     bb_places_fini(sub);
     bb_buf_fini(&sub->patterns);
+    bb_buf_fini(&sub->ends);
     free(sub);
 }
 

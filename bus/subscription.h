@@ -59,6 +59,7 @@ struct bb_subscription {
     bool has_retained;       /* all retained values came */
     bool has_taken_retained; /* and are worked off */
     struct bb_buf patterns;  /* MessagePack array */
+    struct bb_buf ends;      /* what "now" was when it began, for `until` as it resumes; empty: not known */
     struct bb_map places;    /* by channel */
     struct bb_place *staged;
 

@@ -31,6 +31,7 @@ struct common {
 struct command {
     const char *name;
     const char *operands; /* as shown behind the name */
+    const char *words;    /* those of the first operand that can be named, for completion; NULL for none */
     const char *summary;
     const char *notes; /* lines shown below the options; NULL for none */
     size_t min_operands;

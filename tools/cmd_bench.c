@@ -110,8 +110,8 @@ static int bench_command_run(const struct common *common, const void *values, ch
         } else {
             text_print(&o->plan, result);
         }
-        (void)print_flush();
-        status = result->missing > 0 || result->disordered > 0 ? STATUS_FAILURE : STATUS_OK;
+        status = print_end();
+        status = result->missing > 0 || result->disordered > 0 ? STATUS_FAILURE : status;
     }
     free(result);
     return status;

@@ -29,8 +29,11 @@ struct channel_options {
     int64_t timeout_us;
 };
 
-static const struct channel_options defaults = {.overflow = BB_OVERFLOW_DEFAULT,
-                                                .timeout_us = 30 * BB_US_PER_S};
+static const struct channel_options defaults = {
+    .max_age_us = -1,
+    .overflow = BB_OVERFLOW_DEFAULT,
+    .timeout_us = 30 * BB_US_PER_S,
+};
 
 static const struct option_choice overflows[] = {
     {"slide", BB_OVERFLOW_SLIDE},
@@ -103,8 +106,19 @@ static bool setting_reset(struct bb_channel_settings *settings, const char *name
     return true;
 }
 
+static bool settings_are_given(const struct channel_options *o)
+{
+    return o->log || o->memory || o->sync || o->lazy || o->early || o->no_early || o->max_age_us >= 0 ||
+           o->max_bytes > 0 || o->max_events > 0 || o->max_per_path > 0 || o->min_events > 0 ||
+           o->overflow != BB_OVERFLOW_DEFAULT || o->ring > 0 || o->resets.n > 0;
+}
+
 static bool settings_set(const struct channel_options *o, struct bb_channel_settings *settings)
 {
+    if (o->max_age_us == 0) {
+        say("--max-age must be above 0; --reset max-age takes the limit away");
+        return false;
+    }
     if ((o->log && o->memory) || (o->sync && o->lazy) || (o->early && o->no_early)) {
         say("only one of --log and --memory, of --sync and --lazy, of --early and --no-early can be true");
         return false;
@@ -113,7 +127,8 @@ static bool settings_set(const struct channel_options *o, struct bb_channel_sett
     settings->store = o->log ? BB_STORE_LOG : o->memory ? BB_STORE_MEMORY : BB_STORE_KEEP;
     settings->sync = toggle_of(o->sync, o->lazy);
     settings->early = toggle_of(o->early, o->no_early);
-    settings->max_age_ms = (uint64_t)(o->max_age_us / 1000) + (o->max_age_us % 1000 != 0);
+    settings->max_age_ms =
+        o->max_age_us > 0 ? (uint64_t)(o->max_age_us / 1000) + (o->max_age_us % 1000 != 0) : 0;
     settings->max_bytes = o->max_bytes;
     settings->max_events = o->max_events;
     settings->max_per_path = o->max_per_path;
@@ -171,11 +186,14 @@ static int trim(struct channel *c)
 
 static const struct action {
     const char *name;
+    const char *verb; /* for a person: it could not be done */
     bool has_name;
+    bool has_settings;
     int (*run)(struct channel *c);
 } actions[] = {
-    {"add", true, add}, {"ls", false, list},      {"info", true, info},
-    {"set", true, set}, {"rm", true, remove_all}, {"trim", true, trim},
+    {"add", "add", true, true, add},           {"ls", "list", false, false, list},
+    {"info", "show", true, false, info},       {"set", "change", true, true, set},
+    {"rm", "remove", true, false, remove_all}, {"trim", "trim", true, false, trim},
 };
 
 static const struct action *action_find(const char *name)
@@ -224,7 +242,41 @@ static int answer_print(const struct channel *c)
         table_pairs_print(answer);
     }
     json_decref(answer);
-    return print_flush() == 0 ? STATUS_OK : STATUS_FAILURE;
+    return print_end();
+}
+
+/* What is wrong with the words together, or NULL. */
+static const char *words_judge(const struct channel *c, const struct action *action)
+{
+    if (action->has_name != (c->name != NULL)) {
+        return "every action but ls needs the name of one channel";
+    }
+    if ((action->run == trim) != (c->options->before != 0)) {
+        return "trim, and only trim, needs --before";
+    }
+    bool is_given = settings_are_given(c->options);
+    if (is_given && !action->has_settings) {
+        return "settings go with add and set alone";
+    }
+    return action->run == set && !is_given ? "set needs a setting that is to be changed" : NULL;
+}
+
+static int action_fail(const struct channel *c, const struct action *action, int error)
+{
+    char what[300];
+    if (error == BB_ENOTFOUND) {
+        say("there is no channel '%s'; 'busbar channel ls' lists all", c->name);
+        return status_of(error);
+    }
+    if (error == BB_EPATH) {
+        say("'%s' cannot be the name of a channel: it is one segment of a path, without '/', '?' and '*', does not begin "
+            "with '$' and has at most 200 bytes",
+            c->name);
+        return status_of(error);
+    }
+    (void)snprintf(what, sizeof(what), "cannot %s channel%s%s%s", action->verb, c->name != NULL ? " '" : "s",
+                   c->name != NULL ? c->name : "", c->name != NULL ? "'" : "");
+    return fail(c->bus, error, what);
 }
 
 static int channel_run(const struct common *common, const void *values, char **operands)
@@ -234,9 +286,9 @@ static int channel_run(const struct common *common, const void *values, char **o
     if (action == NULL || !settings_set(c.options, &c.settings)) {
         return STATUS_USAGE;
     }
-    if (action->has_name != (c.name != NULL) || (action->run == trim) != (c.options->before != 0)) {
-        say(action->has_name != (c.name != NULL) ? "every action but ls needs the name of one channel"
-                                                 : "trim, and only trim, needs --before");
+    const char *wrong = words_judge(&c, action);
+    if (wrong != NULL) {
+        say("%s", wrong);
         return STATUS_USAGE;
     }
     struct connection connection;
@@ -250,7 +302,7 @@ static int channel_run(const struct common *common, const void *values, char **o
     c.wait_ms = timeout_ms(c.options->timeout_us);
     int r = action->run(&c);
     if (r != 0) {
-        status = fail(c.bus, r, operands[0]);
+        status = action_fail(&c, action, r);
     } else if (c.text != NULL) {
         status = answer_print(&c);
     }
@@ -262,7 +314,8 @@ static int channel_run(const struct common *common, const void *values, char **o
 const struct command command_channel = {
     .name = "channel",
     .operands = "add NAME | ls | info NAME | set NAME | rm NAME | trim NAME",
-    .summary = "make, show, change and remove channels",
+    .words = "add ls info set rm trim",
+    .summary = "make, show, change, trim and remove channels",
     .notes = "\n"
              "  busbar channel add plant --log --max-age 7d --max-bytes 10G\n"
              "  busbar channel set plant --lazy --reset max-age\n"

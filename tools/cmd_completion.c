@@ -51,7 +51,7 @@ static void bash_print(void)
     for (const struct command *const *c = commands; *c != NULL; c++) {
         (void)printf("    %s) words='", (*c)->name);
         words_print((*c)->options);
-        (void)fputs("' ;;\n", stdout);
+        (void)printf("%s%s' ;;\n", (*c)->words != NULL ? " " : "", (*c)->words != NULL ? (*c)->words : "");
     }
     (void)fputs("    esac\n    words+='", stdout);
     words_print(common_options);
@@ -77,7 +77,7 @@ static int completion_run(const struct common *common, const void *values, char 
         return STATUS_USAGE;
     }
     bash_print();
-    return print_flush() == 0 ? STATUS_OK : STATUS_FAILURE;
+    return print_end();
 }
 
 static const struct option_row no_options[] = {{0}};
@@ -85,6 +85,7 @@ static const struct option_row no_options[] = {{0}};
 const struct command command_completion = {
     .name = "completion",
     .operands = "bash",
+    .words = "bash",
     .summary = "print the completion script for a shell",
     .notes = "  source <(busbar completion bash)\n",
     .min_operands = 1,

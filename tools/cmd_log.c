@@ -27,15 +27,36 @@ static const struct option_row options[] = {
 static int report_print(char *text, bool as_json)
 {
     json_error_t error;
-    json_t *report = as_json ? NULL : json_loads(text, 0, &error);
+    json_t *report = json_loads(text, 0, &error);
     if (as_json) {
         (void)puts(text);
     } else if (json_is_object(report)) {
         table_pairs_print(report);
     }
+    bool is_damaged = json_integer_value(json_object_get(report, "problems")) > 0;
     json_decref(report);
     free(text);
-    return print_flush() == 0 ? STATUS_OK : STATUS_FAILURE;
+    int status = print_end();
+    if (is_damaged) {
+        say("the log is damaged: subscriptions and queries end where they come to it");
+        return STATUS_REFUSED;
+    }
+    return status;
+}
+
+static int action_fail(bb_bus *bus, int error, const char *action, const char *name)
+{
+    char what[300];
+    if (name != NULL && error == BB_EINVAL) {
+        say("'%s' cannot be the name of a backup: it is the name of a file, without a slash", name);
+        return STATUS_USAGE;
+    }
+    if (name != NULL) {
+        (void)snprintf(what, sizeof(what), "cannot make the backup '%s'", name);
+    } else {
+        (void)snprintf(what, sizeof(what), "log %s", action);
+    }
+    return fail(bus, error, what);
 }
 
 static int log_run(const struct common *common, const void *values, char **operands)
@@ -60,7 +81,7 @@ static int log_run(const struct common *common, const void *values, char **opera
     }
     char *text;
     int r = bb_request_log(connection.bus, operands[0], operands[1], timeout_ms(o->timeout_us), &text);
-    status = r != 0 ? fail(connection.bus, r, operands[0]) : report_print(text, o->json);
+    status = r != 0 ? action_fail(connection.bus, r, operands[0], operands[1]) : report_print(text, o->json);
     connection_close(&connection);
     return status;
 }
@@ -68,6 +89,7 @@ static int log_run(const struct common *common, const void *values, char **opera
 const struct command command_log = {
     .name = "log",
     .operands = "backup NAME | compact | verify | status",
+    .words = "backup compact verify status",
     .summary = "copy, compact, check or show the log of the broker",
     .notes =
         "NAME is a file name without a slash, in the broker's directory. Everything is done while the broker works.\n",

@@ -51,7 +51,7 @@ static int pings_send(bb_bus *bus, const struct ping_options *o)
         }
         (void)printf("pong from broker %" PRIu64 ": %.3f ms\n", info.server, (double)rtt_us / 1000);
         if (print_flush() != 0) {
-            return STATUS_OK;
+            return print_end();
         }
     }
     return STATUS_OK;

@@ -41,6 +41,7 @@ static const struct pub_options defaults = {
     .count = 1,
     .level = BB_LEVEL_NONE,
     .timeout_us = 30 * BB_US_PER_S,
+    .ttl_us = -1,
 };
 
 static const struct option_choice levels[] = {
@@ -90,6 +91,7 @@ struct pub {
     struct bb_buf err;
     uint64_t published;
     int64_t start_us;
+    atomic_uint_fast64_t answered;
     atomic_uint_fast64_t refused;
     atomic_uint_fast64_t unmatched;
     atomic_int first_refusal;
@@ -99,6 +101,7 @@ static void ack_handle(bb_bus *bus, const struct bb_ack *ack, void *arg)
 {
     struct pub *pub = arg;
     (void)bus;
+    atomic_fetch_add(&pub->answered, 1);
     if (ack->error != 0) {
         int none = 0;
         atomic_compare_exchange_strong(&pub->first_refusal, &none, ack->error);
@@ -162,7 +165,7 @@ static bool draft_set(struct pub *pub, const char *path)
     pub->draft.headers = pub->headers;
     pub->draft.n_headers = o->headers.n;
     pub->draft.payload_type = o->type;
-    pub->draft.ttl_ms = (uint64_t)(o->ttl_us / 1000) + (o->ttl_us % 1000 != 0);
+    pub->draft.ttl_ms = o->ttl_us > 0 ? (uint64_t)(o->ttl_us / 1000) + (o->ttl_us % 1000 != 0) : 0;
     if (!expectation_set(&pub->draft, BB_EXPECT_CHANNEL, o->expect) ||
         !expectation_set(&pub->draft, BB_EXPECT_PATH, o->expect_path)) {
         return false;
@@ -323,16 +326,32 @@ static int subs_wait(struct pub *pub)
     return r != 0 ? fail(pub->connection.bus, r, "cannot wait for subscriptions") : STATUS_OK;
 }
 
+/* Why an event was refused, where the error alone leaves that open; @said: what the broker said. */
+static const char *reason_of(const struct pub *pub, int error, const char *said)
+{
+    if (error == BB_EUNSUPPORTED) {
+        return pub->options->level == BB_LEVEL_SYNCED ? "its channel is kept in memory alone"
+                                                      : "it has no such level";
+    }
+    if (error == BB_EREFUSED && pub->draft.path[0] == '$') {
+        return "channels whose name begins with $ are its own";
+    }
+    return said;
+}
+
 /* What the callbacks counted; they have all ended when the bus is closed. */
 static int acks_judge(struct pub *pub)
 {
+    char said[256];
+    (void)particulars(pub->connection.bus, atomic_load(&pub->first_refusal), said, sizeof(said));
     connection_close(&pub->connection);
     uint64_t refused = atomic_load(&pub->refused);
     uint64_t unmatched = atomic_load(&pub->unmatched);
     if (refused > 0) {
         int error = atomic_load(&pub->first_refusal);
-        say("%" PRIu64 " of %" PRIu64 " events refused; the first: %s (%s)", refused, pub->published,
-            bb_strerror(error), bb_errcode(error));
+        const char *reason = reason_of(pub, error, said);
+        say("%" PRIu64 " of %" PRIu64 " events refused; the first: %s%s%s (%s)", refused, pub->published,
+            bb_strerror(error), reason[0] != '\0' ? ": " : "", reason, bb_errcode(error));
         return STATUS_REFUSED;
     }
     if (unmatched > 0 && pub->options->level == BB_LEVEL_ROUTED) {
@@ -349,7 +368,13 @@ static int acks_wait(struct pub *pub)
     }
     int r = bb_bus_flush(pub->connection.bus, timeout_ms(pub->options->timeout_us));
     if (r == BB_ETIMEOUT) {
-        say("not everything was acknowledged within %.3g s", (double)pub->options->timeout_us / 1e6);
+        char why[256];
+        bool is_cut = bb_bus_state(pub->connection.bus) != BB_STATE_READY;
+        (void)particulars(pub->connection.bus, BB_ECONNECT, why, sizeof(why));
+        say("%" PRIu64 " of %" PRIu64 " events were not acknowledged within %.3g s%s%s",
+            pub->published - atomic_load(&pub->answered), pub->published,
+            (double)pub->options->timeout_us / 1e6, is_cut ? ": the connection is lost: " : "",
+            is_cut ? why : "");
         return STATUS_TIMEOUT;
     }
     if (r == BB_ECLOSED) {
@@ -371,6 +396,9 @@ static const char *options_judge(const struct pub_options *o, const char *body)
     }
     if (sources == 0 && isatty(STDIN_FILENO)) {
         return "there is no body; give one, or pipe one in, or use --file, --lines or --all";
+    }
+    if (o->ttl_us == 0) {
+        return "--ttl must be above 0";
     }
     if (o->expect != NULL && o->expect_path != NULL) {
         return "only one of --expect and --expect-path can be given";

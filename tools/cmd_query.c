@@ -3,6 +3,7 @@
 #include "proto/base/time.h"
 #include "proto/wire/path.h"
 
+#include "tools/body.h"
 #include "tools/connection.h"
 #include "tools/operands.h"
 #include "tools/print.h"
@@ -142,6 +143,30 @@ static bool ids_set(struct query *query)
     return true;
 }
 
+/* The broker would say the same, but of bytes that nobody has typed. */
+static bool payload_check(const char *text)
+{
+    struct bb_buf memory = BB_BUF_INIT;
+    struct bb_buf err = BB_BUF_INIT;
+    struct body body;
+    int r = text != NULL ? body_parse(BODY_JSON, bb_slice_str(text), &memory, &err, &body) : 0;
+    if (r != 0) {
+        say("--payload cannot be '%s': it is JSON, a text such as '\"on\"'%s%s", text,
+            err.len > 0 ? "; " : "", bb_buf_string(&err));
+    }
+    bb_buf_fini(&memory);
+    bb_buf_fini(&err);
+    return r == 0;
+}
+
+static bool where_check(const char *text)
+{
+    struct bb_where *where;
+    bool is_right = where_parse(text, &where);
+    bb_where_free(where);
+    return is_right;
+}
+
 static bool query_set(struct query *query)
 {
     const struct query_options *o = query->options;
@@ -177,7 +202,8 @@ static bool query_set(struct query *query)
            number_set("server", o->server, &asked->has_server, &asked->server) &&
            number_set("session", o->session, &asked->has_session, &asked->session) && ids_set(query) &&
            (o->after == NULL || id_set("after", o->after, &asked->after)) &&
-           source_set(o->after_source, &asked->after_source_us);
+           source_set(o->after_source, &asked->after_source_us) && payload_check(o->payload) &&
+           where_check(o->where);
 }
 
 /* --- what is found -------------------------------------------------------------------------------- */
@@ -228,10 +254,14 @@ static int query_ask(struct query *query, const struct common *common, struct co
     int r =
         bb_query(connection->bus, &query->asked, timeout_ms(query->options->timeout_us), found_print, query);
     if (query->error != 0) {
-        return query->error == BB_ECLOSED ? STATUS_OK : fail(NULL, query->error, "cannot print");
+        return print_status(query->error);
     }
     if (r < 0) {
-        return fail(connection->bus, r, "cannot query");
+        int status = fail(connection->bus, r, query->n > 0 ? "the rest cannot be had" : "cannot query");
+        if (query->n > 0) {
+            more_say(query);
+        }
+        return status;
     }
     if (r > 0 && !common->quiet && query->n > 0) {
         more_say(query);

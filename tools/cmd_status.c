@@ -81,8 +81,7 @@ static int status_print(const char *text, bool as_json, char **sections)
         }
     }
     json_decref(status);
-    (void)print_flush();
-    return STATUS_OK;
+    return print_end();
 }
 
 static int status_run(const struct common *common, const void *values, char **operands)
@@ -110,6 +109,7 @@ static int status_run(const struct common *common, const void *values, char **op
 const struct command command_status = {
     .name = "status",
     .operands = "[SECTION...]",
+    .words = "broker channels clients counters",
     .summary = "show the state and the counters of the broker",
     .notes = "The sections are broker, channels, clients and counters; all of them without operands.\n",
     .max_operands = 16,

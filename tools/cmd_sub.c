@@ -10,9 +10,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RECEIVE_MAX 256
 #define GRACE_MS    2000
+#define LOOK_MS     1000 /* how often the connection is looked at while nothing comes */
 
 struct sub_options {
     uint64_t count;
@@ -80,6 +82,7 @@ struct sub {
     bb_subscription *subscription;
     struct bb_where *where;
     uint64_t received;
+    bool is_cut; /* it was said that the connection is lost */
     int64_t start_us;
     int64_t last_us; /* of the last event */
 };
@@ -181,7 +184,7 @@ static int events_print(struct sub *sub, const struct bb_event *events, size_t n
         }
         int r = print_event(form, &events[i]);
         if (r != 0) {
-            return r == BB_ECLOSED ? STATUS_OK : fail(NULL, r, "cannot print");
+            return print_status(r);
         }
         if (events[i].gap != NULL) {
             if (sub->options->strict) {
@@ -203,50 +206,95 @@ static int events_print(struct sub *sub, const struct bb_event *events, size_t n
 /* Not more than what will be printed: a cursor is behind all that was taken. */
 static size_t receive_max(const struct sub *sub)
 {
-    uint64_t left = sub->options->count - sub->received;
-    return sub->options->count > 0 && left < RECEIVE_MAX ? (size_t)left : RECEIVE_MAX;
+    const struct sub_options *o = sub->options;
+    uint64_t left = o->count - sub->received;
+    if (o->strict && o->durable != NULL) {
+        return 1; /* the next one may be a gap, and nothing behind that is printed */
+    }
+    return o->count > 0 && left < RECEIVE_MAX ? (size_t)left : RECEIVE_MAX;
+}
+
+/* The library comes back by itself; who watches is told why nothing comes. */
+static void cut_tell(struct sub *sub)
+{
+    char why[256] = "";
+    bool is_cut = bb_bus_state(sub->connection.bus) != BB_STATE_READY;
+    if (is_cut == sub->is_cut || sub->quiet) {
+        return;
+    }
+    sub->is_cut = is_cut;
+    bb_bus_last_error(sub->connection.bus, why, sizeof(why));
+    if (is_cut) {
+        say("the connection is lost%s%s; trying to come back", why[0] != '\0' ? ": " : "", why);
+    } else {
+        say("connected again");
+    }
+}
+
+/* Waits for events as bb_receive() does, and tells meanwhile when the broker is gone. */
+static int events_wait(struct sub *sub, struct bb_event *events, size_t max)
+{
+    for (;;) {
+        int ms = wait_ms(sub);
+        bool is_look = ms < 0 || ms > LOOK_MS;
+        int r = bb_receive(sub->subscription, events, max, is_look ? LOOK_MS : ms);
+        int status;
+        cut_tell(sub);
+        if (r != BB_ETIMEOUT || !is_look || connection_ended(&sub->connection, &status)) {
+            return r;
+        }
+    }
+}
+
+/* What came, after everything before it was written out if it has to be waited for. */
+static int events_take(struct sub *sub, struct bb_event *events)
+{
+    size_t max = receive_max(sub);
+    int r = bb_receive(sub->subscription, events, max, 0);
+    return r == BB_ETIMEOUT && print_flush() == 0 ? events_wait(sub, events, max) : r;
+}
+
+/* Why nothing comes any more, as an exit status. */
+static int end_judge(const struct sub *sub, int error)
+{
+    if (print_flush() != 0) {
+        return print_end();
+    }
+    /* With an end of its own it closes by itself. */
+    if (error == BB_ETIMEOUT || (error == BB_ECLOSED && sub->options->until != NULL)) {
+        return timed_out(sub);
+    }
+    return fail(sub->connection.bus, error, "the subscription ended");
 }
 
 static int receive(struct sub *sub)
 {
     struct bb_event events[RECEIVE_MAX];
-    int status;
-    for (;;) {
-        size_t max = receive_max(sub);
-        int r = bb_receive(sub->subscription, events, max, 0);
-        if (r == BB_ETIMEOUT) {
-            if (print_flush() != 0) {
-                return STATUS_OK;
-            }
-            r = bb_receive(sub->subscription, events, max, wait_ms(sub));
-        }
-        if (connection_ended(&sub->connection, &status)) {
-            return status;
-        }
-        if (r == BB_ETIMEOUT) {
-            return timed_out(sub);
-        }
-        if (r == BB_ECLOSED && sub->options->until != NULL) {
-            return timed_out(sub); /* it is at its end */
-        }
+    int status = -1;
+    while (status < 0) {
+        int ended_status;
+        int r = events_take(sub, events);
+        bool is_ended = connection_ended(&sub->connection, &ended_status);
         if (r < 0) {
-            return fail(sub->connection.bus, r, "the subscription ended");
+            return is_ended ? ended_status : end_judge(sub, r);
         }
+        /* What was taken is printed also when a signal came meanwhile: a cursor is behind it. */
         status = events_print(sub, events, (size_t)r);
-        if (status >= 0) {
-            return status;
+        if (status < 0 && is_ended) {
+            return ended_status;
         }
         /* The next call says that these are done with, so they must be out. */
-        if (sub->options->durable != NULL && print_flush() != 0) {
-            return STATUS_OK;
+        if (status < 0 && sub->options->durable != NULL && print_flush() != 0) {
+            return print_end();
         }
-        if (is_over(sub)) {
+        if (status < 0 && is_over(sub)) {
             return timed_out(sub);
         }
         if (sub->options->idle_us >= 0) {
             sub->last_us = bb_clock_monotonic_us();
         }
     }
+    return status;
 }
 
 /* --- the command ---------------------------------------------------------------------------------- */
@@ -293,23 +341,13 @@ static const char *options_judge(const struct sub_options *o)
     if (o->json && o->raw) {
         return "only one of --json and --raw can be true";
     }
+    if (o->durable != NULL && (o->durable[0] == '\0' || strlen(o->durable) > 64)) {
+        return "--durable is a name of 1 to 64 bytes";
+    }
     if (o->retained && o->from != NULL && strcmp(o->from, "new") != 0) {
         return "--retained begins with the newest events, so --from does not go with it";
     }
     return NULL;
-}
-
-static bool where_parse(struct sub *sub)
-{
-    struct bb_buf err = BB_BUF_INIT;
-    int r = sub->options->where != NULL ? bb_where_parse(bb_slice_str(sub->options->where), &sub->where, &err)
-                                        : 0;
-    if (r != 0) {
-        say("--where cannot be '%s': %s", sub->options->where,
-            err.len > 0 ? bb_buf_string(&err) : bb_strerror(r));
-    }
-    bb_buf_fini(&err);
-    return r == 0;
 }
 
 static int run(struct sub *sub, const struct common *common)
@@ -323,7 +361,11 @@ static int run(struct sub *sub, const struct common *common)
     if (status == STATUS_OK) {
         status = receive(sub);
     }
-    (void)print_flush();
+    int printed = print_flush();
+    status = status == STATUS_OK ? print_status(printed) : status;
+    if (printed != 0 && sub->options->durable != NULL) {
+        _exit(status); /* closing would say that all which was received is printed */
+    }
     connection_close(&sub->connection);
     return status;
 }
@@ -338,7 +380,7 @@ static int sub_run(const struct common *common, const void *values, char **opera
         return STATUS_USAGE;
     }
     if (!from_parse(o->from, &sub.subscribe) || !until_parse(o->until, &sub.subscribe) ||
-        !where_parse(&sub)) {
+        !where_parse(o->where, &sub.where)) {
         return STATUS_USAGE;
     }
     const char **patterns = patterns_parse(operands, &sub.subscribe.n_patterns);

@@ -53,14 +53,31 @@ int status_of(int error)
     }
 }
 
+const char *particulars(bb_bus *bus, int error, char *to, size_t size)
+{
+    size_t len = strlen(bb_errcode(error));
+    to[0] = '\0';
+    if (bus != NULL) {
+        bb_bus_last_error(bus, to, size);
+    }
+    /* What a broker refuses with begins with the code, which the sentence says as well. */
+    if (strncmp(to, bb_errcode(error), len) == 0 && strncmp(to + len, ": ", 2) == 0) {
+        memmove(to, to + len + 2, strlen(to + len + 2) + 1);
+    }
+    if (strcmp(to, bb_strerror(error)) == 0) {
+        to[0] = '\0';
+    }
+    return to;
+}
+
 int fail(bb_bus *bus, int error, const char *what)
 {
-    char last[256] = "";
-    if (bus != NULL) {
-        bb_bus_last_error(bus, last, sizeof(last));
+    char more[256];
+    (void)particulars(bus, error, more, sizeof(more));
+    say("%s: %s%s%s", what, bb_strerror(error), more[0] != '\0' ? ": " : "", more);
+    if (error == BB_ECORRUPT) {
+        say("'busbar log verify' tells more");
     }
-    bool more = last[0] != '\0' && strcmp(last, bb_strerror(error)) != 0;
-    say("%s: %s%s%s%s", what, bb_strerror(error), more ? " (" : "", more ? last : "", more ? ")" : "");
     return status_of(error);
 }
 

@@ -49,6 +49,9 @@ int connection_start(const struct common *common, const struct bb_options *optio
 /** status_of() - the exit status for an error of the library. */
 int status_of(int error);
 
+/** particulars() - what @bus has to say of @error beyond its sentence, copied to @to; empty if nothing; returns @to. */
+const char *particulars(bb_bus *bus, int error, char *to, size_t size);
+
 /** fail() - say that @what failed because of @error, with the particulars of @bus if not NULL; the exit status. */
 int fail(bb_bus *bus, int error, const char *what);
 

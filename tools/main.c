@@ -77,7 +77,7 @@ static int usage_status(const struct command *command)
 static int version_print(void)
 {
     (void)puts("busbar " BUSBAR_VERSION);
-    return print_flush() == 0 ? STATUS_OK : STATUS_FAILURE;
+    return print_end();
 }
 
 static int
@@ -91,7 +91,7 @@ command_run(const struct command *command, struct common *common, void *values, 
     words[n_operands] = NULL;
     if (common->help) {
         command_print(stdout, command);
-        return STATUS_OK;
+        return print_end();
     }
     if (common->version) {
         return version_print();
@@ -110,14 +110,14 @@ static int help_run(const struct common *common, const void *values, char **oper
     (void)values;
     if (operands[0] == NULL) {
         help_print(stdout);
-        return STATUS_OK;
+        return print_end();
     }
     const struct command *command = command_find(operands[0]);
     if (command == NULL) {
         return STATUS_USAGE;
     }
     command_print(stdout, command);
-    return STATUS_OK;
+    return print_end();
 }
 
 static const struct option_row no_options[] = {{0}};
@@ -149,7 +149,7 @@ int main(int argc, char **argv)
     }
     if (n == 0) {
         help_print(common.help ? stdout : stderr);
-        return common.help ? STATUS_OK : STATUS_USAGE;
+        return common.help ? print_end() : STATUS_USAGE;
     }
     const struct command *command = command_find(words[0]);
     if (command == NULL) {

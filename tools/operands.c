@@ -73,3 +73,15 @@ bool event_id_parse(const char *text, struct bb_event_id *ret_id)
     *ret_id = (struct bb_event_id){numbers[0], numbers[1], numbers[2]};
     return true;
 }
+
+bool where_parse(const char *text, struct bb_where **ret_where)
+{
+    struct bb_buf err = BB_BUF_INIT;
+    *ret_where = NULL;
+    int r = text != NULL ? bb_where_parse(bb_slice_str(text), ret_where, &err) : 0;
+    if (r != 0) {
+        say("--where cannot be '%s': %s", text, err.len > 0 ? bb_buf_string(&err) : bb_strerror(r));
+    }
+    bb_buf_fini(&err);
+    return r == 0;
+}

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Words that several commands understand: patterns, instants, ids of events. */
+/* Words that several commands understand: patterns, instants, ids of events, conditions. */
 #pragma once
+
+#include "proto/wire/where.h"
 
 #include "bus/busbar.h"
 
@@ -13,3 +15,6 @@ bool when_parse(const char *text, int64_t *ret_us);
 
 /** event_id_parse() - `SERVER/SESSION/INSTANCE`; false if it is none. */
 bool event_id_parse(const char *text, struct bb_event_id *ret_id);
+
+/** where_parse() - the argument of --where, NULL for none, to be freed with bb_where_free(); false when the reason was said. */
+bool where_parse(const char *text, struct bb_where **ret_where);

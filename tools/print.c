@@ -5,6 +5,9 @@
 #include "proto/base/buf.h"
 #include "proto/json/json_text.h"
 
+#include "tools/cmd.h"
+
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,14 +26,44 @@ void say(const char *format, ...)
     va_end(args);
 }
 
+/* Why stdout could not be written for the first time; 0: it could. */
+static int stdout_errno;
+
+static int judge_write(bool is_written)
+{
+    if (stdout_errno == 0 && !is_written) {
+        stdout_errno = errno != 0 ? errno : EIO;
+    }
+    return stdout_errno == 0 ? 0 : stdout_errno == EPIPE ? BB_ECLOSED : BB_ESYSTEM;
+}
+
 int print_text(const char *text, size_t len)
 {
-    return fwrite(text, 1, len, stdout) == len ? 0 : BB_ECLOSED;
+    return judge_write(fwrite(text, 1, len, stdout) == len);
 }
 
 int print_flush(void)
 {
-    return fflush(stdout) == 0 ? 0 : BB_ECLOSED;
+    return judge_write(fflush(stdout) == 0 && ferror(stdout) == 0);
+}
+
+int print_status(int error)
+{
+    if (error == 0 || error == BB_ECLOSED) {
+        return STATUS_OK;
+    }
+    if (error == BB_ESYSTEM) {
+        errno = stdout_errno;
+        say("cannot write to stdout: %m");
+    } else {
+        say("cannot print: %s", bb_strerror(error));
+    }
+    return STATUS_FAILURE;
+}
+
+int print_end(void)
+{
+    return print_status(print_flush());
 }
 
 /* Takes @text from the library, NULL when it had no memory. */

@@ -25,12 +25,23 @@ void say(const char *format, ...) BB_PRINTF(1, 2);
  *
  * In the human form a path or text with control characters is written as a JSON string.
  *
- * Return: 0, BB_ENOMEM, or BB_ECLOSED when stdout is.
+ * Return: 0, BB_ENOMEM, or as print_text().
  */
 int print_event(enum print_form form, const struct bb_event *event);
 
-/** print_text() - @len bytes to stdout; 0, or BB_ECLOSED. */
+/** print_text() - @len bytes to stdout; 0, BB_ECLOSED or BB_ESYSTEM. */
 int print_text(const char *text, size_t len);
 
-/** print_flush() - have everything written out; 0, or BB_ECLOSED. */
+/**
+ * print_flush() - have everything written out
+ *
+ * Return: 0; BB_ECLOSED when nobody reads stdout any more; BB_ESYSTEM when it cannot be written. What failed once
+ * fails for good.
+ */
 int print_flush(void);
+
+/** print_status() - the exit status for @error of the functions above, which is said, unless nobody reads any more. */
+int print_status(int error);
+
+/** print_end() - print_flush(), then print_status(). */
+int print_end(void);

@@ -49,8 +49,8 @@ static void answer(struct bk_core *core, struct bk_client *client, const struct 
 static int find(struct bk_core *core, const struct bb_msg *msg, struct bk_channel **ret_channel)
 {
     struct bk_channel *channel = bk_channels_find(&core->channels, msg->name);
-    if (channel == NULL || (!channel->is_named && channel->taken == 0)) {
-        return BB_ENOTFOUND; /* or removed: it has nothing but its place in the list */
+    if (channel == NULL || bk_channel_is_gone(channel)) {
+        return BB_ENOTFOUND;
     }
     *ret_channel = channel;
     return 0;
@@ -94,7 +94,7 @@ static int set(struct bk_core *core,
 static int add(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)
 {
     struct bk_channel *channel = bk_channels_find(&core->channels, msg->name);
-    if (channel != NULL && (channel->is_named || channel->taken > 0)) {
+    if (channel != NULL && !bk_channel_is_gone(channel)) {
         return BB_EEXISTS;
     }
     int r = channel == NULL ? bk_channels_get(&core->channels, msg->name, &channel) : 0;
@@ -126,9 +126,11 @@ static int list(struct bk_core *core, struct bk_client *client, const struct bb_
 {
     (void)err;
     bb_buf_reset(&core->nested);
-    bb_mp_write_array(&core->nested, (uint32_t)core->channels.n_channels);
+    bb_mp_write_array(&core->nested, (uint32_t)bk_channels_count(&core->channels));
     for (size_t i = 0; i < core->channels.n_channels; i++) {
-        write_channel(&core->nested, core->channels.list[i]);
+        if (!bk_channel_is_gone(core->channels.list[i])) {
+            write_channel(&core->nested, core->channels.list[i]);
+        }
     }
     answer(core, client, msg);
     return 0;

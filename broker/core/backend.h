@@ -208,7 +208,7 @@ struct bk_query {
     bool more;             /* out: there is more after the last one */
 };
 
-/* Remove what is before a sequence. */
+/* Remove what is before a sequence. BB_ELOGFULL: there is no room to take in some of it that is durable; the rest of it is gone. */
 struct bk_trim {
     struct bk_request request;
     uint32_t channel;

@@ -522,7 +522,7 @@ static int deliver_from_ring(struct bk_core *core, struct bk_sub *sub, uint64_t 
     return r;
 }
 
-/* One message to a lagging subscription. Return: 0 or why its client must go. */
+/* One message to a lagging subscription. Return: 0; BB_ECORRUPT if it must end; else why its client must go. */
 static int catch_up(struct bk_core *core, struct bk_sub *sub)
 {
     uint64_t pos = 0;
@@ -569,7 +569,9 @@ void bk_catch_up(struct bk_core *core)
             continue;
         }
         int r = catch_up(core, sub);
-        if (r < 0) {
+        if (r == BB_ECORRUPT) {
+            bk_sub_end(core, sub, bb_errcode(r)); /* it would be the same each time that it came again */
+        } else if (r < 0) {
             bk_client_send_away(core, sub->client, r, NULL);
         } else if (bk_until_is_reached(core, sub)) {
             bk_sub_end(core, sub, "done");

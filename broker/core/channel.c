@@ -44,6 +44,15 @@ static int channels_grow(struct bk_channels *channels)
     return 0;
 }
 
+size_t bk_channels_count(const struct bk_channels *channels)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < channels->n_channels; i++) {
+        n += !bk_channel_is_gone(channels->list[i]);
+    }
+    return n;
+}
+
 int bk_channels_get(struct bk_channels *channels, struct bb_slice name, struct bk_channel **ret_channel)
 {
     struct bk_channel *channel = bk_channels_find(channels, name);

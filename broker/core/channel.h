@@ -26,7 +26,8 @@ struct bk_channel {
     bool is_named;        /* made or changed by name: its settings are kept, also of a channel in memory */
     struct bk_settings settings;
     uint64_t first;     /* the oldest sequence in the ring, last + 1 if none is */
-    uint64_t first_pos; /* no block of the channel lies before this position of the ring */
+    uint64_t first_pos; /* position in the ring of its oldest block, or at least no block lies before it */
+    uint64_t last_pos;  /* of its newest block, if it has one */
     size_t ring_bytes;
     size_t ring_max;
     uint64_t n_events; /* counters */
@@ -54,6 +55,15 @@ void bk_channels_fini(struct bk_channels *channels);
 
 /** bk_channels_find() - the channel called @name, NULL if there is none. */
 struct bk_channel *bk_channels_find(const struct bk_channels *channels, struct bb_slice name);
+
+/** bk_channel_is_gone() - it was removed, or nobody has made it yet: it has nothing but its place in the list. */
+static inline bool bk_channel_is_gone(const struct bk_channel *channel)
+{
+    return !channel->is_named && channel->taken == 0;
+}
+
+/** bk_channels_count() - how many are not gone. */
+size_t bk_channels_count(const struct bk_channels *channels);
 
 /** bk_channels_get() - find it or make it. Return: 0, BB_ELIMIT, BB_ENOMEM. */
 int bk_channels_get(struct bk_channels *channels, struct bb_slice name, struct bk_channel **ret_channel);

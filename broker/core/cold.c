@@ -96,18 +96,23 @@ static void note_end(struct bk_sub *sub, struct bk_position *position, const str
     }
 }
 
-/* The position in the ring from where it has what follows @sequence of @channel. */
-static uint64_t
-ring_pos_after(const struct bk_core *core, const struct bk_channel *channel, uint64_t sequence)
+/* The position in the ring from where it has what follows all cold positions, found in one walk however many they are. */
+static uint64_t ring_pos_of_rest(const struct bk_core *core, const struct bk_sub *sub)
 {
     uint64_t pos = bk_ring_end(&core->ring);
     uint64_t found = pos;
+    uint64_t left = 0; /* events that are to be met */
     const struct bk_block *block = NULL;
-    while (pos > channel->first_pos && (block = bk_ring_before(&core->ring, &pos)) != NULL) {
-        if (block->channel == channel) {
-            if (block->sequence + block->count - 1 <= sequence) {
-                break;
-            }
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        const struct bk_position *position = &sub->positions[i];
+        left +=
+            position->cold ? position->channel->last - BB_MIN(position->covered, position->channel->last) : 0;
+    }
+    while (left > 0 && (block = bk_ring_before(&core->ring, &pos)) != NULL) {
+        const struct bk_position *position = bk_sub_find_position(sub, block->channel);
+        uint64_t last = block->sequence + block->count - 1;
+        if (position != NULL && position->cold && last > position->covered) {
+            left -= BB_MIN(left, last - BB_MAX(position->covered, block->sequence - 1));
             found = block->pos;
         }
     }
@@ -129,20 +134,16 @@ static int warm_up(struct bk_core *core, struct bk_sub *sub)
             return 0;
         }
     }
-    for (size_t i = 0; i < sub->n_positions && sub->n_cold > 0; i++) {
-        struct bk_position *position = &sub->positions[i];
-        if (position->cold) {
-            position->cold = false;
-            sub->n_cold--;
-            sub->cursor = BB_MIN(sub->cursor, ring_pos_after(core, position->channel, position->covered));
-            bk_count(core, BK_COUNTER_cold_ends, 1);
-        }
-    }
+    sub->cursor = BB_MIN(sub->cursor, ring_pos_of_rest(core, sub));
     sub->read_hint = 0;
     sub->lag_bytes = 0;
     for (size_t i = 0; i < sub->n_positions; i++) {
-        sub->positions[i].pending = 0;
+        struct bk_position *position = &sub->positions[i];
+        bk_count(core, BK_COUNTER_cold_ends, position->cold);
+        position->cold = false;
+        position->pending = 0;
     }
+    sub->n_cold = 0;
     return bk_count_waiting(core, sub);
 }
 

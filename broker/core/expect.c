@@ -127,10 +127,9 @@ newest_here(const struct bk_core *core, const struct bk_channel *channel, struct
             return found;
         }
     }
-    uint64_t pos = bk_ring_end(&core->ring);
-    const struct bk_block *block = NULL;
-    while (pos > channel->first_pos && (block = bk_ring_before(&core->ring, &pos)) != NULL) {
-        uint64_t found = block->channel == channel ? newest_in(block, path) : 0;
+    const struct bk_block *block = bk_ring_newest_of(&core->ring, channel);
+    for (; block != NULL; block = bk_ring_previous_of(&core->ring, block)) {
+        uint64_t found = newest_in(block, path);
         if (found != 0) {
             return found;
         }

@@ -607,16 +607,34 @@ int bk_publish(struct bk_core *core,
     return 0;
 }
 
+/* The same as @detail, for a person. */
+static void write_conflict(struct bb_buf *out, struct bb_slice detail)
+{
+    struct bb_mp_reader reader = bb_mp_reader(detail);
+    (void)bb_mp_read_map(&reader);
+    struct bb_slice what = bb_mp_read_str(&reader);
+    struct bb_slice name = bb_mp_read_str(&reader);
+    (void)bb_mp_read_str(&reader);
+    uint64_t last = bb_mp_read_uint(&reader);
+    bb_buf_printf(out, "the newest of the %.*s '%.*s' is %llu", (int)what.len, (const char *)what.data,
+                  (int)name.len, name.len > 0 ? (const char *)name.data : "", (unsigned long long)last);
+}
+
 void bk_publish_refuse(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, int error)
 {
     struct bb_buf detail = BB_BUF_INIT;
+    struct bb_buf text = BB_BUF_INIT;
     if (error == BB_ECONFLICT) {
         bb_buf_append(&detail, core->nested.data, core->nested.len);
+        write_conflict(&text, bb_buf_slice(&detail));
     }
     if (msg->number == 0 || take_number(core, client, msg) == 0) {
         note_outcome(client, msg->number, error);
         bk_count(core, BK_COUNTER_batches_refused, 1);
-        bk_client_send_error(core, client, BB_MSG_PUBLISH, msg->number, error, NULL, bb_buf_slice(&detail));
+        bk_client_send_error(core, client, BB_MSG_PUBLISH, msg->number, error,
+                             text.error == 0 && text.len > 0 ? bb_buf_string(&text) : NULL,
+                             bb_buf_slice(&detail));
     }
+    bb_buf_fini(&text);
     bb_buf_fini(&detail);
 }

@@ -39,7 +39,7 @@ static void write_broker(struct bb_buf *out, const struct bk_core *core)
         {"subscriptions", core->n_subs},
         {"patterns", core->n_patterns},
         {"lagging", core->n_lagging},
-        {"channels", core->channels.n_channels},
+        {"channels", bk_channels_count(&core->channels)},
         {"ring_bytes", core->ring.bytes},
         {"ring_blocks", core->ring.n_blocks - core->ring.n_holes},
         {"event_bytes", atomic_load_explicit(&core->meter.bytes, memory_order_relaxed)},
@@ -56,9 +56,12 @@ static void write_broker(struct bb_buf *out, const struct bk_core *core)
 
 static void write_channels(struct bb_buf *out, const struct bk_core *core)
 {
-    bb_mp_write_array(out, (uint32_t)core->channels.n_channels);
+    bb_mp_write_array(out, (uint32_t)bk_channels_count(&core->channels));
     for (size_t i = 0; i < core->channels.n_channels; i++) {
         const struct bk_channel *channel = core->channels.list[i];
+        if (bk_channel_is_gone(channel)) {
+            continue;
+        }
         bb_mp_write_map(out, 8);
         bb_mp_write_str(out, bb_slice_str("name"));
         bb_mp_write_str(out, channel->name);

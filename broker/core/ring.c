@@ -63,6 +63,11 @@ static struct bk_block *ring_slot(const struct bk_ring *ring, size_t i)
     return &ring->blocks[(ring->first + i) & (ring->n_slots - 1)];
 }
 
+static bool has_blocks(const struct bk_channel *channel)
+{
+    return channel->first <= channel->last;
+}
+
 static size_t block_bytes(const struct bk_block *block)
 {
     return sizeof(*block) + block->head_len + block->body_len;
@@ -70,10 +75,14 @@ static size_t block_bytes(const struct bk_block *block)
 
 static void block_drop(struct bk_ring *ring, struct bk_block *block)
 {
+    struct bk_channel *channel = block->channel;
     ring->bytes -= block_bytes(block);
-    block->channel->ring_bytes -= block_bytes(block);
-    block->channel->first = block->sequence + block->count;
-    block->channel->first_pos = block->pos + 1;
+    channel->ring_bytes -= block_bytes(block);
+    if (block->pos == channel->first_pos &&
+        has_blocks(channel)) { /* else its blocks were forgotten already */
+        channel->first = block->sequence + block->count;
+        channel->first_pos = block->after != BK_NO_POS ? block->after : block->pos + 1;
+    }
     block->channel = NULL;
     bk_ring_drop(ring, block);
     ring->n_holes++;
@@ -187,56 +196,60 @@ const struct bk_block *bk_ring_before(const struct bk_ring *ring, uint64_t *pos)
     return NULL;
 }
 
-uint64_t bk_ring_find_time(const struct bk_ring *ring, uint64_t time)
+/* The block at @pos, which is there. */
+static struct bk_block *block_at(const struct bk_ring *ring, uint64_t pos)
 {
-    size_t low = 0;
-    size_t high = ring->n_blocks;
-    while (low < high) { /* what waited for the log may come after younger blocks; `newest` never goes back */
-        size_t middle = low + (high - low) / 2;
-        if (ring_slot(ring, middle)->newest < time) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low < ring->n_blocks ? ring_slot(ring, low)->pos : ring->next_pos;
+    return ring_slot(ring, index_of(ring, pos));
 }
 
-/* Evict the oldest block, of @channel or of all. False if none may go. */
-static bool evict_oldest(struct bk_ring *ring, const struct bk_channel *channel)
+const struct bk_block *bk_ring_oldest_of(const struct bk_ring *ring, const struct bk_channel *channel)
 {
-    uint64_t pos = channel != NULL ? channel->first_pos : 0;
-    for (size_t i = index_of(ring, pos); i < ring->n_blocks; i++) {
-        struct bk_block *block = ring_slot(ring, i);
-        if (block->pos >= ring->keep_pos) {
-            return false;
-        }
-        if (block->channel != NULL && (channel == NULL || block->channel == channel)) {
-            ring->on_evict(ring->context, block);
-            block_drop(ring, block);
-            trim_front(ring);
-            return true;
-        }
+    return has_blocks(channel) ? block_at(ring, channel->first_pos) : NULL;
+}
+
+const struct bk_block *bk_ring_newest_of(const struct bk_ring *ring, const struct bk_channel *channel)
+{
+    return has_blocks(channel) ? block_at(ring, channel->last_pos) : NULL;
+}
+
+const struct bk_block *bk_ring_next_of(const struct bk_ring *ring, const struct bk_block *block)
+{
+    return block->after != BK_NO_POS ? block_at(ring, block->after) : NULL;
+}
+
+const struct bk_block *bk_ring_previous_of(const struct bk_ring *ring, const struct bk_block *block)
+{
+    bool is_there = block->before != BK_NO_POS && block->before >= block->channel->first_pos;
+    return is_there ? block_at(ring, block->before) : NULL;
+}
+
+static bool evict_block(struct bk_ring *ring, struct bk_block *block)
+{
+    if (block->pos >= ring->keep_pos) {
+        return false;
     }
-    return false;
+    ring->on_evict(ring->context, block);
+    block_drop(ring, block);
+    trim_front(ring);
+    return true;
 }
 
 bool bk_ring_evict(struct bk_ring *ring)
 {
-    return evict_oldest(ring, NULL);
+    return ring->n_blocks > 0 && evict_block(ring, ring_slot(ring, 0)); /* a hole is never in front */
 }
 
 bool bk_ring_evict_from(struct bk_ring *ring, const struct bk_channel *channel)
 {
-    return evict_oldest(ring, channel);
+    return has_blocks(channel) && evict_block(ring, block_at(ring, channel->first_pos));
 }
 
 static void evict(struct bk_ring *ring, const struct bk_channel *channel)
 {
-    while (channel->ring_bytes > channel->ring_max && evict_oldest(ring, channel)) {
+    while (channel->ring_bytes > channel->ring_max && bk_ring_evict_from(ring, channel)) {
     }
     while ((ring->bytes > ring->max_bytes || ring->chunk_bytes > ring->max_bytes + CHUNKS_SLACK) &&
-           evict_oldest(ring, NULL)) {
+           bk_ring_evict(ring)) {
     }
 }
 
@@ -310,15 +323,18 @@ int bk_ring_push(struct bk_ring *ring, const struct bk_block *block)
     if (ring_grow(ring) < 0) {
         return BB_ENOMEM;
     }
-    uint64_t newest = ring->n_blocks > 0 ? ring_slot(ring, ring->n_blocks - 1)->newest : 0;
     struct bk_block *slot = ring_slot(ring, ring->n_blocks);
     *slot = *block;
     slot->pos = ring->next_pos;
-    slot->newest = BB_MAX(newest, block->time);
-    if (channel->first > channel->last) { /* its only block */
+    slot->before = slot->after = BK_NO_POS;
+    if (has_blocks(channel)) {
+        slot->before = channel->last_pos;
+        block_at(ring, channel->last_pos)->after = slot->pos;
+    } else {
         channel->first_pos = slot->pos;
         channel->first = block->sequence;
     }
+    channel->last_pos = slot->pos;
     channel->last = block->sequence + block->count - 1;
     channel->ring_bytes += block_bytes(slot);
     ring->bytes += block_bytes(slot);
@@ -350,6 +366,6 @@ int bk_ring_append(struct bk_ring *ring,
 
 void bk_ring_forget(struct bk_ring *ring, struct bk_channel *channel)
 {
-    while (channel->ring_bytes > 0 && evict_oldest(ring, channel)) {
+    while (channel->ring_bytes > 0 && bk_ring_evict_from(ring, channel)) {
     }
 }

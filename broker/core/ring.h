@@ -5,7 +5,8 @@
  * A block is kept as it goes out: its head, then its events, so that a run of blocks that a subscriber
  * wants is one piece of memory, sent by reference. Small batches are collected in chunks; large ones stay
  * in the bytes they came in and only their head is written. Each block has a position, counted from 0 and never
- * reused; cursors are positions. Each channel has a byte limit and so has the whole: the oldest blocks go
+ * reused; cursors are positions. The blocks of a channel are chained: with thousands of channels nobody may look for one among
+ * all the others. Each channel has a byte limit and so has the whole: the oldest blocks go
  * first, of the channel or of all. A block that went leaves a hole until the holes at the front are taken
  * off or there are so many that the ring is packed.
  */
@@ -22,11 +23,16 @@
 struct bk_channel;
 struct bk_chunk;
 
+/* No position. */
+#define BK_NO_POS UINT64_MAX
+
 struct bk_block {
     uint64_t pos;
+    uint64_t
+        before; /* position of the block of its channel before this one, which may have gone, or BK_NO_POS */
+    uint64_t after; /* of the one behind it, or BK_NO_POS */
     uint64_t session;
     uint64_t time;
-    uint64_t newest; /* the latest time of this and all blocks before it */
     uint64_t source;
     uint64_t sequence;           /* of the first event */
     struct bk_channel *channel;  /* NULL: the block went */
@@ -123,8 +129,13 @@ const struct bk_block *bk_ring_at(const struct bk_ring *ring, uint64_t *pos);
 /** bk_ring_before() - the last block before *@pos that is there, and its position in *@pos; NULL if none is. */
 const struct bk_block *bk_ring_before(const struct bk_ring *ring, uint64_t *pos);
 
-/** bk_ring_find_time() - a position before which no block is of @time (us) or later; the end if none is at all. */
-uint64_t bk_ring_find_time(const struct bk_ring *ring, uint64_t time);
+/** bk_ring_oldest_of(), bk_ring_newest_of() - a block of @channel, NULL if none is there. Valid until the next append. */
+const struct bk_block *bk_ring_oldest_of(const struct bk_ring *ring, const struct bk_channel *channel);
+const struct bk_block *bk_ring_newest_of(const struct bk_ring *ring, const struct bk_channel *channel);
+
+/** bk_ring_next_of(), bk_ring_previous_of() - the block of the same channel behind or before @block, NULL if none is there. */
+const struct bk_block *bk_ring_next_of(const struct bk_ring *ring, const struct bk_block *block);
+const struct bk_block *bk_ring_previous_of(const struct bk_ring *ring, const struct bk_block *block);
 
 /** bk_ring_end() - the position after the newest block. */
 static inline uint64_t bk_ring_end(const struct bk_ring *ring)

@@ -117,6 +117,9 @@ int bk_settings_read(struct bb_slice map,
         if (r < 0) {
             bb_buf_printf(err, row == NULL ? "there is no setting \"%.*s\"" : "\"%.*s\" cannot be that",
                           (int)name.len, name.len > 0 ? (const char *)name.data : "");
+            if (row != NULL && row->min > 1) {
+                bb_buf_printf(err, "; it is %llu at least", (unsigned long long)row->min);
+            }
             return BB_EINVAL;
         }
     }

@@ -10,6 +10,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* Failures of the log are told no more often than this. */
+#define FAILURE_PAUSE_US UINT64_C(1000000)
+
 static size_t n_staged(const struct bk_stage *stage)
 {
     return stage->blocks.len / sizeof(struct bk_staged);
@@ -507,9 +510,9 @@ static void make_visible(struct bk_core *core, const struct bk_block *block)
     /* It is in the log: who reads that will find it; who is live is told to come again. */
     bk_log(core, BK_LOG_ERROR, "BB-MEMORY", "no memory for %" PRIu32 " events that are in the log",
            block->count);
+    bk_ring_forget(&core->ring, block->channel);
     block->channel->last = block->sequence + block->count - 1;
     block->channel->first = block->channel->last + 1;
-    bk_ring_forget(&core->ring, block->channel);
     bk_ring_drop(&core->ring, block);
     bk_send_all_away(core);
 }
@@ -529,6 +532,20 @@ static void succeed_to(struct bk_core *core, uint64_t ticket)
     release(core, ticket, UINT64_MAX, 0);
     removals_release(stage, ticket, UINT64_MAX);
     bk_held_release(core, ticket, UINT64_MAX, 0);
+}
+
+/* A log that is full fails for each publish: the person who reads of it needs one line, not all. */
+static void tell_failure(struct bk_core *core, int error)
+{
+    struct bk_stage *stage = &core->stage;
+    stage->n_untold++;
+    if (stage->failure_told_at != 0 && core->monotonic < stage->failure_told_at + FAILURE_PAUSE_US) {
+        return;
+    }
+    bk_log(core, BK_LOG_ERROR, "BB-LOG-FAILED", "events could not be written to the log, %llu times: %s",
+           (unsigned long long)stage->n_untold, bb_strerror(error));
+    stage->failure_told_at = BB_MAX(core->monotonic, 1);
+    stage->n_untold = 0;
 }
 
 /* @ticket and those after it have failed. Earlier ones may still be on their way: nothing is said of those. */
@@ -554,8 +571,7 @@ static void fail_from(struct bk_core *core, uint64_t ticket, int error)
         stage->durable = stage->ticket - 1;
     }
     producers_clear(stage);
-    bk_log(core, BK_LOG_ERROR, "BB-LOG-FAILED", "events could not be written to the log: %s",
-           bb_strerror(error));
+    tell_failure(core, error);
     bk_early_retract(core);
     release(core, durable, ticket, error);
     bk_cursors_collected(core);

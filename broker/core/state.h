@@ -70,6 +70,8 @@ struct bk_stage {
     struct bk_held *held; /* answers that wait, oldest first */
     struct bk_held **held_end;
     size_t n_held;
+    uint64_t failure_told_at; /* monotonic; 0: never */
+    uint64_t n_untold;        /* failures since */
 };
 
 struct bk_core {
@@ -320,6 +322,23 @@ bool bk_cold_is_waiting(const struct bk_core *core, const struct bk_sub *sub);
 void bk_cold_end(struct bk_sub *sub);
 
 /* --- until.c --- */
+
+/**
+ * bk_until_read() - read the option `until` (PROTOCOL 7.1) into @sub
+ * @ret_last: the sequences by channel that it names; borrowed; untouched if it names none
+ *
+ * Return: 0 or BB_EINVAL; errors of @reader are for the caller to see.
+ */
+int bk_until_read(struct bb_mp_reader *reader, struct bk_sub *sub, struct bb_slice *ret_last);
+
+/** bk_until_is_now() - whether @sub ends with what there was when it began, and channels to come are not wanted. */
+bool bk_until_is_now(const struct bk_sub *sub);
+
+/** bk_until_limit() - end all positions of @sub as @last says; @is_other_run: it is what another run of the broker said. */
+void bk_until_limit(struct bk_core *core, struct bk_sub *sub, struct bb_slice last, bool is_other_run);
+
+/** bk_until_write() - where the positions of @sub end, as `last` takes it. */
+void bk_until_write(const struct bk_sub *sub, struct bb_buf *out);
 
 /** bk_until_is_reached() - whether everything that @sub still was to have is sent. */
 bool bk_until_is_reached(const struct bk_core *core, const struct bk_sub *sub);

@@ -35,7 +35,7 @@ struct options {
     bool retained;
     bool has_overflow;
     bool has_view;
-    bool until_now;
+    struct bb_slice last; /* of `until` */
     struct bb_slice durable;
 };
 
@@ -103,28 +103,6 @@ static int read_from(struct bb_slice value, struct from *ret_from)
     return r;
 }
 
-/* PROTOCOL 7.1: "now", a sequence, or {"time": T}. */
-static int read_until(struct bb_mp_reader *reader, struct bk_sub *sub, struct options *ret_options)
-{
-    enum bb_mp_type type = bb_mp_peek_type(reader);
-    sub->until = BK_UNTIL_STOP;
-    if (type == BB_MP_UINT) {
-        sub->new_stop = bb_mp_read_uint(reader);
-        return sub->new_stop > 0 ? 0 : BB_EINVAL;
-    }
-    if (type == BB_MP_STR) {
-        ret_options->until_now = bb_slice_equal(bb_mp_read_str(reader), bb_slice_str("now"));
-        sub->new_stop = 0;
-        return ret_options->until_now ? 0 : BB_EINVAL;
-    }
-    sub->until = BK_UNTIL_TIME;
-    if (bb_mp_read_map(reader) != 1 || !bb_slice_equal(bb_mp_read_str(reader), bb_slice_str("time"))) {
-        return BB_EINVAL;
-    }
-    sub->until_time = bb_mp_read_uint(reader);
-    return sub->until_time < UINT64_MAX ? 0 : BB_EINVAL;
-}
-
 static int read_view(struct bb_mp_reader *reader, struct bk_sub *sub, struct options *ret_options)
 {
     struct bb_slice word = bb_mp_read_str(reader);
@@ -153,7 +131,7 @@ static int read_options(struct bb_slice options, struct bk_sub *sub, struct opti
             r = bk_overflow_find(bb_mp_read_str(&reader), &sub->overflow);
             ret_options->has_overflow = true;
         } else if (bb_slice_equal(key, bb_slice_str("until"))) {
-            r = read_until(&reader, sub, ret_options);
+            r = bk_until_read(&reader, sub, &ret_options->last);
         } else if (bb_slice_equal(key, bb_slice_str("view"))) {
             r = read_view(&reader, sub, ret_options);
         } else if (bb_slice_equal(key, bb_slice_str("retained"))) {
@@ -203,17 +181,14 @@ static int
 find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, uint64_t *ret_sequence)
 {
     struct newest newest = {channel->last + 1};
-    uint64_t pos = bk_ring_end(&core->ring);
     uint64_t until_time = sub->until_time;
-    const struct bk_block *block = NULL;
+    const struct bk_block *block = bk_ring_newest_of(&core->ring, channel);
     int r = 0;
     sub->until_time = UINT64_MAX;
-    while (r == 0 && newest.sequence > channel->last && pos > channel->first_pos &&
-           (block = bk_ring_before(&core->ring, &pos)) != NULL) {
-        if (block->channel == channel) {
-            bk_route_trim(&core->route);
-            r = bk_for_each_wanted(core, sub, block, note_sequence, &newest);
-        }
+    for (; r == 0 && newest.sequence > channel->last && block != NULL;
+         block = bk_ring_previous_of(&core->ring, block)) {
+        bk_route_trim(&core->route);
+        r = bk_for_each_wanted(core, sub, block, note_sequence, &newest);
     }
     sub->until_time = until_time;
     *ret_sequence = newest.sequence;
@@ -222,25 +197,21 @@ find_last(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel, 
 
 static uint64_t sequence_at(const struct bk_core *core, const struct bk_channel *channel, uint64_t time)
 {
-    uint64_t pos = bk_ring_find_time(&core->ring, time);
-    const struct bk_block *block = NULL;
-    for (; (block = bk_ring_at(&core->ring, &pos)) != NULL; pos++) {
-        if (block->channel == channel && block->time >= time) {
-            return block->sequence;
-        }
+    const struct bk_block *block = bk_ring_newest_of(&core->ring, channel);
+    uint64_t found = channel->last + 1;
+    for (; block != NULL && block->time >= time; block = bk_ring_previous_of(&core->ring, block)) {
+        found = block->sequence;
     }
-    return channel->last + 1;
+    return found;
 }
 
 static uint64_t
 sequence_of_id(const struct bk_core *core, const struct bk_channel *channel, struct bk_event_id id)
 {
-    uint64_t pos = channel->first_pos;
-    const struct bk_block *block = NULL;
-    for (; (block = bk_ring_at(&core->ring, &pos)) != NULL; pos++) {
+    const struct bk_block *block = bk_ring_oldest_of(&core->ring, channel);
+    for (; block != NULL; block = bk_ring_next_of(&core->ring, block)) {
         uint64_t last = (uint64_t)block->instance + block->count - 1;
-        if (block->channel == channel &&
-            (block->session > id.session || (block->session == id.session && last > id.instance))) {
+        if (block->session > id.session || (block->session == id.session && last > id.instance)) {
             bool is_inside = block->session == id.session && id.instance >= block->instance;
             return block->sequence + (is_inside ? id.instance - block->instance + 1 : 0);
         }
@@ -248,17 +219,29 @@ sequence_of_id(const struct bk_core *core, const struct bk_channel *channel, str
     return channel->last + 1;
 }
 
+static int compare_places(const void *a, const void *b)
+{
+    uint32_t left = ((const struct bk_locate_place *)a)->channel;
+    uint32_t right = ((const struct bk_locate_place *)b)->channel;
+    return left < right ? -1 : left > right;
+}
+
+/* What the log was asked of @channel, NULL if it was not. */
+static const struct bk_locate_place *place_of(const struct from *from, const struct bk_channel *channel)
+{
+    const struct bk_locate *located = from->located;
+    const struct bk_locate_place wanted = {.channel = channel->id};
+    return located == NULL || located->n_places == 0
+               ? NULL
+               : bsearch(&wanted, located->places, located->n_places, sizeof(wanted), compare_places);
+}
+
 /* What the log answered for @channel: a sequence; `last` + 1 if it has none of it. */
 static bool find_located(const struct from *from, const struct bk_channel *channel, uint64_t *ret_sequence)
 {
-    for (size_t i = 0; from->located != NULL && i < from->located->n_places; i++) {
-        const struct bk_locate_place *place = &from->located->places[i];
-        if (place->channel == channel->id && place->sequence != 0) {
-            *ret_sequence = place->sequence;
-            return true;
-        }
-    }
-    return false;
+    const struct bk_locate_place *place = place_of(from, channel);
+    *ret_sequence = place != NULL && place->sequence != 0 ? place->sequence : *ret_sequence;
+    return place != NULL && place->sequence != 0;
 }
 
 /* The sequence of @channel after which the subscription begins. */
@@ -314,8 +297,7 @@ begin_channel(struct bk_core *core, struct bk_sub *sub, const struct from *from,
     }
     position->stop = UINT64_MAX; /* while it is looked for where it begins */
     int r = begin_after(core, sub, from, channel, &position->covered);
-    bool is_now = sub->until == BK_UNTIL_STOP && sub->new_stop == 0;
-    position->stop = is_now ? channel->last : sub->new_stop;
+    position->stop = bk_until_is_now(sub) ? channel->last : sub->new_stop;
     return r;
 }
 
@@ -375,7 +357,11 @@ is_behind_ring(const struct bk_core *core, const struct bk_sub *sub, const struc
 }
 
 /* Positions in all channels that exist; the cursor before the first event wanted. */
-static int begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *msg, const struct from *from)
+static int begin(struct bk_core *core,
+                 struct bk_sub *sub,
+                 const struct bb_msg *msg,
+                 const struct from *from,
+                 struct bb_slice last)
 {
     struct bb_mp_reader reader = bb_mp_reader(msg->patterns);
     uint32_t n = bb_mp_read_array(&reader);
@@ -388,6 +374,9 @@ static int begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *
     }
     if (from->kind == FROM_AFTER || from->kind == FROM_CURSOR) {
         begin_named(core, sub, from);
+    }
+    if (last.len > 0) {
+        bk_until_limit(core, sub, last, from->kind == FROM_AFTER && from->run != core->config.run);
     }
     sub->live = sub->until == BK_UNTIL_NONE && sub->snapshot == NULL;
     sub->cursor = bk_ring_end(&core->ring);
@@ -526,30 +515,31 @@ static void send_subscribed(struct bk_core *core, struct bk_sub *sub, const stru
         bb_mp_write_str(&core->nested, sub->positions[i].channel->name);
         bb_mp_write_uint(&core->nested, sub->positions[i].covered);
     }
-    if (core->nested.error != 0) {
-        bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
-        return;
+    struct bb_buf ends = BB_BUF_INIT;
+    if (bk_until_is_now(sub)) {
+        bk_until_write(sub, &ends);
     }
-    bk_client_send_msg(core, sub->client,
-                       &(struct bb_msg){
-                           .type = BB_MSG_SUBSCRIBED,
-                           .corr = msg->corr,
-                           .sub = sub->id,
-                           .session = core->session,
-                           .positions = bb_buf_slice(&core->nested),
-                       });
+    if (core->nested.error != 0 || ends.error != 0) {
+        bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
+    } else {
+        bk_client_send_msg(core, sub->client,
+                           &(struct bb_msg){
+                               .type = BB_MSG_SUBSCRIBED,
+                               .corr = msg->corr,
+                               .sub = sub->id,
+                               .session = core->session,
+                               .positions = bb_buf_slice(&core->nested),
+                               .ends = bb_buf_slice(&ends),
+                           });
+    }
+    bb_buf_fini(&ends);
 }
 
 /* Whether the log was asked, and what it did not look at is still in the ring. */
 static bool is_located(const struct from *from, const struct bk_channel *channel)
 {
-    for (size_t i = 0; from->located != NULL && i < from->located->n_places; i++) {
-        const struct bk_locate_place *place = &from->located->places[i];
-        if (place->channel == channel->id) {
-            return place->sequence != 0 || place->last + 1 >= channel->first;
-        }
-    }
-    return false;
+    const struct bk_locate_place *place = place_of(from, channel);
+    return place != NULL && (place->sequence != 0 || place->last + 1 >= channel->first);
 }
 
 /* What the log must be asked first, because the ring does not reach back so far; once more, if it has lost something of another channel
@@ -580,6 +570,8 @@ static int ask_log(struct bk_core *core,
     }
     int r = places.error;
     if (r == 0 && !has_all) {
+        qsort(places.data, places.len / sizeof(struct bk_locate_place), sizeof(struct bk_locate_place),
+              compare_places);
         struct bk_locate locate = {
             .kind = kinds[from->kind],
             .time = from->number,
@@ -688,7 +680,7 @@ static int subscribe(struct bk_core *core,
         r = bk_snapshot_start(core, sub, msg->patterns);
     }
     if (r == 0) {
-        r = begin(core, sub, msg, &from);
+        r = begin(core, sub, msg, &from, options.last);
     }
     if (r < 0) {
         bk_sub_remove(core, sub);

@@ -29,7 +29,7 @@ static const struct bb_msg_row rows[] = {
     {BB_MSG_CHANNEL, "channel", 4, 2, {UINT(corr), TEXT(action), TEXT(name), RAW(settings)}},
     {BB_MSG_LOG, "log", 3, 2, {UINT(corr), TEXT(action), RAW(options)}},
     {BB_MSG_WELCOME, "welcome", 8, 8, {UINT(corr), UINT(version), UINT(server), UINT(run), UINT(client_number), UINT(last), RAW(limits), RAW(features)}},
-    {BB_MSG_SUBSCRIBED, "subscribed", 4, 4, {UINT(corr), UINT(sub), UINT(session), RAW(positions)}},
+    {BB_MSG_SUBSCRIBED, "subscribed", 5, 4, {UINT(corr), UINT(sub), UINT(session), RAW(positions), RAW(ends)}},
     {BB_MSG_ACK, "ack", 1, 1, {RAW(entries)}},
     {BB_MSG_DELIVER, "deliver", 4, 2, {UINT(sub), RAW(ranges), RAW(gaps), UINT(retained)}},
     {BB_MSG_GAP, "gap", 2, 2, {UINT(sub), RAW(gaps)}},

@@ -99,6 +99,7 @@ struct bb_msg {
     struct bb_slice patterns;
     struct bb_slice from;
     struct bb_slice positions;
+    struct bb_slice ends;
     struct bb_slice limits;
     struct bb_slice features;
     struct bb_slice entries;

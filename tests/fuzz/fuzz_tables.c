@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes as what the log has on disk, the first byte says what: a batch, a record, the latest event of a path. Checksums are made
- * to fit, so that what is behind them is reached. Reading ends and stays inside; what was read is written as it was.
+ * Any bytes as what the log has on disk, the first byte says what: a batch, a record, the latest event of a path, a channel, an entry
+ * of by_sequence. Checksums are made to fit, so that what is behind them is reached. Reading ends and stays inside; what was read is written as it was.
  */
 #include "proto/base/crc32c.h"
 #include "proto/base/error.h"
@@ -9,6 +9,8 @@
 #include "broker/backend/lmdb/batch.h"
 #include "broker/backend/lmdb/keys.h"
 #include "broker/backend/lmdb/record.h"
+#include "broker/backend/lmdb/row.h"
+#include "broker/backend/lmdb/write.h"
 #include "tests/check.h"
 
 /* Where both values have their checksum, record.c. */
@@ -93,6 +95,43 @@ static void check_latest(struct bb_slice key, struct bb_slice value)
     bb_buf_fini(&again);
 }
 
+static void check_channel(struct bb_slice key, struct bb_slice value)
+{
+    struct bk_log_channel channel;
+    int r = bk_channel_decode(key, value, &channel);
+    CHECK(r == 0 || r == BB_ECORRUPT);
+    if (r == 0) {
+        CHECK(is_inside(channel.name, value) && is_inside(channel.settings, value));
+        CHECK(channel.id == bk_get_u32(key.data));
+    }
+}
+
+static void check_place(struct bb_slice key, struct bb_slice value)
+{
+    struct bk_place place;
+    int r = bk_place_read(key, value, &place);
+    CHECK(r == BB_ECORRUPT || (r == 0 && value.len == BK_PLACE_LEN + BK_ROW_CRC));
+}
+
+/* A row that guards itself. */
+static void check_row(enum bk_row_table table, struct bb_slice key, uint8_t *value, size_t len, bool fits)
+{
+    struct bb_buf text = BB_BUF_INIT;
+    if (fits && len >= BK_ROW_CRC) {
+        bk_row_seal(table, key, value, len - BK_ROW_CRC);
+        struct bb_slice opened = bb_slice(value, len);
+        CHECK(bk_row_open(table, key, &opened) == 0 && opened.len == len - BK_ROW_CRC);
+    }
+    if (table == BK_ROW_CHANNELS) {
+        check_channel(key, bb_slice(value, len));
+    } else {
+        check_place(key, bb_slice(value, len));
+    }
+    bk_row_print(&text, table, key);
+    CHECK(text.error == 0 && text.len > 0);
+    bb_buf_fini(&text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1 + BK_KEY_RECORD || data[0] == 0) {
@@ -104,10 +143,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *value = malloc(len > 0 ? len : 1);
     CHECK(value != NULL);
     memcpy(value, data + 1 + BK_KEY_RECORD, len);
-    if (data[0] < 128) {
+    bool fits = data[0] < 128;
+    bool is_row = data[0] % 128 >= 64;
+    if (fits && !is_row) {
         seal(key, value, len);
     }
-    if (data[0] % 2 == 0) {
+    if (is_row && data[0] % 2 == 0) {
+        check_row(BK_ROW_CHANNELS, bb_slice(key.data, BK_KEY_CHANNEL), value, len, fits);
+    } else if (is_row) {
+        check_row(BK_ROW_BY_SEQUENCE, key, value, len, fits);
+    } else if (data[0] % 2 == 0) {
         check_record(key, bb_slice(value, len));
     } else {
         check_latest(key, bb_slice(value, len));

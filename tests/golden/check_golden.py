@@ -34,7 +34,7 @@ MESSAGES = {
     13: ("channel", "corr", "action", "name", "settings"),
     14: ("log", "corr", "action", "options"),
     16: ("welcome", "corr", "version", "server", "run", "client_number", "last", "limits", "features"),
-    17: ("subscribed", "corr", "sub", "session", "positions"),
+    17: ("subscribed", "corr", "sub", "session", "positions", "ends"),
     18: ("ack", "entries"),
     19: ("deliver", "sub", "ranges", "gaps", "retained"),
     20: ("gap", "sub", "gaps"),

@@ -42,8 +42,8 @@ void client_leave(struct sim_client *client)
     for (size_t i = 0; i < CLIENT_WATCHES_MAX; i++) {
         struct watch *watch = &client->watches[i];
         watch->is_subscribed = false;
-        /* What "now" was is not known any more, nor what is retracted from now on. */
-        watch->in_use = watch->in_use && watch->until == UNTIL_NONE && !watch->early.is_on;
+        /* What is retracted from now on is not known. */
+        watch->in_use = watch->in_use && !watch->early.is_on;
     }
     client->query.corr = 0;
     if (client->is_anonymous) {

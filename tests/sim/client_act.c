@@ -246,6 +246,18 @@ static void write_from(struct bb_buf *out, struct watch *watch, uint64_t server)
     }
 }
 
+/* What "now" was when it began. */
+static void write_ends(struct bb_buf *out, const struct watch *watch)
+{
+    bb_mp_write_map(out, 1);
+    bb_mp_write_str(out, bb_slice_str("last"));
+    bb_mp_write_map(out, SIM_CHANNELS);
+    for (size_t i = 0; i < SIM_CHANNELS; i++) {
+        bb_mp_write_str(out, sim_channel_name(i));
+        bb_mp_write_uint(out, watch->channels[i].stop);
+    }
+}
+
 static void write_options(struct bb_buf *out, const struct sim_client *client, const struct watch *watch)
 {
     bool is_at_cursor = watch->from == WATCH_CURSOR;
@@ -258,7 +270,9 @@ static void write_options(struct bb_buf *out, const struct sim_client *client, c
     if (watch->until != UNTIL_NONE) {
         bb_mp_write_str(out, bb_slice_str("until"));
     }
-    if (watch->until == UNTIL_NOW) {
+    if (watch->until == UNTIL_NOW && watch->has_begun) {
+        write_ends(out, watch);
+    } else if (watch->until == UNTIL_NOW) {
         bb_mp_write_str(out, bb_slice_str("now"));
     } else if (watch->until == UNTIL_SEQUENCE) {
         bb_mp_write_uint(out, watch->until_sequence);

@@ -143,13 +143,35 @@ expected_position(const struct world *world, const struct watch *watch, size_t c
     return 0;
 }
 
-/* Where the subscription ends is decided now, too. */
+/* Where the subscription ends is decided now, too; when it comes back, that stays. */
 static void note_stops(const struct world *world, struct watch *watch)
 {
+    if (watch->until == UNTIL_NOW && watch->has_begun) {
+        return;
+    }
     for (size_t i = 0; i < SIM_CHANNELS; i++) {
         watch->channels[i].stop = watch->until == UNTIL_NOW        ? ledger_last(&world->ledger, i)
                                   : watch->until == UNTIL_SEQUENCE ? watch->until_sequence
                                                                    : UINT64_MAX;
+    }
+}
+
+static void check_ends(struct world *world, const struct watch *watch, struct bb_slice ends)
+{
+    struct bb_mp_reader reader = bb_mp_reader(ends);
+    uint64_t n = ends.len > 0 ? bb_mp_read_map(&reader) : 0;
+    if ((ends.len > 0) != (watch->until == UNTIL_NOW)) {
+        world_fail(world, "sub %llu: ends are told to who does not end now", (unsigned long long)watch->id);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        int channel = sim_channel_find(bb_mp_read_str(&reader));
+        uint64_t end = bb_mp_read_uint(&reader);
+        if (reader.error != 0 || channel < 0 || end != watch->channels[channel].stop) {
+            world_fail(world, "sub %llu ends in channel %d with %llu, not with %llu",
+                       (unsigned long long)watch->id, channel, (unsigned long long)end,
+                       (unsigned long long)(channel < 0 ? 0 : watch->channels[channel].stop));
+            return;
+        }
     }
 }
 
@@ -158,6 +180,7 @@ void watch_expect(struct world *world, struct watch *watch, const struct bb_msg 
     struct bb_mp_reader reader = bb_mp_reader(msg->positions);
     uint64_t n = bb_mp_read_array(&reader);
     note_stops(world, watch);
+    check_ends(world, watch, msg->ends);
     for (uint64_t i = 0; i < n; i++) {
         (void)bb_mp_read_array(&reader);
         int channel = sim_channel_find(bb_mp_read_str(&reader));

@@ -29,7 +29,7 @@ FIELDS = {
     13: ("channel", "corr action name settings"),
     14: ("log", "corr action options"),
     16: ("welcome", "corr version server run client_number last limits features"),
-    17: ("subscribed", "corr sub session positions"),
+    17: ("subscribed", "corr sub session positions ends"),
     18: ("ack", "entries"),
     19: ("deliver", "sub ranges gaps retained"),
     20: ("gap", "sub gaps"),
@@ -150,6 +150,7 @@ class Client:
         self.number = 0
         self.ledgers = {}
         self.retained = []
+        self.has_all_retained = False
         self.waiting = []
         self.server = 1
         self.goodbye = None
@@ -223,6 +224,7 @@ class Client:
                 continue
             if op == "deliver" and message.get("retained"):
                 self.retained += message["events"]
+                self.has_all_retained = message["retained"] == 2
             elif op == "deliver" and message["sub"] in self.ledgers:
                 self.ledgers[message["sub"]].deliver(message["ranges"], message["events"], message.get("gaps") or [])
                 self.ledgers[message["sub"]].bytes += len(data)
@@ -288,7 +290,8 @@ class Client:
 
     def subscribe(self, patterns, sub=1, start=None, **options):
         """The ledger of the new subscription."""
-        self.request("subscribe", sub=sub, patterns=patterns, options=options or None, **{"from": start})
+        answer = self.request("subscribe", sub=sub, patterns=patterns, options=options or None, **{"from": start})
+        self.ledgers[sub].ends = answer.get("ends")
         return self.ledgers[sub]
 
     def read(self, patterns, sub=7, start=1, **options):

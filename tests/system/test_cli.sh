@@ -36,6 +36,17 @@ wait_for_file()
     exit 1
 }
 
+# wait_for_text FILE TEXT
+wait_for_text()
+{
+    local _
+    for _ in {1..400}; do
+        grep -qF -- "$2" "$work/$1" && return 0
+        sleep 0.05
+    done
+    has "$1" "$2"
+}
+
 start_broker()
 {
     rm -f "$work/ports"
@@ -234,6 +245,20 @@ test_acks()
     is "awaited event" awaited "$(cat "$work/awaited")"
 }
 
+# stdout that cannot be written is a failure, whatever the command.
+test_stdout()
+{
+    ends 0 "$busbar" pub out/x 1
+    local words
+    for words in "sub out/x --from all --until now -q" "query out/x" "channel ls" status ping help "pub --help" \
+        --version "completion bash"; do
+        # shellcheck disable=SC2086 # words
+        "$busbar" $words >/dev/full 2>"$work/err"
+        is "$words >/dev/full: status" 1 $?
+        has err "cannot write to stdout: No space left on device"
+    done
+}
+
 test_ends()
 {
     subscribe sigterm end/x
@@ -278,6 +303,39 @@ test_completion()
         COMP_WORDS=(busbar sub --overflow d) COMP_CWORD=3
         _busbar
         echo "${COMPREPLY[*]}"' - "$work/completion")"
+    # shellcheck disable=SC2016 # for the inner shell
+    is "completion of a first operand" "trim" "$(bash -c 'source "$1"
+        COMP_WORDS=(busbar channel t) COMP_CWORD=2
+        _busbar
+        echo "${COMPREPLY[*]}"' - "$work/completion")"
+}
+
+# Who watches is told that the broker is gone, and that it is there again; who publishes, what is not acknowledged.
+test_cut()
+{
+    rm -f "$work/ready"
+    "$busbar" sub cut/x --timeout 20s -n 1 --raw --ready-file "$work/ready" >"$work/cut" 2>"$work/cut.err" &
+    sub=$!
+    wait_for_file "$work/ready"
+    mkfifo "$work/lines"
+    "$busbar" pub cut/y --lines --timeout 300ms <"$work/lines" 2>"$work/pub.err" &
+    local pub=$!
+    exec 7>"$work/lines"
+    echo 1 >&7
+    ends 0 "$busbar" sub cut/y --from all -n 1 --timeout 10s
+    stop_broker
+    is "broker: status" 0 $?
+    seq 2 >&7
+    exec 7>&-
+    wait "$pub"
+    is "pub without a broker: status" 5 $?
+    has pub.err "2 of 3 events were not acknowledged within 0.3 s: the connection is lost: "
+    wait_for_text cut.err "the connection is lost"
+    start_broker
+    wait_for_text cut.err "connected again"
+    ends 0 "$busbar" pub cut/x back
+    subscribed 0
+    is "event after the cut" back "$(cat "$work/cut")"
 }
 
 # The memory of the broker ends with it, which a subscriber is told as a gap.
@@ -294,7 +352,7 @@ test_strict()
 }
 
 start_broker
-for test in command_line bad_url no_broker bodies lines attributes from acks ends requests completion strict; do
+for test in command_line bad_url no_broker bodies lines attributes from acks stdout ends requests completion cut strict; do
     before=$failed
     "test_$test"
     if [[ $failed -eq $before ]]; then

@@ -253,7 +253,7 @@ class Nonsense(unittest.TestCase):
                 connection.close()
             print(f"all gone after {time.monotonic() - began:.1f} s")
             if not Settings.sanitizer:
-                self.assertLess(time.monotonic() - began, 2 * 3)
+                self.assertLess(time.monotonic() - began, 20)  # ours; left to itself libzmq waits for 30 s
             healthy.works()
 
     def test_peers_of_the_wrong_kind(self):

@@ -96,16 +96,29 @@ test_command_line()
     ends 2 "$busbar" channel trim a
     ends 2 "$busbar" channel info a --before 3
     ends 2 "$busbar" channel add a --max-bytes 3X
+    ends 2 "$busbar" channel add a --max-age 0s
+    ends 2 "$busbar" channel set a
+    has err "set needs a setting"
+    ends 2 "$busbar" channel rm a --max-age 1h
+    ends 2 "$busbar" channel ls --memory
     ends 2 "$busbar" query 'a*'
     ends 2 "$busbar" query --from nonsense
     ends 2 "$busbar" query --after 1/2
     ends 2 "$busbar" query --asc --desc
+    ends 2 "$busbar" query --where '.x >'
+    has err "--where cannot be '.x >'"
+    ends 2 "$busbar" query --where ''
+    ends 2 "$busbar" query --payload hello
+    has err "--payload cannot be 'hello'"
     ends 2 "$busbar" log
     ends 2 "$busbar" log backup
     ends 2 "$busbar" log verify name
     ends 2 "$busbar" sub a --until nonsense
     ends 2 "$busbar" sub a --where '.x >'
     ends 2 "$busbar" sub a --retained --from all
+    ends 2 "$busbar" sub a --durable ''
+    has err "1 to 64 bytes"
+    ends 2 "$busbar" pub a b --ttl 0s
     ends 2 "$busbar" pub a b --expect nonsense
     ends 2 "$busbar" pub a b --expect 1 --expect-path 1
     ends 2 "$busbar" pub a b --expect 1 --count 2
@@ -126,10 +139,17 @@ test_channels()
     has out '"overflow":"drop_oldest"'
     ends 0 "$busbar" channel add fleeting --memory
     ends 4 "$busbar" pub fleeting/a 1 --level synced
-    has err unsupported
+    has err 'its channel is kept in memory alone (unsupported)'
     ends 0 "$busbar" channel ls
     has out fleeting
     ends 4 "$busbar" channel info nobody
+    has err "there is no channel 'nobody'"
+    ends 2 "$busbar" channel add a/b
+    has err "'a/b' cannot be the name of a channel"
+    ends 4 "$busbar" channel add kept
+    has err "cannot add channel 'kept': it exists already"
+    ends 2 "$busbar" channel set kept --ring 1
+    has err '"ring" cannot be that; it is 65536 at least'
 }
 
 test_levels_and_expectations()
@@ -137,9 +157,10 @@ test_levels_and_expectations()
     ends 0 "$busbar" pub plant/a 1 --level synced
     ends 0 "$busbar" pub plant/a 2 --expect 1
     ends 4 "$busbar" pub plant/a 3 --expect 1
-    has err conflict
+    has err "the newest of the channel 'plant' is 2 (conflict)"
     ends 0 "$busbar" pub plant/b 3 --expect-path 0
     ends 4 "$busbar" pub plant/b 4 --expect-path 0
+    has err "the newest of the path 'plant/b' is 3 (conflict)"
     ends 0 "$busbar" pub plant/b '{"temp":90,"state":"on"}' --expect-path 3 --ttl 1h
 }
 
@@ -182,7 +203,27 @@ test_queries()
     payloads ''
     ends 0 "$busbar" query 'plant/*' --from 1h --max 2
     payloads '{"temp":90,"state":"on"} 3'
-    ends 2 "$busbar" query --where '.temp >='
+}
+
+# What could not be printed, and what a signal came in between, is printed by the next one of that name.
+test_durable()
+{
+    seq 200000 | "$busbar" pub count/x --lines
+    "$busbar" sub -q 'plant/*' --from all --durable unprinted --raw -n 2 --timeout 10s >/dev/full 2>"$work/err"
+    is "sub >/dev/full: status" 1 $?
+    has err "cannot write to stdout: No space left on device"
+    ends 0 "$busbar" sub 'plant/*' --from all --durable unprinted --raw -n 2 --timeout 10s
+    printed '1 2'
+    local i sub
+    for i in 1 2 3 4 5; do
+        "$busbar" sub -q 'count/*' --from all --durable counted --raw >>"$work/counted" &
+        sub=$!
+        sleep "0.0$i"
+        kill -INT "$sub"
+        wait "$sub"
+    done
+    "$busbar" sub -q 'count/*' --from all --durable counted --raw --until now >>"$work/counted"
+    is "events after five signals" 200000 "$(sort -u "$work/counted" | wc -l)"
 }
 
 test_restart()
@@ -199,6 +240,26 @@ test_restart()
     ends 0 "$busbar" pub plant/a 5 --expect 4 --level synced
 }
 
+# Killed while a reader that stands still has most before it: it comes back and ends where it would have ended.
+test_cut()
+{
+    seq -f '%.0f '"$(printf '%0200d' 0)" 40000 | "$busbar" pub cut/x --lines
+    is "pub: status" 0 $?
+    mkfifo "$work/cut"
+    "$busbar" sub -q 'cut/*' --from all --until now --raw >"$work/cut" &
+    local sub=$!
+    exec 8<"$work/cut"
+    read -r _ <&8
+    kill -KILL "$broker"
+    wait "$broker" 2>/dev/null
+    start_broker
+    ends 0 "$busbar" pub cut/x after -n 5
+    is "events before the cut and behind it" "39999 40000" "$(awk '{ n++; last = $1 } END { print n, last }' <&8)"
+    exec 8<&-
+    wait "$sub"
+    is "sub --until now: status" 0 $?
+}
+
 test_upkeep()
 {
     ends 0 "$busbar" log status
@@ -207,8 +268,45 @@ test_upkeep()
     ends 0 "$busbar" log compact
     ends 0 "$busbar" channel trim plant --before 3
     ends 0 "$busbar" channel rm fleeting
+    ends 0 "$busbar" channel ls --json
+    is "channels called fleeting" 0 "$(grep -c fleeting "$work/out")"
     ends 4 "$busbar" channel rm nobody
     ends 0 "$busbar" channel add fleeting --memory
+    ends 4 "$busbar" log backup copy
+    has err "cannot make the backup 'copy': it exists already"
+    ends 2 "$busbar" log backup ../copy
+    has err "'../copy' cannot be the name of a backup"
+}
+
+# A second broker with the same words leaves the first one alone.
+test_two_brokers()
+{
+    ends 1 "$busbard" --listen "ipc://$work/other" --ports-file "$work/ports" --data "$work/data"
+    has err "another broker has it open"
+    ends 0 test -s "$work/ports"
+}
+
+# One byte of a record turned while nobody looks.
+test_damage()
+{
+    ends 0 "$busbar" pub hurt/a 'this one is damaged' --level synced
+    ends 0 "$busbar" pub whole/a 'this one is not' --level synced
+    kill "$broker"
+    wait "$broker"
+    local at
+    at=$(grep -abo 'this one is damaged' "$work/data/data.mdb" | head -n 1 | cut -d : -f 1)
+    printf X | dd of="$work/data/data.mdb" bs=1 seek="$at" conv=notrunc status=none
+    start_broker
+    ends 4 "$busbar" log verify
+    has out problems
+    has err "the log is damaged"
+    ends 4 "$busbar" log verify --json
+    ends 4 "$busbar" sub 'hurt/*' --from all --until now --timeout 10s
+    has err "the subscription ended: what was stored is damaged"
+    ends 4 "$busbar" query 'hurt/*'
+    has err "what was stored is damaged"
+    ends 0 "$busbar" sub 'whole/*' --from all --until now --raw --timeout 10s
+    printed 'this one is not'
 }
 
 test_command_line
@@ -217,8 +315,12 @@ test_channels
 test_levels_and_expectations
 test_subscribing
 test_queries
+test_durable
 test_restart
+test_cut
 test_upkeep
+test_two_brokers
+test_damage
 kill "$broker"
 wait "$broker"
 is "busbard: status" 0 $?

@@ -98,6 +98,62 @@ class From(unittest.TestCase):
             self.assertGreater(len(ledger.events), 10)
 
 
+class Until(unittest.TestCase):
+    def ended(self, client, sub=1):
+        return client.wait(lambda message: message["op"] == "ended" and message["sub"] == sub, "the end")["code"]
+
+    def test_what_now_was_is_told_and_ends_a_subscription_that_comes_back(self):
+        with Broker() as broker, Client(broker) as publisher:
+            publisher.publish(*numbered("a", 1, 5), *numbered("b", 1, 2))
+            with Client(broker) as client:
+                run = client.welcome["run"]
+                ends = client.subscribe(["*"], start=1, until="now").ends
+                self.assertEqual(ends, {"a": 5, "b": 2})
+                self.assertEqual(self.ended(client), "done")
+            publisher.publish(*numbered("a", 6, 3), *numbered("b", 3, 3), event("c"))
+            with Client(broker) as client:
+                ledger = client.subscribe(["*"], start={"run": run, "after": {"a": 3, "b": 2}}, until={"last": ends})
+                self.assertEqual(ledger.ends, {"a": 5, "b": 2, "c": 0})
+                self.assertEqual(self.ended(client), "done")
+                self.assertEqual([(e["path"], e["seq"]) for e in ledger.events], [("a", 4), ("a", 5)])
+
+    def test_what_a_restart_took_is_not_waited_for(self):
+        broker = Broker().start()
+        with Client(broker) as client:
+            client.publish(*numbered("a", 1, 9))
+            run = client.welcome["run"]
+        broker.stop()
+        with broker.restart(), Client(broker) as client:
+            client.publish(event("a", "after"))
+            ledger = client.subscribe(["*"], start={"run": run, "after": {"a": 7}}, until={"last": {"a": 9}})
+            self.assertEqual(ledger.ends, {"a": 0})
+            self.assertEqual(self.ended(client), "done")
+            self.assertEqual(ledger.gaps, [("a", 8, None, None, "restart")])
+            self.assertEqual(ledger.events, [])
+
+    def test_more_than_there_is_is_not_waited_for(self):
+        with Broker() as broker, Client(broker) as client:
+            client.publish(*numbered("a", 1, 3))
+            ledger = client.subscribe(["*"], start=1, until={"last": {"a": 100, "nowhere": 7}})
+            self.assertEqual(ledger.ends, {"a": 3})
+            self.assertEqual(self.ended(client), "done")
+            self.assertEqual(ledger.sequences, [1, 2, 3])
+
+    def test_only_who_ends_now_is_told_an_end(self):
+        with Broker() as broker, Client(broker) as client:
+            self.assertIsNone(client.subscribe(["*"], sub=1).ends)
+            self.assertIsNone(client.subscribe(["*"], sub=2, until=7).ends)
+            self.assertEqual(client.subscribe(["*"], sub=3, until="now").ends, {})
+
+    def test_an_end_that_nobody_understands_is_refused(self):
+        with Broker() as broker, Client(broker) as client:
+            for end in ("then", 0, -1, {}, {"last": 3}, {"last": {"a": "x"}}, {"last": [1]}, {"time": "x"}, [1],
+                        {"last": {}, "time": 1}, {"first": {}}):
+                with self.assertRaises(Failure, msg=repr(end)) as caught:
+                    client.subscribe(["a"], until=end)
+                self.assertIn(caught.exception.code, ("bad_argument", "malformed"))
+
+
 class Return(unittest.TestCase):
     """Reconnections, each a new socket as PROTOCOL 8 asks."""
 

@@ -4,6 +4,7 @@
 #include "tests/unit/script.h"
 
 #include <criterion/criterion.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdatomic.h>
 
@@ -91,6 +92,193 @@ Test(bus_callback, in_a_callback_waiting_is_refused_and_unsubscribing_is_not)
     script_finish(&script, bus);
     cr_assert_eq(end.nested, BB_EDEADLOCK);
     cr_assert_eq(end.calls, 1, "a callback came after unsubscribe");
+}
+
+/* What a callback got for asking. */
+struct nested_query {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    int results[6];
+    int calls;
+};
+
+static int never_found(const struct bb_event *events, size_t n, void *arg)
+{
+    (void)events;
+    (void)n;
+    (void)arg;
+    cr_assert_fail("nothing was asked");
+    return 0;
+}
+
+static void ask_inside(bb_bus *bus, struct nested_query *nested)
+{
+    struct bb_query_options options = BB_QUERY_OPTIONS_INIT;
+    char *json = NULL;
+    uint64_t matches = 0;
+    (void)pthread_mutex_lock(&nested->lock);
+    nested->results[0] = bb_query(bus, &options, PATIENCE_MS, never_found, NULL);
+    nested->results[1] = bb_query(bus, &options, -1, never_found, NULL);
+    nested->results[2] = bb_query(bus, &options, 0, never_found, NULL);
+    nested->results[3] = bb_request_status(bus, PATIENCE_MS, &json);
+    nested->results[4] = bb_request_matches(bus, "a", 1, -1, &matches);
+    nested->results[5] = bb_cursor_forget(bus, "mine", -1);
+    nested->calls++;
+    (void)pthread_cond_broadcast(&nested->cond);
+    (void)pthread_mutex_unlock(&nested->lock);
+}
+
+static void ask_on_events(bb_subscription *sub, const struct bb_event *events, size_t n, void *arg)
+{
+    (void)events;
+    (void)n;
+    ask_inside(bb_subscription_bus(sub), arg);
+}
+
+static void ask_on_ack(bb_bus *bus, const struct bb_ack *ack, void *arg)
+{
+    (void)ack;
+    ask_inside(bus, arg);
+}
+
+static void expect_deadlock(struct nested_query *nested, int calls)
+{
+    (void)pthread_mutex_lock(&nested->lock);
+    while (nested->calls < calls) {
+        (void)pthread_cond_wait(&nested->cond, &nested->lock);
+    }
+    for (size_t i = 0; i < BB_COUNT(nested->results); i++) {
+        cr_expect_eq(nested->results[i], BB_EDEADLOCK, "%zu: %s", i, bb_strerror(nested->results[i]));
+        nested->results[i] = 0;
+    }
+    (void)pthread_mutex_unlock(&nested->lock);
+}
+
+static int count_found(const struct bb_event *events, size_t n, void *arg)
+{
+    size_t *count = arg;
+    (void)events;
+    *count += n;
+    return 0;
+}
+
+struct outer_query {
+    bb_bus *bus;
+    int result;
+    int inner;
+    size_t n_outer;
+    size_t n_inner;
+};
+
+static int ask_once_more(const struct bb_event *events, size_t n, void *arg)
+{
+    struct outer_query *outer = arg;
+    struct bb_query_options options = BB_QUERY_OPTIONS_INIT;
+    (void)events;
+    outer->n_outer += n;
+    outer->inner = bb_query(outer->bus, &options, PATIENCE_MS, count_found, &outer->n_inner);
+    return 0;
+}
+
+static void *ask_outside(void *arg)
+{
+    struct outer_query *outer = arg;
+    struct bb_query_options options = BB_QUERY_OPTIONS_INIT;
+    outer->result = bb_query(outer->bus, &options, PATIENCE_MS, ask_once_more, outer);
+    return NULL;
+}
+
+static void answer_query(struct script *script, uint64_t n)
+{
+    struct bb_buf body = BB_BUF_INIT;
+    uint64_t corr = script_expect(script, BB_MSG_QUERY)->corr;
+    script_write_block(&body, 1, n);
+    script_send_body(script, &(struct bb_msg){.type = BB_MSG_EVENTS, .corr = corr}, bb_buf_slice(&body));
+    bb_buf_fini(&body);
+}
+
+/* HAT-W3. The bus goes on afterwards: what is asked outside of callbacks is answered, also while it gives what it found. */
+Test(bus_callback, a_query_in_a_callback_is_refused_at_once_and_outside_it_is_answered)
+{
+    struct script script;
+    struct nested_query nested = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    struct bb_subscribe_options options = script_to_all();
+    struct bb_draft draft = BB_DRAFT_INIT;
+    struct outer_query outer = {.bus = script_open_ready(&script)};
+    options.on_events = ask_on_events;
+    options.arg = &nested;
+    (void)script_subscribe(outer.bus, options);
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    expect_deadlock(&nested, 1);
+    draft.path = "a";
+    draft.on_ack = ask_on_ack;
+    draft.arg = &nested;
+    cr_assert_eq(bb_publish_event(outer.bus, &draft, NULL), 0);
+    (void)script_expect(&script, BB_MSG_PUBLISH); /* and nothing before it: nothing was asked */
+    script_ack_number(&script, 1);
+    expect_deadlock(&nested, 2);
+    pthread_t thread = script_thread(ask_outside, &outer);
+    answer_query(&script, 3);
+    answer_query(&script, 2); /* asked from on_found */
+    (void)pthread_join(thread, NULL);
+    cr_expect_eq(outer.result, 0);
+    cr_expect_eq(outer.inner, 0);
+    cr_expect_eq(outer.n_outer, 3);
+    cr_expect_eq(outer.n_inner, 2);
+    script_finish(&script, outer.bus);
+}
+
+static void step(bb_bus *bus)
+{
+    struct pollfd fd = {.fd = bb_bus_fd(bus), .events = POLLIN};
+    (void)poll(&fd, 1, bb_bus_timeout(bus));
+    cr_assert_eq(bb_bus_step(bus), 0);
+}
+
+/* Until the scripted broker has something to read. */
+static void step_until_heard(bb_bus *bus, struct script *script)
+{
+    zmq_pollitem_t items[] = {{script->router, 0, ZMQ_POLLIN, 0}, {NULL, bb_bus_fd(bus), ZMQ_POLLIN, 0}};
+    while ((items[0].revents & ZMQ_POLLIN) == 0) {
+        cr_assert_gt(zmq_poll(items, 2, PATIENCE_MS), 0);
+        cr_assert_eq(bb_bus_step(bus), 0);
+    }
+}
+
+/* Callbacks run inside of bb_bus_step() there. */
+Test(bus_callback, a_query_in_a_callback_of_an_embedded_bus_is_refused)
+{
+    struct script script;
+    struct nested_query nested = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    struct bb_subscribe_options options = script_to_all();
+    struct bb_options embedded = BB_OPTIONS_INIT;
+    embedded.embedded = true;
+    bb_bus *bus = script_open_bus(&script, embedded);
+    options.on_events = ask_on_events;
+    options.arg = &nested;
+    (void)script_subscribe(bus, options);
+    step_until_heard(bus, &script);
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 7, 0);
+    while (bb_bus_state(bus) != BB_STATE_READY) {
+        step(bus);
+    }
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    while (nested.calls == 0) {
+        step(bus);
+    }
+    expect_deadlock(&nested, 1);
+    script_finish(&script, bus);
 }
 
 /* --- what holds when calls return ----------------------------------------------------------------- */

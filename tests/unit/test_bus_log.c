@@ -246,6 +246,56 @@ Test(bus_log, the_end_comes_after_the_last_event)
     cr_expect(ended.calls == 0 || ended.error == 0);
 }
 
+static void subscribed_until(struct script *script, struct bb_slice ends)
+{
+    script_send(script, &(struct bb_msg){
+                            .type = BB_MSG_SUBSCRIBED,
+                            .corr = script->msg.corr,
+                            .sub = script->msg.sub,
+                            .session = 1,
+                            .positions = MP("\x91\x92\xa1"
+                                            "a\x02"),
+                            .ends = ends,
+                        });
+}
+
+static const struct bb_msg *come_back(struct script *script, uint64_t run)
+{
+    script_goodbye(script);
+    (void)script_expect(script, BB_MSG_HELLO);
+    welcome_with_log(script, run, 0);
+    return script_expect(script, BB_MSG_SUBSCRIBE);
+}
+
+Test(bus_log, now_stays_what_it_was_across_reconnections)
+{
+    struct script script;
+    struct bb_subscribe_options options = script_to_all();
+    bb_bus *bus = open_with_log(&script);
+    options.from = BB_FROM_SEQUENCE;
+    options.from_value = 3;
+    options.until = BB_UNTIL_NOW;
+    bb_subscription *sub = script_subscribe(bus, options);
+    cr_assert(holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa5until\xa3now")));
+    /* Not answered: so nobody knows yet what now was. */
+    cr_assert(holds(come_back(&script, 7)->options, MP("\xa5until\xa3now")));
+    subscribed_until(&script, MP("\x81\xa1"
+                                 "a\x07"));
+    cr_expect(holds(come_back(&script, 7)->options, MP("\xa5until\x81\xa4last\x81\xa1"
+                                                       "a\x07")));
+    /* A restart took some of it. */
+    subscribed_until(&script, MP("\x81\xa1"
+                                 "a\x05"));
+    cr_expect(holds(come_back(&script, 8)->options, MP("\xa5until\x81\xa4last\x81\xa1"
+                                                       "a\x05")));
+    subscribed_until(&script, MP("\x81\xa1"
+                                 "a\x05"));
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_ENDED, .sub = 1, .code = bb_slice_str("done")});
+    struct bb_event events[4];
+    cr_expect_eq(bb_receive(sub, events, 4, PATIENCE_MS), BB_ECLOSED);
+    script_finish(&script, bus);
+}
+
 static void deliver_retained(struct script *script, uint64_t retained, uint64_t sequence)
 {
     struct bb_buf body = BB_BUF_INIT;

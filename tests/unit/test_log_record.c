@@ -29,6 +29,18 @@ static int decode_latest(struct bb_slice key, struct bb_slice value)
     return bk_latest_decode(key, value, &latest);
 }
 
+static int decode_place(struct bb_slice key, struct bb_slice value)
+{
+    struct bk_place place;
+    return bk_place_read(key, value, &place);
+}
+
+static int decode_channel(struct bb_slice key, struct bb_slice value)
+{
+    struct bk_log_channel channel;
+    return bk_channel_decode(key, value, &channel);
+}
+
 /* A piece of memory that ends where it ends, so that the sanitizers see a byte read behind it. */
 static uint8_t *exactly(const uint8_t *bytes, size_t len)
 {
@@ -191,42 +203,65 @@ Test(log_record, the_latest_event_of_a_path_comes_back_as_it_was)
 
 Test(log_record, places_have_one_length)
 {
-    uint8_t value[BK_PLACE_LEN + 1] = {0};
+    uint8_t value[BK_PLACE_LEN + 1 + BK_ROW_CRC] = {0};
+    uint8_t bytes[BK_KEY_SEQUENCE];
+    struct bb_slice key = bb_slice(bytes, sizeof(bytes));
     struct bk_place place;
+    bk_key_sequence(bytes, 7, 1);
     bk_put_u64(bk_put_u32(bk_put_u64(bk_put_u64(value, 1), 2), 3), 4);
-    cr_assert_eq(bk_place_read(bb_slice(value, BK_PLACE_LEN), &place), 0);
-    cr_assert(place.position == 1 && place.last == 2 && place.count == 3 && place.bytes == 4);
-    for (size_t len = 0; len <= sizeof(value); len++) {
-        cr_assert_eq(bk_place_read(bb_slice(value, len), &place), len == BK_PLACE_LEN ? 0 : BB_ECORRUPT);
+    for (size_t len = 0; len <= BK_PLACE_LEN + 1; len++) {
+        uint8_t *copy = exactly(value, len + BK_ROW_CRC);
+        bk_row_seal(BK_ROW_BY_SEQUENCE, key, copy, len);
+        cr_assert_eq(bk_place_read(key, bb_slice(copy, len + BK_ROW_CRC), &place),
+                     len == BK_PLACE_LEN ? 0 : BB_ECORRUPT);
+        free(copy);
     }
+    bk_row_seal(BK_ROW_BY_SEQUENCE, key, value, BK_PLACE_LEN);
+    is_guarded(decode_place, key, bb_slice(value, BK_PLACE_LEN + BK_ROW_CRC));
+    cr_assert_eq(bk_place_read(key, bb_slice(value, BK_PLACE_LEN + BK_ROW_CRC), &place), 0);
+    cr_assert(place.position == 1 && place.last == 2 && place.count == 3 && place.bytes == 4);
 }
 
 #define NAME_AT (1 + 9 * 8)
 #define HEAD    (NAME_AT + 4)
 
+/* @len bytes of @value as the row of a channel, with a checksum that fits. */
+static int
+channel_of(struct bb_slice key, const uint8_t *value, size_t len, struct bk_log_channel *ret_channel)
+{
+    static uint8_t *row;
+    free(row); /* the channel borrows from it */
+    row = malloc(len + BK_ROW_CRC);
+    cr_assert_not_null(row);
+    memcpy(row, value, len);
+    bk_row_seal(BK_ROW_CHANNELS, key, row, len);
+    return bk_channel_decode(key, bb_slice(row, len + BK_ROW_CRC), ret_channel);
+}
+
 /* A channel's value: removed u8, 5 limits, first, last, events, bytes, length of the name u32, name, settings. */
 Test(log_record, channels_whose_name_does_not_fit_are_refused)
 {
-    static const uint8_t key[] = {0, 0, 1, 2};
-    uint8_t value[HEAD + 6] = {1};
+    static const uint8_t bytes[] = {0, 0, 1, 2};
+    struct bb_slice key = bb_slice(bytes, sizeof(bytes));
+    uint8_t value[HEAD + 6 + BK_ROW_CRC] = {1};
+    const size_t value_len = HEAD + 6;
     struct bk_log_channel channel;
     bk_put_u64(value + 1 + 5 * 8, 77);
     bk_put_u32(value + NAME_AT, 4);
     memcpy(value + HEAD, "name\x80!", 6);
-    cr_assert_eq(bk_channel_decode(bb_slice(key, 4), bb_slice(value, sizeof(value)), &channel), 0);
+    cr_assert_eq(channel_of(key, value, value_len, &channel), 0);
     cr_assert(channel.id == 258 && channel.removed && channel.first == 77);
     cr_assert(bb_slice_equal(channel.name, bb_slice_str("name")));
     cr_assert(bb_slice_equal(channel.settings, bb_slice_str("\x80!")));
-    cr_assert_eq(bk_channel_decode(bb_slice(key, 3), bb_slice(value, sizeof(value)), &channel), BB_ECORRUPT);
+    cr_assert_eq(channel_of(bb_slice(bytes, 3), value, value_len, &channel), BB_ECORRUPT);
     for (size_t len = 0; len < HEAD + 4; len++) {
-        uint8_t *copy = exactly(value, len);
-        cr_assert_eq(bk_channel_decode(bb_slice(key, 4), bb_slice(copy, len), &channel), BB_ECORRUPT);
-        free(copy);
+        cr_assert_eq(channel_of(key, value, len, &channel), BB_ECORRUPT);
     }
+    bk_row_seal(BK_ROW_CHANNELS, key, value, value_len);
+    is_guarded(decode_channel, key, bb_slice(value, sizeof(value)));
     static const uint32_t lengths[] = {7, INT32_MAX, UINT32_MAX};
     for (size_t i = 0; i < BB_COUNT(lengths); i++) {
         bk_put_u32(value + NAME_AT, lengths[i]);
-        cr_assert_eq(bk_channel_decode(bb_slice(key, 4), bb_slice(value, sizeof(value)), &channel),
-                     BB_ECORRUPT);
+        cr_assert_eq(channel_of(key, value, value_len, &channel), BB_ECORRUPT);
     }
 }

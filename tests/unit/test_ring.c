@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The ring of blocks: limits, order of eviction, holes and packing, times, memory given back. */
+/* The ring of blocks: limits, order of eviction, holes and packing, chains of channels, memory given back. */
 #include "broker/core/channel.h"
 #include "broker/core/ring.h"
 
@@ -139,20 +139,40 @@ Test(ring, holes_are_packed_and_positions_stay)
     fixture_fini(&fixture);
 }
 
-Test(ring, a_time_is_found_whatever_holes_there_are)
+/* The chain of a channel, both ways, is what a walk over the whole ring finds of it. */
+static void assert_chain(const struct fixture *fixture, const struct bk_channel *channel)
 {
-    struct fixture fixture;
-    fixture_init(&fixture, 1000, 100000);
-    (void)append(&fixture, "quiet", BLOCK_LEN, NULL);
-    for (int i = 0; i < 30; i++) {
-        (void)append(&fixture, "busy", BLOCK_LEN, NULL);
+    const struct bk_ring *ring = &fixture->ring;
+    const struct bk_block *at = bk_ring_oldest_of(ring, channel);
+    const struct bk_block *newest = NULL;
+    const struct bk_block *block = NULL;
+    for (uint64_t pos = 0; (block = bk_ring_at(ring, &pos)) != NULL; pos++) {
+        if (block->channel == channel) {
+            cr_assert_eq(at, block);
+            cr_assert_eq(bk_ring_previous_of(ring, block), newest);
+            newest = block;
+            at = bk_ring_next_of(ring, block);
+        }
     }
-    uint64_t pos = bk_ring_find_time(&fixture.ring, 1500);
-    const struct bk_block *block = bk_ring_at(&fixture.ring, &pos);
-    cr_assert_gt(block->time, 1500);
-    cr_assert_eq(block->sequence, block->channel->first);
-    cr_assert_eq(bk_ring_find_time(&fixture.ring, 0), 0);
-    cr_assert_eq(bk_ring_find_time(&fixture.ring, 31001), bk_ring_end(&fixture.ring));
+    cr_assert_null(at);
+    cr_assert_eq(bk_ring_newest_of(ring, channel), newest);
+}
+
+Test(ring, the_blocks_of_a_channel_are_chained_whatever_holes_there_are)
+{
+    static const char *const names[] = {"a", "b", "c"};
+    struct fixture fixture;
+    fixture_init(&fixture, 2000, 4000);
+    for (uint64_t i = 0; i < 2000; i++) {
+        struct bk_channel *channel = append(&fixture, names[i * i * 7 % 11 % BB_COUNT(names)], i % 300, NULL);
+        if (i % 97 == 0) {
+            bk_ring_forget(&fixture.ring, channel);
+        }
+        for (size_t k = 0; k < fixture.channels.n_channels; k++) {
+            assert_chain(&fixture, fixture.channels.list[k]);
+        }
+    }
+    cr_assert_gt(fixture.n_evicted, 1000);
     fixture_fini(&fixture);
 }
 

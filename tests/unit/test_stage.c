@@ -9,6 +9,7 @@
 #include "broker/core/core.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 
 /* A log that keeps nothing and does what it is told to. */
 struct log {
@@ -33,6 +34,8 @@ struct fixture {
     size_t n_got[BB_MSG_ENDED + 1];
     struct bb_buf last[BB_MSG_ENDED + 1];
     bool is_paused;
+    size_t n_told; /* failures of the log */
+    char told[200];
 };
 
 static struct log *log_of(struct bk_backend *backend)
@@ -114,6 +117,16 @@ static void note_pause(void *context, void *peer, bool paused)
     fixture->is_paused = paused;
 }
 
+static void note_log(void *context, enum bk_log_level level, const char *id, const char *text)
+{
+    struct fixture *fixture = context;
+    (void)level;
+    if (strcmp(id, "BB-LOG-FAILED") == 0) {
+        fixture->n_told++;
+        (void)snprintf(fixture->told, sizeof(fixture->told), "%s", text);
+    }
+}
+
 static void say(struct fixture *fixture, const struct bb_msg *msg)
 {
     struct bb_buf out = BB_BUF_INIT;
@@ -126,8 +139,8 @@ static void say(struct fixture *fixture, const struct bb_msg *msg)
 
 static void fixture_open(struct fixture *fixture)
 {
-    fixture->out =
-        (struct bk_out){.context = fixture, .send = note_send, .close = note_close, .pause = note_pause};
+    fixture->out = (struct bk_out){
+        .context = fixture, .send = note_send, .close = note_close, .pause = note_pause, .log = note_log};
     cr_assert_eq(bk_core_new(&fixture->config, &fixture->out, &fixture->core), 0);
     bk_core_set_time(fixture->core, 1, 1000);
     fixture->log.listener = bk_core_listener(fixture->core, BK_STORE_LOG);
@@ -329,6 +342,25 @@ Test(stage, what_is_on_its_way_can_fail_behind_what_was_refused)
     flushed(&fixture, on_its_way, BB_ELOGFAILED);
     cr_assert_eq(fixture.n_got[BB_MSG_ACK], 0);
     cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 2);
+    fixture_fini(&fixture);
+}
+
+/* A log that stays full would fill the log for the person, perhaps on the same disk. */
+Test(stage, failures_are_told_once_a_second_with_their_number)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    bk_core_set_time(fixture.core, 10000000, 10000000);
+    fixture.log.refusal = BB_ELOGFULL;
+    for (uint64_t i = 1; i <= 5; i++) {
+        publish(&fixture, i);
+    }
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 5);
+    cr_assert_eq(fixture.n_told, 1);
+    bk_core_set_time(fixture.core, 11000000, 11000000);
+    publish(&fixture, 6);
+    cr_assert_eq(fixture.n_told, 2);
+    cr_assert_not_null(strstr(fixture.told, "5 times"), "%s", fixture.told);
     fixture_fini(&fixture);
 }
 

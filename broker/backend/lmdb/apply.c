@@ -416,28 +416,29 @@ static int apply_channel(struct apply *apply, const struct bk_log_channel *wante
 
 static int apply_producer(struct bk_write *write, const struct bk_log_producer *producer)
 {
-    MDB_dbi dbi = write->store->tables.producers;
     struct bb_slice key = bb_slice(producer->key, sizeof(producer->key));
     if (producer->removed) {
-        return bk_delete(write, dbi, key);
+        return bk_delete_row(write, BK_ROW_PRODUCERS, key);
     }
     uint8_t numbers[16];
     bk_key_pair(numbers, producer->last, producer->time);
     bb_buf_reset(&write->scratch);
     bb_buf_append(&write->scratch, numbers, sizeof(numbers));
     bb_buf_append(&write->scratch, producer->notes.data, producer->notes.len);
-    return write->scratch.error != 0 ? write->scratch.error
-                                     : bk_put(write, dbi, key, bb_buf_slice(&write->scratch), 0);
+    return bk_put_row(write, BK_ROW_PRODUCERS, key);
 }
 
 static int apply_cursor(struct bk_write *write, const struct bk_log_cursor *cursor)
 {
-    MDB_dbi dbi = write->store->tables.cursors;
     if (cursor->name.len == 0 || cursor->name.len > BK_KEY_MAX) {
         return BB_ECORRUPT;
     }
-    return cursor->removed ? bk_delete(write, dbi, cursor->name)
-                           : bk_put(write, dbi, cursor->name, cursor->value, 0);
+    if (cursor->removed) {
+        return bk_delete_row(write, BK_ROW_CURSORS, cursor->name);
+    }
+    bb_buf_reset(&write->scratch);
+    bb_buf_append(&write->scratch, cursor->value.data, cursor->value.len);
+    return bk_put_row(write, BK_ROW_CURSORS, cursor->name);
 }
 
 static int apply_entry(struct apply *apply, const struct bk_batch_entry *entry)
@@ -471,18 +472,19 @@ static int apply_payload(struct apply *apply, struct bb_slice payload)
 static int put_meta(struct apply *apply, uint64_t number)
 {
     struct bk_write *write = &apply->write;
-    int error = bk_meta_put(write, "applied", number);
-    if (error == 0) {
-        error = bk_meta_put(write, "position", apply->position);
-    }
+    int error = 0;
+    write->head.applied = number;
+    write->head.position = apply->position;
+    write->changed = true;
     for (size_t i = 0; i < apply->n_newest && error == 0; i++) {
         const struct newest *newest = &apply->newest[i];
         uint8_t key[12] = {'l', 'a', 's', 't'};
         uint8_t value[24];
         bk_put_u64(key + 4, newest->id.server);
         bk_key_session(value, newest->id.session, newest->id.instance, newest->time);
-        error = bk_put(write, write->store->tables.meta, bb_slice(key, sizeof(key)),
-                       bb_slice(value, sizeof(value)), 0);
+        bb_buf_reset(&write->scratch);
+        bb_buf_append(&write->scratch, value, sizeof(value));
+        error = bk_put_row(write, BK_ROW_META, bb_slice(key, sizeof(key)));
     }
     return error;
 }
@@ -519,9 +521,8 @@ static void apply_free(struct apply *apply)
 
 static int apply_all(struct apply *apply, const struct bk_store_input *inputs, size_t n_inputs)
 {
-    struct bk_store *store = apply->write.store;
-    int error = bk_meta_get(apply->write.txn, store->tables.meta, "position", &apply->position);
-    apply->position = BB_MAX(apply->position, 1);
+    int error = 0;
+    apply->position = BB_MAX(apply->write.head.position, 1);
     for (size_t i = 0; i < n_inputs && error == 0; i++) {
         error = apply_payload(apply, inputs[i].payload);
     }

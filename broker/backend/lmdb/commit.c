@@ -14,6 +14,11 @@
 #define REOPEN_MIN_US 100000
 #define REOPEN_MAX_US 5000000
 
+/* Tables that cannot take what is found get room for so many times of it, and twice as much each time. */
+#define STRETCH_FACTOR 16
+#define STRETCH_MIN    ((size_t)1 << 20)
+#define STRETCHES      4
+
 /* --- opening and recovering ------------------------------------------------------------------------------- */
 
 /* Records that were found, taken in together: a transaction for each would cost two flushes each. */
@@ -23,6 +28,8 @@ struct found {
     struct bb_buf payloads; /* behind each other */
 };
 
+/* What is in the journal was acknowledged, and there is no trimming before the log is open: so the tables may exceed their limit by
+ * what it takes, and are full then. */
 static int apply_found(struct found *found)
 {
     struct bk_store_input *inputs = (struct bk_store_input *)(void *)found->inputs.data;
@@ -33,6 +40,11 @@ static int apply_found(struct found *found)
         at += inputs[i].payload.len;
     }
     int r = n > 0 ? bk_store_apply(found->store, inputs, n) : 0;
+    size_t more = STRETCH_FACTOR * found->payloads.len + STRETCH_MIN;
+    for (unsigned i = 0; i < STRETCHES && r == BB_ELOGFULL; i++, more *= 2) {
+        r = bk_store_stretch(found->store, more);
+        r = r < 0 ? r : bk_store_apply(found->store, inputs, n);
+    }
     bb_buf_reset(&found->inputs);
     bb_buf_reset(&found->payloads);
     return r;
@@ -61,6 +73,7 @@ int bk_lmdb_open_files(struct lmdb *lmdb,
         return r;
     }
     found.store = store;
+    size_t limit = store->map_size;
     r = bk_journal_open(lmdb->directory, (size_t)lmdb->values[OPTION_JOURNAL_SIZE], bk_store_applied(store),
                         take_found, &found, ret_journal, err);
     if (r == 0 || r == BB_ECORRUPT) { /* what is before the damage may be lost with the journal otherwise */
@@ -78,11 +91,13 @@ int bk_lmdb_open_files(struct lmdb *lmdb,
     bb_buf_fini(&found.payloads);
     if (r < 0) {
         if (err->len == 0) {
-            bb_buf_printf(err, "what the journal has could not be taken into the tables");
+            bb_buf_printf(err, "%s: what the journal has could not be taken into the tables: %s",
+                          lmdb->directory, bb_strerror(r));
         }
         bk_store_close(store);
         return r;
     }
+    store->map_size = limit;
     *ret_store = store;
     return 0;
 }
@@ -119,7 +134,7 @@ static void commits_fail(struct lmdb *lmdb, int error)
     lmdb->commit_bytes = 0;
 }
 
-/* Without the mutex. All of it, or nothing. */
+/* Without the mutex. All of it, or nothing and a sentence. */
 static int open_again(struct lmdb *lmdb,
                       struct bk_store **ret_store,
                       struct bk_journal **ret_journal,
@@ -132,12 +147,23 @@ static int open_again(struct lmdb *lmdb,
     }
     r = bk_numbers_load(*ret_store, ret_numbers);
     if (r < 0) {
+        bb_buf_printf(err, "%s: what is stored cannot be read: %s", lmdb->directory, bb_strerror(r));
         bk_journal_close(*ret_journal);
         bk_store_close(*ret_store);
         *ret_journal = NULL;
         *ret_store = NULL;
     }
     return r;
+}
+
+/* Why it cannot be opened again, if that is something new. */
+static void tell_why(struct lmdb *lmdb, int error, struct bb_buf *err)
+{
+    const char *text = err->len > 0 && err->error == 0 ? bb_buf_string(err) : bb_strerror(error);
+    if (strncmp(lmdb->why, text, sizeof(lmdb->why) - 1) != 0) {
+        bk_lmdb_tell_state(lmdb, BK_BACKEND_FAILED, text);
+    }
+    bb_buf_fini(err);
 }
 
 /* With the mutex, which is given up. */
@@ -173,34 +199,35 @@ static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
     struct bk_store *store = NULL;
     struct bk_journal *journal = NULL;
     struct bk_numbers *numbers = NULL;
-    struct bb_buf err = BB_BUF_INIT;
-    bool is_told = false;
+    struct room room = lmdb->room;
     bk_lmdb_be_alone(lmdb, 0);
     bk_journal_close(lmdb->journal);
     bk_store_close(lmdb->store);
     lmdb->journal = NULL;
     lmdb->store = NULL;
     while (!lmdb->is_ending) {
+        struct bb_buf err = BB_BUF_INIT;
         (void)pthread_mutex_unlock(&lmdb->mutex);
-        bb_buf_reset(&err);
         int r = open_again(lmdb, &store, &journal, &numbers, &err);
         (void)pthread_mutex_lock(&lmdb->mutex);
         if (r == 0) {
+            bb_buf_fini(&err);
             break;
         }
-        if (r == BB_ECORRUPT && !is_told) { /* this does not pass by itself */
-            is_told = true;
-            bk_lmdb_tell_state(lmdb, BK_BACKEND_FAILED, bb_buf_string(&err));
-        }
+        tell_why(lmdb, r, &err);
         pause_for(lmdb, pause);
         pause = BB_MIN(2 * pause, REOPEN_MAX_US);
     }
-    bb_buf_fini(&err);
     lmdb->store = store;
     lmdb->journal = journal;
     if (store != NULL) {
         lmdb->applied = lmdb->durable = bk_store_applied(store);
         bk_lmdb_records_drop(lmdb, lmdb->applied);
+        (void)pthread_mutex_unlock(&lmdb->mutex);
+        bk_lmdb_look(lmdb, &room);
+        (void)pthread_mutex_lock(&lmdb->mutex);
+        lmdb->room = room;
+        lmdb->is_stuck = false;
     }
     if (last != 0 && store != NULL && lmdb->applied >= number) { /* it was durable after all */
         commits_take(lmdb, last);
@@ -211,7 +238,8 @@ static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
     bk_lmdb_be_together(lmdb);
     if (store != NULL) {
         bk_lmdb_news(lmdb, NEWS_RELOAD)->numbers = numbers;
-        bk_lmdb_tell_state(lmdb, BK_BACKEND_OK, "it was opened again and read");
+        bk_lmdb_tell_state(lmdb, room.is_full ? BK_BACKEND_FULL : BK_BACKEND_OK,
+                           room.is_full ? room.text : "it was opened again and read");
     }
 }
 
@@ -249,7 +277,7 @@ static void hand_on(struct lmdb *lmdb, struct record *record)
 static void let_tables_follow(struct lmdb *lmdb)
 {
     while (lmdb->record_bytes > lmdb->backlog_max && !lmdb->has_failed &&
-           !(lmdb->is_ending && lmdb->room.is_full)) { /* then they will not have more of it */
+           !(lmdb->is_ending && lmdb->is_stuck)) { /* then they will not have more of it */
         lmdb->apply_now = true;
         (void)pthread_cond_signal(&lmdb->to_apply);
         (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
@@ -278,12 +306,10 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
         }
         lmdb->apply_now = true; /* the journal is full until the store has more of it */
         (void)pthread_cond_signal(&lmdb->to_apply);
-        bool is_stuck = false;
-        while (lmdb->applied == applied && !lmdb->has_failed && !is_stuck) {
+        while (lmdb->applied == applied && !lmdb->has_failed && !(lmdb->is_ending && lmdb->is_stuck)) {
             (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
-            is_stuck = lmdb->is_ending && lmdb->room.is_full; /* the store will not have more of it */
         }
-        r = is_stuck ? BB_ELOGFULL : 0;
+        r = lmdb->applied == applied && !lmdb->has_failed ? BB_ELOGFULL : 0; /* it will not have more of it */
     }
     if (r < 0) {
         bb_buf_fini(&record->payload);
@@ -336,6 +362,8 @@ void *bk_lmdb_commit_run(void *arg)
             reopen(lmdb, number, last);
         }
     }
+    lmdb->has_committed = true;
+    (void)pthread_cond_signal(&lmdb->to_apply);
     (void)pthread_mutex_unlock(&lmdb->mutex);
     return NULL;
 }

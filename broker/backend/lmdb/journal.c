@@ -117,10 +117,12 @@ static int read_all(int fd, uint8_t *to, size_t len, size_t offset)
     return 0;
 }
 
-/* The record at @offset into the buffer. Return: 0, BB_ENOTFOUND (there is none), BB_ESYSTEM, BB_ENOMEM. */
+/* The record at @offset, if its number is not below @least, into the buffer. Return: 0, BB_ENOTFOUND (there is none), BB_ESYSTEM,
+ * BB_ENOMEM. */
 static int read_record(struct bk_journal *journal,
                        const struct file *file,
                        size_t offset,
+                       uint64_t least,
                        uint64_t *ret_number,
                        size_t *ret_len)
 {
@@ -132,7 +134,8 @@ static int read_record(struct bk_journal *journal,
         return r;
     }
     uint64_t len = bk_get_u64(journal->buffer + 16);
-    if (bk_get_u64(journal->buffer) != file->key || len > file->size - offset - HEADER) {
+    if (bk_get_u64(journal->buffer) != file->key || bk_get_u64(journal->buffer + 8) < least ||
+        len > file->size - offset - HEADER) {
         return BB_ENOTFOUND;
     }
     r = buffer_reserve(journal, HEADER + (size_t)len);
@@ -201,10 +204,11 @@ static int look(struct bk_journal *journal, uint64_t applied, struct survey *ret
     *ret_survey = (struct survey){0};
     for (size_t i = 0; i < FILES; i++) {
         const struct file *file = &journal->files[i];
+        (void)posix_fadvise(file->fd, 0, 0, POSIX_FADV_WILLNEED);
         for (size_t offset = FIRST; offset < file->size;) {
             struct seen seen = {0, i, offset};
             size_t len = 0;
-            int r = read_record(journal, file, offset, &seen.number, &len);
+            int r = read_record(journal, file, offset, applied, &seen.number, &len);
             if (r == 0) {
                 note(ret_survey, applied, seen);
             } else if (r != BB_ENOTFOUND) {
@@ -235,7 +239,7 @@ static int follow(struct bk_journal *journal,
             at = survey->begins[i] == *applied + 1 ? (struct seen){0, i, FIRST} : at;
         }
         const struct file *file = &journal->files[at.file];
-        int r = read_record(journal, file, at.offset, &at.number, &len);
+        int r = read_record(journal, file, at.offset, *applied + 1, &at.number, &len);
         if (r < 0 && r != BB_ENOTFOUND) {
             return fail_read(file, r, why);
         }
@@ -436,6 +440,10 @@ static int finish_file(struct bk_journal *journal, struct file *file, size_t siz
 {
     int r = buffer_reserve(journal, PAGE);
     if (r == 0 && file->size == 0 && getrandom(&file->key, sizeof(file->key), 0) != sizeof(file->key)) {
+        r = BB_ESYSTEM;
+    }
+    if (r == 0 && file->size == 0 &&
+        ftruncate(file->fd, 0) < 0) { /* an attempt may have taken what now lacks */
         r = BB_ESYSTEM;
     }
     if (r == 0 && file->size < size) {

@@ -13,6 +13,9 @@
 
 #define MIB ((uint64_t)1 << 20)
 
+/* BK_LOG_ERROR of broker/core/core.h, where bk_store is another thing. */
+#define LEVEL_ERROR 0
+
 /* clang-format off */
 static const struct bk_backend_option options[] = {
     [OPTION_MAP_SIZE] = {"map-size", BK_OPTION_SIZE, MIB, (uint64_t)1 << 46, (uint64_t)64 << 30, NULL, "most that the log may grow to (64G); costs nothing until it is used"},
@@ -38,19 +41,26 @@ static int op_load(struct bk_backend *backend, const struct bk_backend_loader *l
     return bk_store_load(of(backend)->store, loader, NULL, NULL);
 }
 
-static int op_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
+/* Whether @append, which is @len bytes as far as that is known, can be taken now. */
+static int admit(struct lmdb *lmdb, const struct bk_append *append, size_t len)
 {
-    struct lmdb *lmdb = of(backend);
     (void)pthread_mutex_lock(&lmdb->mutex);
     int r = lmdb->has_failed || lmdb->is_stale ? BB_ELOGFAILED : 0;
     if (r == 0 && append->n_blocks > 0 &&
-        (lmdb->room.is_full || lmdb->commit_bytes + lmdb->record_bytes > lmdb->room.bytes)) {
+        (lmdb->room.is_full || lmdb->commit_bytes + lmdb->record_bytes + len > lmdb->room.bytes)) {
         r = BB_ELOGFULL;
     }
     if (r == 0 && lmdb->commit_bytes > lmdb->values[OPTION_QUEUE_SIZE]) {
         r = BB_EFULL;
     }
     (void)pthread_mutex_unlock(&lmdb->mutex);
+    return r;
+}
+
+static int op_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
+{
+    struct lmdb *lmdb = of(backend);
+    int r = admit(lmdb, append, 0);
     struct commit *commit = r == 0 ? calloc(1, sizeof(*commit)) : NULL;
     if (commit == NULL) {
         return r < 0 ? r : BB_ENOMEM;
@@ -61,6 +71,9 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
     }
     if (r == 0 && commit->payload.len > lmdb->payload_max) {
         r = BB_ETOOBIG;
+    }
+    if (r == 0) {
+        r = admit(lmdb, append, commit->payload.len);
     }
     if (r < 0) {
         bb_buf_fini(&commit->payload);
@@ -101,6 +114,9 @@ static void op_submit(struct bk_backend *backend, struct bk_request *request)
         }
         request->barrier = lmdb->commits == NULL ? 0 : request->barrier;
     }
+    if (request->kind == BK_REQUEST_TRIM) {
+        BB_CONTAINER(request, struct bk_trim, request)->first = 0; /* of what is gone already */
+    }
     if (request->kind == BK_REQUEST_TRIM || request->kind == BK_REQUEST_COMPACT) {
         *lmdb->upkeep_end = request;
         lmdb->upkeep_end = &request->next;
@@ -140,6 +156,9 @@ static void tell(struct lmdb *lmdb, const struct news *news)
         break;
     case NEWS_DONE:
         news->request->done(news->request->context, news->request);
+        break;
+    case NEWS_LOG:
+        lmdb->log(lmdb->log_context, LEVEL_ERROR, "BB-LOG-RETAIN", news->text);
         break;
     case NEWS_RELOAD:
         bk_numbers_free(lmdb->numbers);
@@ -198,12 +217,16 @@ static void op_status(struct bk_backend *backend, struct bb_buf *out)
         {"file_bytes", sizes.file},
         {"disk_free_bytes", (uint64_t)disk.f_bavail * disk.f_frsize},
     };
+    char why[BK_STATE_TEXT];
+    memcpy(why, lmdb->why, sizeof(why));
     (void)pthread_mutex_unlock(&lmdb->mutex);
-    bb_mp_write_map(out, BB_COUNT(rows));
+    bb_mp_write_map(out, BB_COUNT(rows) + 1);
     for (size_t i = 0; i < BB_COUNT(rows); i++) {
         bb_mp_write_str(out, bb_slice_str(rows[i].name));
         bb_mp_write_uint(out, rows[i].value);
     }
+    bb_mp_write_str(out, bb_slice_str("why"));
+    bb_mp_write_str(out, bb_slice_str(why));
 }
 
 static void close_requests(struct bk_request *request)
@@ -240,6 +263,7 @@ static void stop_threads(struct lmdb *lmdb)
     (void)pthread_mutex_lock(&lmdb->mutex);
     lmdb->is_ending = true;
     (void)pthread_cond_broadcast(&lmdb->to_commit);
+    (void)pthread_cond_broadcast(&lmdb->to_apply);
     (void)pthread_cond_broadcast(&lmdb->to_read);
     (void)pthread_cond_broadcast(&lmdb->to_search);
     (void)pthread_cond_broadcast(&lmdb->to_copy);

@@ -52,7 +52,9 @@ struct reading {
     MDB_txn *txn;
     struct bk_read *read;
     struct bk_meter *meter;
-    struct lane *lanes;
+    struct lane *lanes; /* by channel */
+    struct lane **heap; /* those that have a next record, the one at the lowest position first */
+    size_t n_heap;
     struct bb_buf group;
     struct bb_buf body;
     bool is_full; /* the next block would not fit */
@@ -233,58 +235,111 @@ static int take_block(struct reading *reading, const struct lane *lane, const st
     return r;
 }
 
-static struct lane *lane_of(struct reading *reading, uint32_t channel)
+static int compare_lanes(const void *a, const void *b)
 {
-    for (size_t i = 0; i < reading->read->n_ranges; i++) {
-        if (reading->lanes[i].range->channel == channel) {
-            return &reading->lanes[i];
-        }
-    }
-    return NULL;
+    uint32_t left = ((const struct lane *)a)->range->channel;
+    uint32_t right = ((const struct lane *)b)->range->channel;
+    return left < right ? -1 : left > right;
 }
 
-/* The records at the lowest position of all lanes. Return: 1, 0 when there is none, or an error. */
-static int take_group(struct reading *reading)
+static const struct lane *lane_of(const struct reading *reading, uint32_t channel)
 {
-    uint64_t position = UINT64_MAX;
-    size_t n = reading->read->n_ranges;
-    int r = 0;
-    for (size_t i = 0; i < n; i++) {
-        position = BB_MIN(position, reading->lanes[i].position);
+    struct bk_read_range range = {.channel = channel};
+    const struct lane wanted = {.range = &range};
+    return bsearch(&wanted, reading->lanes, reading->read->n_ranges, sizeof(wanted), compare_lanes);
+}
+
+static void heap_swap(struct reading *reading, size_t i, size_t k)
+{
+    struct lane *lane = reading->heap[i];
+    reading->heap[i] = reading->heap[k];
+    reading->heap[k] = lane;
+}
+
+static void heap_push(struct reading *reading, struct lane *lane)
+{
+    if (lane->position == UINT64_MAX) {
+        return;
     }
-    if (position == UINT64_MAX) {
-        return 0;
+    size_t i = reading->n_heap++;
+    reading->heap[i] = lane;
+    while (i > 0 && reading->heap[(i - 1) / 2]->position > reading->heap[i]->position) {
+        heap_swap(reading, i, (i - 1) / 2);
+        i = (i - 1) / 2;
     }
-    bb_buf_reset(&reading->group);
-    for (size_t i = 0; i < n && r == 0; i++) {
-        struct bk_record record;
-        if (reading->lanes[i].position == position) {
-            r = bk_store_record(reading->store, reading->txn, position, reading->lanes[i].range->channel,
-                                &record);
-            r = r == 0 ? bk_group_add(&reading->group, &record) : r;
+}
+
+/* The first one goes behind the others. */
+static void heap_pop(struct reading *reading)
+{
+    size_t n = --reading->n_heap;
+    heap_swap(reading, 0, n);
+    for (size_t i = 0, least = 0;; i = least) {
+        for (size_t k = 2 * i + 1; k <= 2 * i + 2 && k < n; k++) {
+            least = reading->heap[k]->position < reading->heap[least]->position ? k : least;
         }
+        if (least == i) {
+            return;
+        }
+        heap_swap(reading, i, least);
+    }
+}
+
+/* The records at the lowest position of all lanes, into the group; their lanes are behind the heap then. */
+static int gather_group(struct reading *reading)
+{
+    uint64_t position = reading->heap[0]->position;
+    int r = 0;
+    bb_buf_reset(&reading->group);
+    while (r == 0 && reading->n_heap > 0 && reading->heap[0]->position == position) {
+        struct bk_record record;
+        r = bk_store_record(reading->store, reading->txn, position, reading->heap[0]->range->channel,
+                            &record);
+        r = r == 0 ? bk_group_add(&reading->group, &record) : r;
+        heap_pop(reading);
     }
     bk_group_sort(&reading->group);
+    return r;
+}
+
+/* Return: 1, 0 when there is no more, or an error. */
+static int take_group(struct reading *reading)
+{
+    size_t end = reading->n_heap;
+    if (end == 0) {
+        return 0;
+    }
+    int r = gather_group(reading);
     const struct bk_group_block *blocks = (const struct bk_group_block *)(const void *)reading->group.data;
     for (size_t i = 0; i < reading->group.len / sizeof(*blocks) && r == 0 && !reading->is_full; i++) {
         const struct lane *lane = lane_of(reading, blocks[i].channel);
         r = lane != NULL ? take_block(reading, lane, &blocks[i]) : BB_ECORRUPT;
     }
-    for (size_t i = 0; i < n && r == 0 && !reading->is_full; i++) {
-        if (reading->lanes[i].position == position) {
-            r = lane_next(reading, &reading->lanes[i]);
-        }
+    for (size_t i = reading->n_heap; i < end && r == 0 && !reading->is_full; i++) {
+        struct lane *lane = reading->heap[i];
+        r = lane_next(reading, lane);
+        heap_push(reading, lane); /* never beyond i */
     }
     return r < 0 ? r : 1;
 }
 
-static int read_on(struct reading *reading)
+static int begin(struct reading *reading)
 {
     int r = 0;
-    for (size_t i = 0; i < reading->read->n_ranges && r == 0; i++) {
+    for (size_t i = 0; i < reading->read->n_ranges; i++) {
         reading->lanes[i].range = &reading->read->ranges[i];
-        r = lane_begin(reading, &reading->lanes[i]);
     }
+    qsort(reading->lanes, reading->read->n_ranges, sizeof(*reading->lanes), compare_lanes);
+    for (size_t i = 0; i < reading->read->n_ranges && r == 0; i++) {
+        r = lane_begin(reading, &reading->lanes[i]);
+        heap_push(reading, &reading->lanes[i]);
+    }
+    return r;
+}
+
+static int read_on(struct reading *reading)
+{
+    int r = begin(reading);
     size_t n_groups = 0;
     while (r == 0 && !reading->is_full && reading->body.len < reading->read->max_bytes && n_groups++ < 256) {
         r = take_group(reading);
@@ -311,10 +366,8 @@ int bk_lmdb_read(struct bk_store *store, struct bk_read *read, struct bk_meter *
     read->n_events = 0;
     read->body = NULL;
     reading.lanes = calloc(BB_MAX(read->n_ranges, 1), sizeof(*reading.lanes));
-    if (reading.lanes == NULL) {
-        return BB_ENOMEM;
-    }
-    int r = bk_store_begin(store, &reading.txn);
+    reading.heap = calloc(BB_MAX(read->n_ranges, 1), sizeof(struct lane *));
+    int r = reading.lanes == NULL || reading.heap == NULL ? BB_ENOMEM : bk_store_begin(store, &reading.txn);
     if (r == 0) {
         r = read_on(&reading);
         bk_store_end(reading.txn);
@@ -322,6 +375,7 @@ int bk_lmdb_read(struct bk_store *store, struct bk_read *read, struct bk_meter *
     bb_buf_fini(&reading.group);
     bb_buf_fini(&reading.body);
     free(reading.lanes);
+    free(reading.heap);
     return r;
 }
 
@@ -435,7 +489,7 @@ static int search_last(struct bk_store *store,
          rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)) {
         struct bk_place place;
         struct bk_record record;
-        r = bk_place_read(bb_slice(value.mv_data, value.mv_size), &place);
+        r = bk_place_read(bb_slice(key.mv_data, key.mv_size), bb_slice(value.mv_data, value.mv_size), &place);
         r = r == 0 ? bk_store_record(store, txn, place.position, channel, &record) : r;
         if (r == 0) {
             *ret_sequence = newest_wanted(&record, locate->filter);

@@ -133,7 +133,7 @@ static int purge(struct retain *retain, struct bk_write_channel *channel)
         error = drop_rows(retain, dbis[i], channel);
     }
     if (error == 0 && retain->left > 0) {
-        error = bk_delete(write, tables->channels, bb_slice(channel->key, sizeof(channel->key)));
+        error = bk_delete_row(write, BK_ROW_CHANNELS, bb_slice(channel->key, sizeof(channel->key)));
         bb_buf_fini(&channel->text);
         channel->info = (struct bk_log_channel){.id = channel->info.id};
         channel->exists = false;
@@ -173,7 +173,11 @@ static int floor_sequence(struct bk_write *write, const struct bk_log_channel *i
     rc = mdb_cursor_get(cursor, &key, &value, rc == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
     for (; rc == 0 && need > 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)) {
         struct bk_place place;
-        if (bk_get_u32(key.mv_data) != info->id || bk_place_read(bk_slice(value), &place) < 0) {
+        if (bk_get_u32(key.mv_data) != info->id) {
+            break;
+        }
+        if (bk_place_read(bk_slice(key), bk_slice(value), &place) < 0) {
+            error = BB_ECORRUPT;
             break;
         }
         sequence = bk_get_u64((const uint8_t *)key.mv_data + 4);
@@ -185,7 +189,7 @@ static int floor_sequence(struct bk_write *write, const struct bk_log_channel *i
     }
     mdb_cursor_close(cursor);
     *ret_floor = need > 0 ? 0 : sequence;
-    return 0;
+    return error;
 }
 
 /* The oldest record that has events of the path. */
@@ -245,7 +249,10 @@ static int cut_path(struct retain *retain, struct bb_slice key, bool *ret_done)
     struct bb_slice text = {key.data + BK_KEY_CHANNEL, key.len - BK_KEY_CHANNEL};
     *ret_done = true;
     int error = bk_write_channel(write, bk_get_u32(key.data), &channel);
-    if (error == 0 && channel->exists && !channel->info.removed) {
+    if (error != 0) {
+        return error;
+    }
+    if (channel->exists && !channel->info.removed) {
         error = bk_write_path(write, channel, text, false, &path);
     }
     if (error != 0 || path == NULL) {
@@ -327,8 +334,9 @@ static int list_channels(struct bk_write *write, struct bb_buf *list)
     MDB_val key;
     MDB_val value;
     while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
-        struct bk_log_channel info;
-        if (bk_channel_decode(bk_slice(key), bk_slice(value), &info) < 0) {
+        struct bk_log_channel info; /* nothing was written yet: the pages are those of the map */
+        if (!bk_is_whole(key) || !bk_is_whole(value) ||
+            bk_channel_decode(bk_slice(key), bk_slice(value), &info) < 0) {
             rc = MDB_CORRUPTED;
             break;
         }

@@ -55,6 +55,7 @@ void bk_lmdb_tell_state(struct lmdb *lmdb, enum bk_backend_state state, const ch
     struct news *news = bk_lmdb_news(lmdb, NEWS_STATE);
     news->state = state;
     (void)snprintf(news->text, sizeof(news->text), "%s", text);
+    (void)snprintf(lmdb->why, sizeof(lmdb->why), "%s", state == BK_BACKEND_OK ? "" : text);
 }
 
 void bk_lmdb_tell_done(struct lmdb *lmdb, struct bk_request *request, int error)
@@ -100,6 +101,7 @@ void bk_lmdb_be_alone(struct lmdb *lmdb, unsigned own)
     while (lmdb->users > own) {
         (void)pthread_cond_wait(&lmdb->moved, &lmdb->mutex);
     }
+    lmdb->is_exclusive = true; /* a user may have been alone meanwhile, and together with the others again */
 }
 
 void bk_lmdb_be_together(struct lmdb *lmdb)

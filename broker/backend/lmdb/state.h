@@ -38,11 +38,15 @@ struct record {
     struct bb_buf payload;
 };
 
+/* What a state is told with. */
+#define BK_STATE_TEXT 400
+
 enum news_kind {
     NEWS_FLUSHED,
     NEWS_TRIMMED,
     NEWS_STATE,
     NEWS_DONE,   /* a request */
+    NEWS_LOG,    /* an error for the broker's own log */
     NEWS_RELOAD, /* what register_() holds events against is to be read again */
 };
 
@@ -56,7 +60,7 @@ struct news {
     enum bk_backend_state state;
     struct bk_request *request;
     struct bk_numbers *numbers;
-    char text[160];
+    char text[BK_STATE_TEXT];
 };
 
 /* So much waiting for the store is taken in at once; so much in one transaction. */
@@ -107,9 +111,13 @@ struct lmdb {
     struct news *news;
     struct news **news_end;
     bool has_failed; /* to be opened again */
+    bool is_stuck;   /* the tables cannot take in what waits: there is no room */
     bool is_stale;   /* until the owner has been told, what it numbers does not follow what is kept */
     struct room room;
+    int retain_error;        /* told already; the apply thread's */
+    char why[BK_STATE_TEXT]; /* the state that was told last is not BK_BACKEND_OK */
     bool is_ending;
+    bool has_committed; /* the commit thread has ended */
     bool apply_now;
     bool is_exclusive; /* nobody else may use the store */
     unsigned users;    /* threads that do */

@@ -4,6 +4,7 @@
 #include "proto/base/error.h"
 
 #include "broker/backend/lmdb/journal.h"
+#include "broker/backend/lmdb/row.h"
 #include "broker/backend/lmdb/write.h"
 
 #include <errno.h>
@@ -36,6 +37,7 @@ int bk_store_error(int rc)
     case MDB_MAP_FULL:
     case ENOSPC:
     case EDQUOT:
+    case EFBIG:
         return BB_ELOGFULL;
     case ENOMEM:
         return BB_ENOMEM;
@@ -111,23 +113,11 @@ static int lock_take(struct bk_store *store, struct bb_buf *err)
     return 0;
 }
 
-/* Opens meta and sees whether the rest may be touched. */
-static int check_format(struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
+/* Sees whether the rest may be touched. */
+static int check_format(const struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
 {
-    MDB_stat stat;
-    int rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->tables.meta);
-    rc = rc != 0 ? rc : mdb_stat(txn, store->tables.meta, &stat);
-    if (rc != 0) {
-        say(err, store->directory, mdb_strerror(rc));
-        return bk_store_error(rc);
-    }
     struct bb_slice format;
-    int error = bk_get(txn, store->tables.meta, bb_slice_str("format"), &format);
-    if (error == BB_ENOTFOUND && stat.ms_entries == 0) {
-        MDB_val key = bk_val(bb_slice_str("format"));
-        MDB_val value = bk_val(bb_slice_str(BK_STORE_FORMAT));
-        return bk_store_error(mdb_put(txn, store->tables.meta, &key, &value, 0));
-    }
+    int error = bk_get(txn, store->tables.meta, bb_slice_str(BK_META_FORMAT), &format);
     if (error == BB_ENOTFOUND) {
         format = bb_slice_str("of no known version");
         error = 0;
@@ -143,7 +133,21 @@ static int check_format(struct bk_store *store, MDB_txn *txn, struct bb_buf *err
     return error;
 }
 
-static int open_tables(struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
+/* A table that is not there is an error, but in a new store: an empty one in its place would be a loss that nobody is told of. */
+static int open_table(MDB_txn *txn, const char *name, bool is_new, MDB_dbi *dbi, struct bb_buf *err)
+{
+    int rc = mdb_dbi_open(txn, name, is_new ? MDB_CREATE : 0, dbi);
+    if (rc == MDB_NOTFOUND) {
+        say(err, name, "the table is not there; put a backup in the place of the log's directory");
+        return BB_ECORRUPT;
+    }
+    if (rc != 0) {
+        say(err, name, mdb_strerror(rc));
+    }
+    return bk_store_error(rc);
+}
+
+static int open_tables(struct bk_store *store, MDB_txn *txn, bool is_new, struct bb_buf *err)
 {
     struct bk_store_tables *tables = &store->tables;
     const struct {
@@ -157,16 +161,66 @@ static int open_tables(struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
         {"surplus", &tables->surplus},         {"producers", &tables->producers},
         {"cursors", &tables->cursors},
     };
-    for (size_t i = 0; i < BB_COUNT(all); i++) {
-        int rc = mdb_dbi_open(txn, all[i].name, MDB_CREATE, all[i].dbi);
-        if (rc != 0) {
-            say(err, all[i].name, mdb_strerror(rc));
-            return bk_store_error(rc);
-        }
+    int error = 0;
+    for (size_t i = 0; i < BB_COUNT(all) && error == 0; i++) {
+        error = open_table(txn, all[i].name, is_new, all[i].dbi, err);
     }
-    return 0;
+    return error;
 }
 
+static int make_meta(const struct bk_store *store, MDB_txn *txn)
+{
+    const struct bk_head head = {0};
+    MDB_val key = bk_val(bb_slice_str(BK_META_FORMAT));
+    MDB_val value = bk_val(bb_slice_str(BK_STORE_FORMAT));
+    int error = bk_store_error(mdb_put(txn, store->tables.meta, &key, &value, 0));
+    return error != 0 ? error : bk_head_put(txn, store->tables.meta, &head);
+}
+
+static int prepare_in(struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
+{
+    MDB_stat stat;
+    MDB_dbi all = 0;
+    int rc = mdb_dbi_open(txn, NULL, 0, &all);
+    rc = rc != 0 ? rc : mdb_stat(txn, all, &stat);
+    if (rc != 0) {
+        say(err, store->directory, mdb_strerror(rc));
+        return bk_store_error(rc);
+    }
+    bool is_new = stat.ms_entries == 0;
+    int error = open_table(txn, "meta", is_new, &store->tables.meta, err);
+    if (error == 0) {
+        error = is_new ? make_meta(store, txn) : check_format(store, txn, err);
+    }
+    return error != 0 ? error : open_tables(store, txn, is_new, err);
+}
+
+/* The rows that are believed without anything that could contradict them. */
+static int check_rows(struct bk_store *store, struct bb_buf *err)
+{
+    struct bb_buf what = BB_BUF_INIT;
+    struct bk_head head = {0};
+    MDB_txn *txn = NULL;
+    int error = bk_store_begin(store, &txn);
+    if (error == 0) {
+        error = bk_rows_check(store, txn, &what);
+    }
+    if (error == 0) {
+        error = bk_head_read(txn, store->tables.meta, &head);
+    }
+    store->applied = error == 0 ? head.applied : store->applied;
+    if (error == BB_ECORRUPT && err != NULL) {
+        bb_buf_printf(err,
+                      "%s: %s; nothing was changed; put a backup in the directory's place, start with it and "
+                      "let \"busbar log verify\" read all of it",
+                      store->directory, bb_buf_string(&what));
+    }
+    bk_store_end(txn);
+    bb_buf_fini(&what);
+    return error;
+}
+
+/* The tables as they must be, before anything is done to them. */
 static int prepare(struct bk_store *store, struct bb_buf *err)
 {
     MDB_txn *txn = NULL;
@@ -175,13 +229,7 @@ static int prepare(struct bk_store *store, struct bb_buf *err)
         say(err, store->directory, mdb_strerror(rc));
         return bk_store_error(rc);
     }
-    int error = check_format(store, txn, err);
-    if (error == 0) {
-        error = open_tables(store, txn, err);
-    }
-    if (error == 0) {
-        error = bk_meta_get(txn, store->tables.meta, "applied", &store->applied);
-    }
+    int error = prepare_in(store, txn, err);
     if (error != 0) {
         mdb_txn_abort(txn);
         return error;
@@ -189,8 +237,9 @@ static int prepare(struct bk_store *store, struct bb_buf *err)
     rc = mdb_txn_commit(txn);
     if (rc != 0) {
         say(err, store->directory, mdb_strerror(rc));
+        return bk_store_error(rc);
     }
-    return bk_store_error(rc);
+    return check_rows(store, err);
 }
 
 /* Beyond the limit there is room for removing: in a copy-on-write tree that takes pages first. */
@@ -203,6 +252,7 @@ static int env_open(struct bk_store *store, struct bb_buf *err)
 {
     MDB_envinfo info;
     int dead = 0;
+    int error = 0;
     int rc = mdb_env_create(&store->env);
     rc = rc != 0 ? rc : mdb_env_set_maxdbs(store->env, TABLES_MAX);
     rc = rc != 0 ? rc : mdb_env_set_mapsize(store->env, map_with_reserve(store->map_size));
@@ -214,9 +264,16 @@ static int env_open(struct bk_store *store, struct bb_buf *err)
         return bk_store_error(rc);
     }
     if (info.me_mapsize > map_with_reserve(store->map_size)) {
-        store->map_size = info.me_mapsize / 17 * 16;
+        error = bk_store_stretch(store, info.me_mapsize - store->map_size);
     }
-    return prepare(store, err);
+    return error;
+}
+
+int bk_store_stretch(struct bk_store *store, size_t bytes)
+{
+    int rc = mdb_env_set_mapsize(store->env, map_with_reserve(store->map_size + bytes));
+    store->map_size += rc == 0 ? bytes : 0;
+    return bk_store_error(rc);
 }
 
 /* What a compact() that was interrupted left behind. */
@@ -276,6 +333,7 @@ int bk_store_open(const char *directory, size_t map_size, struct bk_store **ret_
         }
         error = env_open(store, err);
     }
+    error = error == 0 ? prepare(store, err) : error;
     if (error != 0) {
         bk_store_close(store);
         return error;
@@ -338,7 +396,7 @@ static int load_producer(void *to, struct bb_slice key, struct bb_slice value)
 {
     const struct load *load = to;
     struct bk_log_producer producer = {0};
-    if (key.len != sizeof(producer.key) || value.len < 16) {
+    if (bk_row_open(BK_ROW_PRODUCERS, key, &value) < 0 || key.len != sizeof(producer.key) || value.len < 16) {
         return BB_ECORRUPT;
     }
     memcpy(producer.key, key.data, key.len);
@@ -351,6 +409,9 @@ static int load_producer(void *to, struct bb_slice key, struct bb_slice value)
 static int load_cursor(void *to, struct bb_slice key, struct bb_slice value)
 {
     const struct load *load = to;
+    if (bk_row_open(BK_ROW_CURSORS, key, &value) < 0) {
+        return BB_ECORRUPT;
+    }
     struct bk_log_cursor cursor = {.name = key, .value = value};
     return load->loader->cursor(load->loader->context, &cursor);
 }
@@ -359,7 +420,7 @@ static int load_cursor(void *to, struct bb_slice key, struct bb_slice value)
 static int load_last(void *to, struct bb_slice key, struct bb_slice value)
 {
     const struct load *load = to;
-    if (key.len != 12 || value.len != 24) {
+    if (bk_row_open(BK_ROW_META, key, &value) < 0 || key.len != 12 || value.len != 24) {
         return BB_ECORRUPT;
     }
     struct bk_event_id id = {bk_get_u64(key.data + 4), bk_get_u64(value.data), bk_get_u64(value.data + 8)};
@@ -456,7 +517,9 @@ static int copy_to(struct bk_store *store, const char *directory, struct bb_buf 
     }
     int rc = mdb_env_copy2(store->env, directory, MDB_CP_COMPACT);
     int error = bk_store_error(rc);
-    if (error == 0 && (sync_path(file, O_RDONLY) < 0 || sync_path(directory, O_RDONLY | O_DIRECTORY) < 0)) {
+    /* LMDB lets everybody read a copy; the folder does not, as long as it is there. */
+    if (error == 0 && (chmod(file, FILE_MODE) < 0 || sync_path(file, O_RDONLY) < 0 ||
+                       sync_path(directory, O_RDONLY | O_DIRECTORY) < 0)) {
         rc = errno;
         error = BB_ESYSTEM;
     }
@@ -484,7 +547,8 @@ int bk_store_compact(struct bk_store *store, struct bb_buf *err)
         return BB_EINVAL;
     }
     clear_compact(store);
-    int error = copy_to(store, folder, err);
+    int error = check_rows(store, err); /* while it can be left as it is: it could not be opened again */
+    error = error == 0 ? copy_to(store, folder, err) : error;
     if (error != 0) {
         return error;
     }
@@ -499,6 +563,7 @@ int bk_store_compact(struct bk_store *store, struct bb_buf *err)
         error = error != 0 ? error : BB_ESYSTEM;
     }
     int reopened = env_open(store, err);
+    reopened = reopened == 0 ? prepare(store, err) : reopened;
     if (reopened != 0 && store->env != NULL) {
         mdb_env_close(store->env);
         store->env = NULL;
@@ -568,6 +633,9 @@ int bk_store_channel(const struct bk_store *store,
     struct bb_slice value;
     bk_put_u32(key, channel);
     int error = bk_get(txn, store->tables.channels, bb_slice(key, sizeof(key)), &value);
+    if (error == 0 && !bk_is_whole(bk_val(value))) {
+        return BB_ECORRUPT;
+    }
     return error != 0 ? error : bk_channel_decode(bb_slice(key, sizeof(key)), value, ret_channel);
 }
 
@@ -592,9 +660,10 @@ int bk_store_latest(const struct bk_store *store,
     return error != 0 ? error : bk_latest_decode(all, value, ret_latest);
 }
 
-int bk_place_read(struct bb_slice value, struct bk_place *ret_place)
+int bk_place_read(struct bb_slice key, struct bb_slice value, struct bk_place *ret_place)
 {
-    if (value.len != BK_PLACE_LEN) {
+    if (key.len != BK_KEY_SEQUENCE || value.len != BK_PLACE_LEN + BK_ROW_CRC ||
+        bk_row_open(BK_ROW_BY_SEQUENCE, key, &value) < 0) {
         return BB_ECORRUPT;
     }
     *ret_place = (struct bk_place){
@@ -622,7 +691,8 @@ static int place_at(int rc,
         return BB_ECORRUPT;
     }
     *ret_first = bk_get_u64(bytes + 4);
-    return bk_get_u32(bytes) != channel ? BB_ENOTFOUND : bk_place_read(bk_slice(value), ret_place);
+    return bk_get_u32(bytes) != channel ? BB_ENOTFOUND
+                                        : bk_place_read(bk_slice(key), bk_slice(value), ret_place);
 }
 
 static int find_by(MDB_cursor *cursor,

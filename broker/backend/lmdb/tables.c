@@ -13,7 +13,14 @@
 #define BACKLOG_US  300000
 #define BACKLOG_MIN (2 * BK_APPLY_BYTES)
 
+/* Records removed in one transaction; it begins anew with fewer where there is no room for what that writes. */
 #define RETAIN_BUDGET ((size_t)256)
+
+/* Tables that cannot take more are tried again so often. */
+#define STUCK_US 10000
+
+/* Where the size of a transaction begins to grow again, after there was no room for a larger one. */
+#define PIECE_MIN ((size_t)4096)
 
 /* Percent of the map: where it is full, and how much of it must be free until it is not any more. */
 #define FULL_PERCENT  90
@@ -85,16 +92,17 @@ static void watch(struct lmdb *lmdb)
     }
 }
 
-/* Up to BK_APPLY_BYTES of what waits, in one transaction. */
-static int apply_some(struct lmdb *lmdb)
+/* Up to @max bytes of what waits, at least one record, in one transaction. */
+static int take_in(struct lmdb *lmdb, size_t max, size_t *ret_n)
 {
     size_t n = 0;
     size_t bytes = 0;
-    for (const struct record *record = lmdb->records; record != NULL && (n == 0 || bytes < BK_APPLY_BYTES);
+    for (const struct record *record = lmdb->records; record != NULL && (n == 0 || bytes < max);
          record = record->next) {
         bytes += record->payload.len;
         n++;
     }
+    *ret_n = n;
     struct bk_store_input *inputs = n > 0 ? calloc(n, sizeof(*inputs)) : NULL;
     if (inputs == NULL) {
         return n > 0 ? BB_ENOMEM : 0;
@@ -115,138 +123,226 @@ static int apply_some(struct lmdb *lmdb)
         }
         lmdb->applied = inputs[n - 1].number;
         bk_lmdb_records_drop(lmdb, lmdb->applied);
+        lmdb->room.bytes -= BB_MIN(lmdb->room.bytes, bytes); /* until watch() has looked */
         (void)pthread_cond_broadcast(&lmdb->moved);
     }
     free(inputs);
     return r;
 }
 
-static int retain(struct lmdb *lmdb)
+/* Some of what waits. What is too much for the room there is is tried in smaller pieces, down to a record. */
+static int apply_some(struct lmdb *lmdb, size_t *max)
 {
-    size_t done = 0;
-    (void)pthread_mutex_unlock(&lmdb->mutex);
-    int r =
-        bk_store_retain(lmdb->store, (uint64_t)bb_clock_wall_us(), RETAIN_BUDGET, on_trimmed, lmdb, &done);
-    (void)pthread_mutex_lock(&lmdb->mutex);
-    return r < 0 ? r : (int)(done >= RETAIN_BUDGET);
-}
-
-static int trim(struct lmdb *lmdb, struct bk_trim *request)
-{
-    bool more = true;
+    size_t n = 0;
     int r = 0;
-    while (more && r == 0) {
-        r = bk_store_trim(lmdb->store, request->channel, request->before, RETAIN_BUDGET, &request->first,
-                          &more);
+    while ((r = take_in(lmdb, *max, &n)) == BB_ELOGFULL && n > 1) {
+        *max /= 4;
     }
     if (r == 0) {
+        *max = BB_MIN(BB_MAX(2 * *max, PIECE_MIN), BK_APPLY_BYTES);
+        watch(lmdb);
+    }
+    bool is_stuck = r == BB_ELOGFULL;
+    if (is_stuck && !lmdb->room.is_full) { /* until it takes something again */
+        lmdb->room.is_full = true;
+        bk_lmdb_tell_state(lmdb, BK_BACKEND_FULL,
+                           "the tables cannot take more; trim channels, make room or raise map-size");
+    }
+    lmdb->is_stuck = is_stuck;
+    return r;
+}
+
+/* Whether there is a smaller budget to try when there was no room for what @budget removes. */
+static bool try_less(int r, size_t *budget)
+{
+    bool has_less = r == BB_ELOGFULL && *budget > 1;
+    *budget = has_less ? *budget / 4 : *budget;
+    return has_less;
+}
+
+/* Once: it is tried again and again. Lack of room is told as a state. */
+static void tell_retain(struct lmdb *lmdb, int error)
+{
+    if (error != 0 && error != lmdb->retain_error && error != BB_ELOGFULL) {
+        struct news *news = bk_lmdb_news(lmdb, NEWS_LOG);
+        (void)snprintf(news->text, sizeof(news->text),
+                       "nothing is removed from the log: %s; \"busbar log verify\" may know more",
+                       bb_strerror(error));
+    }
+    lmdb->retain_error = error;
+}
+
+/* Return: 1: there is more to remove; 0; or an error. */
+static int retain(struct lmdb *lmdb)
+{
+    size_t budget = RETAIN_BUDGET;
+    size_t done = 0;
+    int r = 0;
+    (void)pthread_mutex_unlock(&lmdb->mutex);
+    do {
+        r = bk_store_retain(lmdb->store, (uint64_t)bb_clock_wall_us(), budget, on_trimmed, lmdb, &done);
+    } while (try_less(r, &budget));
+    (void)pthread_mutex_lock(&lmdb->mutex);
+    tell_retain(lmdb, r);
+    return r < 0 ? r : (int)(done >= budget);
+}
+
+/* Without the mutex. */
+static int trim(struct lmdb *lmdb, struct bk_trim *request)
+{
+    size_t budget = RETAIN_BUDGET;
+    uint64_t told = request->first;
+    bool more = true;
+    int r = 0;
+    while (r == 0 && more) {
+        uint64_t first = 0;
+        r = bk_store_trim(lmdb->store, request->channel, request->before, budget, &first, &more);
+        if (r == 0) {
+            request->first = first;
+        } else if (try_less(r, &budget)) {
+            more = true;
+            r = 0;
+        }
+    }
+    if (request->first > told) {
         on_trimmed(lmdb, request->channel, request->first);
     }
     return r;
 }
 
-static void run_upkeep(struct lmdb *lmdb)
+/*
+ * A request sees what was durable when it came. Tables that are stuck may not have all of that; but waiting for it would be for
+ * ever, since it is trimming that makes the room. Return: 1: try again to take in the rest; 0; or an error.
+ */
+static int run_trim(struct lmdb *lmdb, struct bk_trim *request)
+{
+    uint64_t first = request->first;
+    (void)pthread_mutex_unlock(&lmdb->mutex);
+    int r = trim(lmdb, request);
+    (void)pthread_mutex_lock(&lmdb->mutex);
+    bool has_all = lmdb->applied >= request->request.barrier || (r == 0 && request->first >= request->before);
+    if (has_all || (r != 0 && r != BB_ENOTFOUND)) {
+        return r;
+    }
+    return request->first > first ? 1 : BB_ELOGFULL; /* the journal has more of it */
+}
+
+static int run_compact(struct lmdb *lmdb)
+{
+    struct bb_buf err = BB_BUF_INIT;
+    bk_lmdb_be_alone(lmdb, 1);
+    (void)pthread_mutex_unlock(&lmdb->mutex);
+    int r = bk_store_compact(lmdb->store, &err);
+    (void)pthread_mutex_lock(&lmdb->mutex);
+    bk_lmdb_be_together(lmdb);
+    bb_buf_fini(&err);
+    return r;
+}
+
+/* The first request, if it is its turn. Return: whether the tables are to be tried again at once. */
+static bool run_upkeep(struct lmdb *lmdb)
 {
     struct bk_request *request = lmdb->upkeep;
-    struct bb_buf err = BB_BUF_INIT;
-    int r = 0;
+    if (request == NULL || (lmdb->applied < request->barrier && !lmdb->is_stuck)) {
+        return false;
+    }
+    int r = request->kind == BK_REQUEST_TRIM ? run_trim(lmdb, BB_CONTAINER(request, struct bk_trim, request))
+                                             : run_compact(lmdb);
+    if (r > 0) {
+        return true;
+    }
     lmdb->upkeep = request->next;
     if (lmdb->upkeep == NULL) {
         lmdb->upkeep_end = &lmdb->upkeep;
     }
-    if (request->kind == BK_REQUEST_TRIM) {
-        (void)pthread_mutex_unlock(&lmdb->mutex);
-        r = trim(lmdb, BB_CONTAINER(request, struct bk_trim, request));
-        (void)pthread_mutex_lock(&lmdb->mutex);
-    } else {
-        bk_lmdb_be_alone(lmdb, 1);
-        (void)pthread_mutex_unlock(&lmdb->mutex);
-        r = bk_store_compact(lmdb->store, &err);
-        (void)pthread_mutex_lock(&lmdb->mutex);
-        bk_lmdb_be_together(lmdb);
+    if (r == 0 && !lmdb->is_stuck) {
+        watch(lmdb); /* there is room when it is answered */
     }
-    bb_buf_fini(&err);
     bk_lmdb_tell_done(lmdb, request, r);
     if (r < 0 && lmdb->store->env == NULL) {
         bk_lmdb_fail(lmdb, r);
     }
+    return false;
 }
 
-/* When something is to be done at the latest. */
-static uint64_t apply_due(const struct lmdb *lmdb, uint64_t retain_at)
+/* What the apply thread keeps from turn to turn. */
+struct pace {
+    uint64_t retain_at;
+    uint64_t again_at; /* tables that are stuck are not tried before */
+    size_t max;        /* bytes of records for one transaction */
+};
+
+/* When records are to be taken in at the latest. */
+static uint64_t apply_due(const struct lmdb *lmdb, const struct pace *pace)
 {
     if (lmdb->records == NULL) {
-        return retain_at;
+        return UINT64_MAX;
     }
     bool soon = lmdb->apply_now || lmdb->record_bytes >= BK_APPLY_SOON_BYTES || lmdb->is_ending;
     uint64_t at = soon ? 0 : lmdb->records->at + lmdb->values[OPTION_APPLY_INTERVAL];
-    return BB_MIN(at, retain_at);
+    return BB_MAX(at, pace->again_at);
 }
 
-static void wait_until(struct lmdb *lmdb, uint64_t at)
+/* Until there is something to do. */
+static void wait_for_work(struct lmdb *lmdb, const struct pace *pace)
 {
-    uint64_t now = bk_lmdb_now();
-    if (at <= now) {
-        return;
+    uint64_t at = lmdb->upkeep != NULL ? 0 : BB_MIN(apply_due(lmdb, pace), pace->retain_at);
+    if (at > bk_lmdb_now()) {
+        struct timespec until = {.tv_sec = (time_t)(at / 1000000), .tv_nsec = (long)(at % 1000000) * 1000};
+        (void)pthread_cond_timedwait(&lmdb->to_apply, &lmdb->mutex,
+                                     &until); /* its clock is the monotonic one */
     }
-    struct timespec until = {.tv_sec = (time_t)(at / 1000000), .tv_nsec = (long)(at % 1000000) * 1000};
-    (void)pthread_cond_timedwait(&lmdb->to_apply, &lmdb->mutex, &until); /* its clock is the monotonic one */
 }
 
-/* One turn as a user of the store. Returns when to have the next one at the latest. */
-static uint64_t apply_turn(struct lmdb *lmdb, uint64_t retain_at)
+/* One turn as a user of the store. */
+static void apply_turn(struct lmdb *lmdb, struct pace *pace)
 {
     uint64_t now = bk_lmdb_now();
-    int r = 0;
-    bool is_due = lmdb->records != NULL && apply_due(lmdb, UINT64_MAX) <= now;
-    if (is_due) {
-        r = apply_some(lmdb);
-        if (r == 0) {
+    if (apply_due(lmdb, pace) <= now) {
+        int r = apply_some(lmdb, &pace->max);
+        if (r < 0 && !lmdb->is_stuck) {
+            bk_lmdb_fail(lmdb, r);
+            return;
+        }
+        pace->again_at = lmdb->is_stuck ? now + STUCK_US : 0;
+    }
+    lmdb->apply_now = lmdb->apply_now && lmdb->records != NULL; /* not for what comes later */
+    if (run_upkeep(lmdb)) {
+        pace->again_at = 0;
+    }
+    if (lmdb->is_stuck || now >= pace->retain_at) {
+        bool again = retain(lmdb) > 0 || lmdb->is_stuck;
+        if (!lmdb->is_stuck) {
             watch(lmdb);
         }
-        lmdb->apply_now = lmdb->apply_now && lmdb->records != NULL;
+        pace->retain_at = bk_lmdb_now() + (again ? STUCK_US : lmdb->values[OPTION_RETAIN_INTERVAL]);
     }
-    if (r == 0 && lmdb->upkeep != NULL && lmdb->records == NULL) {
-        run_upkeep(lmdb);
-    }
-    if (r == BB_ELOGFULL || now >= retain_at) {
-        int more = retain(lmdb);
-        if (r != BB_ELOGFULL) {
-            watch(lmdb);
-        } else if (!lmdb->room.is_full) { /* until it takes something again */
-            lmdb->room.is_full = true;
-            bk_lmdb_tell_state(lmdb, BK_BACKEND_FULL, "the tables cannot take more");
-        }
-        bool again = more > 0 || r == BB_ELOGFULL;
-        retain_at = bk_lmdb_now() + (again ? 10000 : lmdb->values[OPTION_RETAIN_INTERVAL]);
-        if (r == BB_ELOGFULL && !lmdb->is_ending) {
-            wait_until(lmdb, retain_at);
-        }
-    }
-    if (r < 0 && r != BB_ELOGFULL) {
-        bk_lmdb_fail(lmdb, r);
-    }
-    return retain_at;
+}
+
+/* Nothing more comes, and nothing is left that could be taken in. */
+static bool is_over(const struct lmdb *lmdb)
+{
+    return lmdb->has_committed && (lmdb->records == NULL || lmdb->has_failed);
 }
 
 void *bk_lmdb_apply_run(void *arg)
 {
     struct lmdb *lmdb = arg;
-    uint64_t retain_at = bk_lmdb_now() + lmdb->values[OPTION_RETAIN_INTERVAL];
+    struct pace pace = {.max = BK_APPLY_BYTES,
+                        .retain_at = bk_lmdb_now() + lmdb->values[OPTION_RETAIN_INTERVAL]};
     bk_lmdb_give_way();
     (void)pthread_mutex_lock(&lmdb->mutex);
-    while (!lmdb->is_ending || (lmdb->records != NULL && !lmdb->has_failed)) {
+    while (!is_over(lmdb)) {
         if (!bk_lmdb_enter(lmdb)) {
             break;
         }
-        uint64_t full_before = lmdb->room.is_full;
-        retain_at = apply_turn(lmdb, retain_at);
+        apply_turn(lmdb, &pace);
         bk_lmdb_leave(lmdb);
-        if (lmdb->is_ending && full_before && lmdb->records != NULL) {
+        if (lmdb->is_ending && lmdb->is_stuck) {
             break; /* it stays in the journal */
         }
-        if (!lmdb->is_ending && (lmdb->upkeep == NULL || lmdb->records != NULL)) {
-            wait_until(lmdb, lmdb->upkeep != NULL ? 0 : apply_due(lmdb, retain_at));
+        if (!is_over(lmdb)) {
+            wait_for_work(lmdb, &pace);
         }
     }
     (void)pthread_mutex_unlock(&lmdb->mutex);

@@ -41,6 +41,14 @@ static BB_PRINTF(2, 3) void problem(struct bk_verify *verify, const char *format
     }
 }
 
+static void row_is_damaged(struct bk_verify *verify, enum bk_row_table table, struct bb_slice key)
+{
+    struct bb_buf text = BB_BUF_INIT;
+    bk_row_print(&text, table, key);
+    problem(verify, "%s is damaged", bb_buf_string(&text));
+    bb_buf_fini(&text);
+}
+
 /* Errors that are found in the data are problems; others end the walk. */
 static bool is_finding(int error)
 {
@@ -175,8 +183,8 @@ static int check_indexes(struct bk_verify *verify, const struct bk_record *recor
     }
     struct bk_place place;
     if (error == 0 && value.len > 0 &&
-        (bk_place_read(value, &place) < 0 || place.position != record->position ||
-         place.count != record->count || place.bytes != record->bytes ||
+        (bk_place_read(bb_slice(key, BK_KEY_SEQUENCE), value, &place) < 0 ||
+         place.position != record->position || place.count != record->count || place.bytes != record->bytes ||
          place.last != record->last_sequence)) {
         problem(verify, "position %llu: by_sequence differs", (unsigned long long)record->position);
     }
@@ -197,8 +205,8 @@ static int check_record(void *to, struct bb_slice key, struct bb_slice value)
     struct bk_log_channel channel;
     int error = bk_store_channel(verify->store, verify->txn, record.channel, &channel);
     if (is_finding(error)) {
-        problem(verify, "position %llu: there is no channel %u", (unsigned long long)record.position,
-                record.channel);
+        problem(verify, "position %llu: the channel %u %s", (unsigned long long)record.position,
+                record.channel, error == BB_ENOTFOUND ? "is not there" : "has a damaged row");
         error = 0;
     }
     error = error == 0 ? check_indexes(verify, &record) : error;
@@ -241,10 +249,11 @@ static int check_place(void *to, struct bb_slice key, struct bb_slice value)
     struct bk_place place;
     bool has = false;
     verify->report->index_entries++;
-    int error = 0;
-    if (key.len == BK_KEY_SEQUENCE && bk_place_read(value, &place) == 0) {
-        error = has_record(verify, place.position, bk_get_u32(key.data), &has);
+    if (bk_place_read(key, value, &place) < 0) {
+        row_is_damaged(verify, BK_ROW_BY_SEQUENCE, key);
+        return 0;
     }
+    int error = has_record(verify, place.position, bk_get_u32(key.data), &has);
     if (error == 0 && !has) {
         problem(verify, "by_sequence: an entry without its record");
     }
@@ -336,7 +345,7 @@ static int count_place(void *to, struct bb_slice key, struct bb_slice value)
 {
     struct counted *counted = to;
     struct bk_place place;
-    if (key.len != BK_KEY_SEQUENCE || bk_place_read(value, &place) < 0) {
+    if (bk_place_read(key, value, &place) < 0) {
         return 0; /* it has been a problem already */
     }
     counted->first = BB_MIN(counted->first, bk_get_u64(key.data + 4));
@@ -351,7 +360,7 @@ static int check_channel(void *to, struct bb_slice key, struct bb_slice value)
     struct bk_log_channel info;
     struct counted counted = {.first = UINT64_MAX};
     if (bk_channel_decode(key, value, &info) < 0) {
-        problem(verify, "channels: a row cannot be read");
+        row_is_damaged(verify, BK_ROW_CHANNELS, key);
         return 0;
     }
     int error = bk_each_row(verify->txn, verify->store->tables.by_sequence, key, count_place, &counted);
@@ -414,6 +423,19 @@ static int walk(struct bk_verify *verify, MDB_dbi dbi, bk_row_fn *fn)
     return error != 0 || rc == 0 || rc == MDB_NOTFOUND ? error : bk_store_error(rc);
 }
 
+/* The small tables, in one piece: the sums are of one transaction. */
+static int check_rows(struct bk_verify *verify)
+{
+    struct bb_buf what = BB_BUF_INIT;
+    int error = bk_rows_check(verify->store, verify->txn, &what);
+    if (error == BB_ECORRUPT) {
+        problem(verify, "%s", bb_buf_string(&what));
+        error = 0;
+    }
+    bb_buf_fini(&what);
+    return error;
+}
+
 static int verify_on(struct bk_verify *verify)
 {
     const struct bk_store_tables *tables = &verify->store->tables;
@@ -438,6 +460,10 @@ static int verify_on(struct bk_verify *verify)
         }
         verify->table++;
         verify->after_len = 0;
+    }
+    int error = check_rows(verify);
+    if (error != 0) {
+        return error;
     }
     if (!verify->has_changed && !verify->is_damaged && verify->by_path_events != verify->report->events) {
         problem(verify, "by_path counts another number of events than there are");

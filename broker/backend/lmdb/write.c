@@ -5,7 +5,10 @@
 
 #include "broker/backend/lmdb/keys.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* Paths remembered at most before they are put into their table. */
 #define PATHS_MAX    ((size_t)16384)
@@ -48,13 +51,49 @@ int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key)
     return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
 }
 
+/* Take the checksum of the row that is there, if one is, out of the sum of its table. */
+static int row_leaves(struct bk_write *write, enum bk_row_table table, struct bb_slice key)
+{
+    struct bb_slice old = {0};
+    int error = bk_get(write->txn, bk_row_dbi(&write->store->tables, table), key, &old);
+    if (error == BB_ENOTFOUND) {
+        return 0;
+    }
+    error = error == 0 ? bk_row_open(table, key, &old) : error;
+    write->head.sums[table] -= error == 0 ? bk_row_crc(old) : 0;
+    return error;
+}
+
+int bk_put_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key)
+{
+    struct bb_buf *value = &write->scratch;
+    if (bb_buf_reserve(value, BK_ROW_CRC) == NULL) {
+        return value->error;
+    }
+    int error = row_leaves(write, table, key);
+    if (error != 0) {
+        return error;
+    }
+    bk_row_seal(table, key, value->data, value->len);
+    write->head.sums[table] += bk_row_crc(bb_buf_slice(value));
+    value->len += BK_ROW_CRC;
+    return bk_put(write, bk_row_dbi(&write->store->tables, table), key, bb_buf_slice(value), 0);
+}
+
+int bk_delete_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key)
+{
+    int error = row_leaves(write, table, key);
+    return error != 0 ? error : bk_delete(write, bk_row_dbi(&write->store->tables, table), key);
+}
+
 int bk_write_place(struct bk_write *write, uint32_t channel, uint64_t first, const struct bk_place *place)
 {
     uint8_t key[BK_KEY_SEQUENCE];
-    uint8_t value[BK_PLACE_LEN];
+    uint8_t value[BK_PLACE_LEN + BK_ROW_CRC];
     bk_key_sequence(key, channel, first);
     bk_put_u64(bk_put_u32(bk_put_u64(bk_put_u64(value, place->position), place->last), place->count),
                place->bytes);
+    bk_row_seal(BK_ROW_BY_SEQUENCE, bb_slice(key, sizeof(key)), value, BK_PLACE_LEN);
     return bk_put(write, write->store->tables.by_sequence, bb_slice(key, sizeof(key)),
                   bb_slice(value, sizeof(value)), 0);
 }
@@ -69,35 +108,12 @@ int bk_write_by_path(struct bk_write *write, uint64_t path_id, uint64_t first, u
                   bb_slice(value, sizeof(value)), 0);
 }
 
-int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_number)
-{
-    struct bb_slice value = {0};
-    *ret_number = 0;
-    int error = bk_get(txn, meta, bb_slice_str(name), &value);
-    if (error == BB_ENOTFOUND) {
-        return 0;
-    }
-    if (error == 0 && value.len != sizeof(uint64_t)) {
-        error = BB_ECORRUPT;
-    }
-    if (error == 0) {
-        *ret_number = bk_get_u64(value.data);
-    }
-    return error;
-}
-
-int bk_meta_put(struct bk_write *write, const char *name, uint64_t number)
-{
-    uint8_t value[8];
-    bk_put_u64(value, number);
-    return bk_put(write, write->store->tables.meta, bb_slice_str(name), bb_slice(value, sizeof(value)), 0);
-}
-
 /* --- channels ------------------------------------------------------------------------------------- */
 
 int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel)
 {
-    if (key.len != BK_KEY_CHANNEL || value.len < CHANNEL_VALUE_HEAD) {
+    if (bk_row_open(BK_ROW_CHANNELS, key, &value) < 0 || key.len != BK_KEY_CHANNEL ||
+        value.len < CHANNEL_VALUE_HEAD) {
         return BB_ECORRUPT;
     }
     const uint8_t *at = value.data + 1;
@@ -141,10 +157,7 @@ static int channel_put(struct bk_write *write, const struct bk_write_channel *ch
     bb_buf_append(&write->scratch, head, sizeof(head));
     bb_buf_append(&write->scratch, info->name.data, info->name.len);
     bb_buf_append(&write->scratch, info->settings.data, info->settings.len);
-    return write->scratch.error != 0
-               ? write->scratch.error
-               : bk_put(write, write->store->tables.channels, bb_slice(channel->key, sizeof(channel->key)),
-                        bb_buf_slice(&write->scratch), 0);
+    return bk_put_row(write, BK_ROW_CHANNELS, bb_slice(channel->key, sizeof(channel->key)));
 }
 
 /* Read the channel into memory of its own: the map's moves as the transaction writes. */
@@ -225,7 +238,7 @@ static int path_read(struct bk_write *write, struct bk_write_path *path, bool ma
         error = bk_latest_decode(path_key(path), value, &path->latest);
         path->latest.event = bb_slice(NULL, 0);
     } else if (error == BB_ENOTFOUND && make) {
-        path->latest.path_id = ++write->next_path;
+        path->latest.path_id = ++write->head.path;
         error = 0;
     }
     return error;
@@ -366,8 +379,7 @@ int bk_write_begin(struct bk_write *write, struct bk_store *store)
     }
     bb_map_init(&write->channels, SEED, CHANNELS_MAX);
     bb_map_init(&write->paths, SEED, SIZE_MAX / 4);
-    error = bk_meta_get(write->txn, store->tables.meta, "path", &write->next_path);
-    write->path_before = write->next_path;
+    error = bk_head_read(write->txn, store->tables.meta, &write->head);
     if (error != 0) {
         mdb_txn_abort(write->txn);
     }
@@ -385,6 +397,25 @@ static int write_channels(struct bk_write *write)
     return error;
 }
 
+/*
+ * A full disk, a quota or a limit of files shows first as a write that ends in the middle, and LMDB calls that an I/O error. The
+ * file system says which it was when it is asked for the next page.
+ */
+static bool can_grow(const struct bk_store *store)
+{
+    static const uint8_t page[4096];
+    struct stat status;
+    int fd = -1;
+    if (mdb_env_get_fd(store->env, &fd) != 0 || fstat(fd, &status) < 0) {
+        return true;
+    }
+    ssize_t n = pwrite(fd, page, sizeof(page), status.st_size);
+    if (n > 0) {
+        (void)ftruncate(fd, status.st_size);
+    }
+    return n < 0 ? bk_store_error(errno) != BB_ELOGFULL : n == (ssize_t)sizeof(page);
+}
+
 int bk_write_finish(struct bk_write *write, int error)
 {
     if (error == 0) {
@@ -393,14 +424,15 @@ int bk_write_finish(struct bk_write *write, int error)
     if (error == 0) {
         error = write_channels(write);
     }
-    if (error == 0 && write->next_path != write->path_before) {
-        error = bk_meta_put(write, "path", write->next_path);
+    if (error == 0 && write->changed) {
+        error = bk_head_put(write->txn, write->store->tables.meta, &write->head);
     }
     if (error == 0 && write->changed) {
         error = bk_store_error(mdb_txn_commit(write->txn));
     } else {
         mdb_txn_abort(write->txn);
     }
+    error = error == BB_ESYSTEM && !can_grow(write->store) ? BB_ELOGFULL : error;
     write_free(write);
     return error;
 }

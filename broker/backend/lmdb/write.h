@@ -7,6 +7,7 @@
 
 #include "proto/base/map.h"
 
+#include "broker/backend/lmdb/row.h"
 #include "broker/backend/lmdb/store.h"
 
 /* A channel in this transaction. */
@@ -41,8 +42,7 @@ struct bk_write {
     struct bk_write_path **here; /* paths whose `here` or `before` is not 0 */
     size_t n_here;
     size_t here_cap;
-    uint64_t next_path; /* ids */
-    uint64_t path_before;
+    struct bk_head head;
     bool changed; /* some table was written */
     struct bb_buf scratch;
 };
@@ -82,6 +82,12 @@ int bk_put(struct bk_write *write,
            struct bb_slice value,
            unsigned int flags);
 
+/** bk_put_row() - seal what is in `scratch` and put it. One that is there and damaged is left: BB_ECORRUPT. */
+int bk_put_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key);
+
+/** bk_delete_row() - what is not there is fine. */
+int bk_delete_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key);
+
 /** bk_delete() - what is not there is fine. */
 int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key);
 
@@ -99,11 +105,7 @@ typedef int bk_row_fn(void *to, struct bb_slice key, struct bb_slice value);
 /** bk_each_row() - call @fn for each row of @dbi whose key begins with @prefix, until it returns something other than 0. */
 int bk_each_row(MDB_txn *txn, MDB_dbi dbi, struct bb_slice prefix, bk_row_fn *fn, void *to);
 
-/* A number in meta; 0 if it is not there. */
-int bk_meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, uint64_t *ret_number);
-int bk_meta_put(struct bk_write *write, const char *name, uint64_t number);
-
-/** bk_channel_decode() - the value of `channels`; slices borrow. Return: 0, BB_ECORRUPT. */
+/** bk_channel_decode() - a row of `channels`; slices borrow. Return: 0, BB_ECORRUPT. */
 int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel);
 
 /** bk_purge_all() - finish the removal of a channel at once (retention.c). */

@@ -227,7 +227,10 @@ void disk_mark(uint64_t acked, uint64_t registered)
 
 size_t disk_moments(void)
 {
-    return disk.moment;
+    (void)pthread_mutex_lock(&disk.mutex);
+    size_t moment = disk.moment;
+    (void)pthread_mutex_unlock(&disk.mutex);
+    return moment;
 }
 
 void disk_marked(size_t moment, uint64_t *ret_acked, uint64_t *ret_registered)

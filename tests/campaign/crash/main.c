@@ -10,6 +10,9 @@
  *     what they say, so a turned bit in one may also end the process (about one in a thousand); nothing wrong is served then either.
  *     Two in five are in the journal, one of them where it has what the tables do not have; there the last record alone may be lost,
  *     since it cannot be told from one that was on its way.
+ * crash heads [--seed N]
+ *     The same with every bit of what all else hangs on: LMDB's own heads, its list of tables, the pages of the small tables. It is
+ *     mostly pointers, so one in fifty may end the process.
  *
  * Exit 0: what must hold does.
  */
@@ -114,15 +117,8 @@ static void tell_story(struct story *story, const char *directory)
     story_close(story);
 }
 
-/* Return: whether all is well. */
-static bool try_image(struct story *story, const char *directory, size_t moment, uint64_t seed)
+static bool look_at_image(struct story *story, const char *directory, uint64_t acked, uint64_t registered)
 {
-    static const size_t sectors[] = {512, 4096};
-    uint64_t acked = 0;
-    uint64_t registered = 0;
-    enum disk_luck luck = (enum disk_luck)(seed % DISK_LUCKS);
-    disk_marked(moment, &acked, &registered);
-    disk_image(moment, seed, luck, sectors[seed / DISK_LUCKS % 2], options.lie, directory);
     story->wrong[0] = 0;
     story->durable = story->registered = 0;
     int r = story_open(story, directory);
@@ -130,32 +126,46 @@ static bool try_image(struct story *story, const char *directory, size_t moment,
     if (r == 0) {
         story_close(story);
     }
-    if (!is_well && options.lie == DISK_HONEST) {
-        (void)fprintf(stderr, "moment %zu, seed %llu, luck %d: %s; %s\n", moment, (unsigned long long)seed,
-                      (int)luck, bb_strerror(r), story->wrong);
+    if (r < 0 && story->wrong[0] == 0) {
+        (void)snprintf(story->wrong, sizeof(story->wrong), "%s", bb_strerror(r));
     }
     return is_well;
 }
 
-/* In a process of its own when the disk lies: LMDB then looks for pages behind the end of its file, and is killed. */
-static bool try_image_apart(struct story *story, size_t moment, uint64_t seed)
+/* In a process of its own: LMDB may follow what a disk that lies has left to where there is nothing. */
+static bool look_apart(struct story *story, const char *directory, uint64_t acked, uint64_t registered)
 {
-    char directory[64];
     int result = 0;
-    make_directory(directory, sizeof(directory));
     (void)fflush(NULL);
-    pid_t pid = options.lie == DISK_HONEST ? -1 : fork();
+    pid_t pid = fork();
     if (pid == 0) {
         (void)alarm(IMAGE_SECONDS);
-        (void)signal(SIGBUS, SIG_DFL); /* a sanitizer would report what is meant to happen */
+        (void)signal(SIGBUS, SIG_DFL); /* a sanitizer would take it for a finding */
         (void)signal(SIGSEGV, SIG_DFL);
-        _exit(try_image(story, directory, moment, seed) ? EXIT_SUCCESS : EXIT_FAILURE);
+        _exit(look_at_image(story, directory, acked, registered) ? 0 : 1);
     }
-    if (pid > 0) {
-        (void)waitpid(pid, &result, 0);
+    (void)waitpid(pid, &result, 0);
+    return WIFEXITED(result) && WEXITSTATUS(result) == 0;
+}
+
+/* Return: whether all is well. */
+static bool try_image(struct story *story, size_t moment, uint64_t seed)
+{
+    char directory[64];
+    static const size_t sectors[] = {512, 4096};
+    uint64_t acked = 0;
+    uint64_t registered = 0;
+    enum disk_luck luck = (enum disk_luck)(seed % DISK_LUCKS);
+    make_directory(directory, sizeof(directory));
+    disk_marked(moment, &acked, &registered);
+    disk_image(moment, seed, luck, sectors[seed / DISK_LUCKS % 2], options.lie, directory);
+    bool is_honest = options.lie == DISK_HONEST;
+    bool is_well = is_honest ? look_at_image(story, directory, acked, registered)
+                             : look_apart(story, directory, acked, registered);
+    if (!is_well && is_honest) {
+        (void)fprintf(stderr, "moment %zu, seed %llu, luck %d: %s\n", moment, (unsigned long long)seed,
+                      (int)luck, story->wrong);
     }
-    bool is_well = pid > 0 ? WIFEXITED(result) && WEXITSTATUS(result) == EXIT_SUCCESS
-                           : try_image(story, directory, moment, seed);
     remove_directory(directory);
     return is_well;
 }
@@ -175,7 +185,7 @@ static int run_images(void)
         size_t n_moments = disk_moments();
         for (uint64_t i = 0; i < per_story && done < options.count; i++, done++) {
             random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-            n_bad += !try_image_apart(&story, 1 + (size_t)((random >> 20) % n_moments), random >> 13);
+            n_bad += !try_image(&story, 1 + (size_t)((random >> 20) % n_moments), random >> 13);
         }
         disk_forget();
         story_end(&story);
@@ -293,6 +303,7 @@ static enum outcome judge(struct story *story, const char *directory)
     if (story_open(story, directory) < 0) {
         return NOTICED_AT_OPEN;
     }
+    story_check_loaded(story, durable);
     int64_t problems = story_verify(story);
     int r = story_read(story, durable);
     story_close(story);
@@ -377,27 +388,26 @@ static void flip(const char *directory, const char *name, uint64_t bit)
     (void)close(fd);
 }
 
-/* In a copy of a directory. */
-static enum outcome try_flip(struct story *story, const char *directory, size_t which, uint64_t random)
+/* Turn over bit @bit of file @name in a copy of @directory, and see. */
+static enum outcome
+try_flip(struct story *story, const char *directory, const char *name, uint64_t bit, bool is_crashed)
 {
     char copy[64];
     int result = 0;
-    const char *name = flipped[which].name;
     make_directory(copy, sizeof(copy));
     copy_file(directory, copy, "data.mdb");
     copy_file(directory, copy, "journal-0");
     copy_file(directory, copy, "journal-1");
-    uint64_t bit = options.only != 0 ? options.only : random % (used_bytes(copy, name) * 8);
     flip(copy, name, bit);
     (void)fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
         (void)alarm(FLIP_SECONDS);
-        _exit((int)(flipped[which].is_crashed ? judge_journal(story, copy) : judge(story, copy)));
+        _exit((int)(is_crashed ? judge_journal(story, copy) : judge(story, copy)));
     }
     (void)waitpid(pid, &result, 0);
     int killer = WIFSIGNALED(result) ? WTERMSIG(result) : 0; /* SIGABRT: an assertion of LMDB */
-    bool is_killed = killer == SIGSEGV || killer == SIGBUS || killer == SIGABRT;
+    bool is_killed = killer == SIGSEGV || killer == SIGBUS || killer == SIGABRT || killer == SIGFPE;
     bool has_judged = WIFEXITED(result) && WEXITSTATUS(result) < OUTCOMES;
     enum outcome outcome = is_killed ? KILLED : has_judged ? (enum outcome)WEXITSTATUS(result) : WRONG;
     if (outcome >= KILLED) {
@@ -407,27 +417,41 @@ static enum outcome try_flip(struct story *story, const char *directory, size_t 
     return outcome;
 }
 
-/* A story, and the two directories: as it was closed, and as a crash at its end left it while the tables lagged. */
-static void tell_for_flips(struct story stories[2], char directories[2][64])
+/* A story and its directory: as it was closed, or as a crash at its end left it while the tables lagged. */
+static void tell_for_flips(struct story *story, bool is_crashed, char directory[64])
 {
-    for (size_t i = 0; i < 2; i++) {
-        char told[64];
-        make_directory(told, sizeof(told));
-        make_directory(directories[i], 64);
-        story_begin(&stories[i], options.seed);
-        stories[i].lags = i == 1;
-        tell_story(&stories[i], told);
-        stories[i].durable = stories[i].ticket;
-        if (stories[i].lags) {
-            disk_image(disk_moments(), options.seed, DISK_ALL, 512, DISK_HONEST, directories[i]);
-        } else {
-            copy_file(told, directories[i], "data.mdb");
-            copy_file(told, directories[i], "journal-0");
-            copy_file(told, directories[i], "journal-1");
-        }
-        disk_forget();
-        remove_directory(told);
+    char told[64];
+    make_directory(told, sizeof(told));
+    make_directory(directory, 64);
+    story_begin(story, options.seed);
+    story->lags = is_crashed;
+    tell_story(story, told);
+    story->durable = story->ticket;
+    if (is_crashed) {
+        disk_image(disk_moments(), options.seed, DISK_ALL, 512, DISK_HONEST, directory);
+    } else {
+        copy_file(told, directory, "data.mdb");
+        copy_file(told, directory, "journal-0");
+        copy_file(told, directory, "journal-1");
     }
+    disk_forget();
+    remove_directory(told);
+}
+
+/* At most one in @killed_in may have ended the process. */
+static bool is_well(const char *what, const uint64_t outcomes[OUTCOMES], uint64_t killed_in)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < OUTCOMES; i++) {
+        count += outcomes[i];
+    }
+    (void)printf("%s: %llu, seed %llu", what, (unsigned long long)count, (unsigned long long)options.seed);
+    for (size_t i = 0; i < OUTCOMES; i++) {
+        (void)printf(", %s: %llu", outcome_names[i], (unsigned long long)outcomes[i]);
+    }
+    (void)printf("\n");
+    return outcomes[WRONG] == 0 && outcomes[KILLED] * killed_in <= count &&
+           (outcomes[NOTICED_BY_VERIFY] > 0 || options.only != 0);
 }
 
 static int run_flips(void)
@@ -437,12 +461,18 @@ static int run_flips(void)
     uint64_t outcomes[OUTCOMES] = {0};
     uint64_t random = options.seed;
     uint64_t n_journal = 0; /* noticed there */
-    tell_for_flips(stories, directories);
+    for (size_t i = 0; i < 2; i++) {
+        tell_for_flips(&stories[i], i == 1, directories[i]);
+    }
     for (uint64_t i = 0; i < options.count; i++) {
         size_t which = (size_t)(i % (sizeof(flipped) / sizeof(flipped[0])));
         size_t is_crashed = flipped[which].is_crashed;
+        const char *name = flipped[which].name;
         random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        enum outcome outcome = try_flip(&stories[is_crashed], directories[is_crashed], which, random >> 16);
+        uint64_t n_bits = used_bytes(directories[is_crashed], name) * 8;
+        uint64_t bit = options.only != 0 ? options.only : (random >> 16) % n_bits;
+        enum outcome outcome =
+            try_flip(&stories[is_crashed], directories[is_crashed], name, bit, is_crashed != 0);
         outcomes[outcome]++;
         n_journal += is_crashed && outcome == NOTICED_AT_OPEN;
     }
@@ -450,15 +480,101 @@ static int run_flips(void)
         story_end(&stories[i]);
         remove_directory(directories[i]);
     }
-    (void)printf("flips: %llu, seed %llu", (unsigned long long)options.count,
-                 (unsigned long long)options.seed);
-    for (size_t i = 0; i < OUTCOMES; i++) {
-        (void)printf(", %s: %llu", outcome_names[i], (unsigned long long)outcomes[i]);
+    bool has_noticed = n_journal > 0 || options.only != 0;
+    return is_well("flips", outcomes, 200) && has_noticed ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* --- heads --------------------------------------------------------------------------------------------- */
+
+/* The format of LMDB 0.9 on a machine of 64 bits: each page has a head of 16 bytes, then either what LMDB knows of everything
+ * (two such pages in turn), or offsets of nodes; the nodes lie at its end. */
+#define PAGE       ((size_t)4096)
+#define HEADS_LEN  ((size_t)152)
+#define TABLE_ROOT ((size_t)40) /* in what is said of a table */
+#define MAIN_TABLE ((size_t)16 + 24 + 48)
+#define TXN_AT     ((size_t)16 + 24 + 96 + 8)
+#define LOWER_AT   12
+#define UPPER_AT   14
+#define OFFSETS_AT ((size_t)16)
+#define KEY_LEN_AT ((size_t)6)
+#define KEY_AT     ((size_t)8)
+
+static uint64_t number_at(const uint8_t *at, size_t len)
+{
+    uint64_t number = 0;
+    memcpy(&number, at, len); /* of the machine's order, the lower one first */
+    return number;
+}
+
+static void
+try_bytes(struct story *story, const char *directory, uint64_t from, uint64_t to, uint64_t *outcomes)
+{
+    for (uint64_t bit = 8 * from; bit < 8 * to; bit++) {
+        outcomes[try_flip(story, directory, "data.mdb", bit, false)]++;
     }
-    (void)printf("\n");
-    bool is_well = outcomes[WRONG] == 0 && outcomes[KILLED] * 200 <= options.count;
-    bool is_noticed = outcomes[NOTICED_BY_VERIFY] > 0 && n_journal > 0;
-    return is_well && (is_noticed || options.only != 0) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* The used bytes of a leaf page. */
+static void
+try_page(struct story *story, const char *directory, const uint8_t *file, uint64_t page, uint64_t *outcomes)
+{
+    uint64_t at = page * PAGE;
+    try_bytes(story, directory, at, at + number_at(file + at + LOWER_AT, 2), outcomes);
+    try_bytes(story, directory, at + number_at(file + at + UPPER_AT, 2), at + PAGE, outcomes);
+}
+
+static bool is_small_table(const uint8_t *name, size_t len)
+{
+    static const char *const names[] = {"meta", "channels", "producers", "cursors"};
+    bool is_it = false;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        is_it = is_it || (len == strlen(names[i]) && memcmp(name, names[i], len) == 0);
+    }
+    return is_it;
+}
+
+static uint8_t *read_all(const char *directory)
+{
+    char path[600];
+    struct stat status;
+    (void)snprintf(path, sizeof(path), "%s/data.mdb", directory);
+    FILE *in = fopen(path, "r");
+    uint8_t *bytes = in != NULL && stat(path, &status) == 0 ? malloc((size_t)status.st_size) : NULL;
+    if (bytes == NULL || fread(bytes, 1, (size_t)status.st_size, in) != (size_t)status.st_size) {
+        perror(path);
+        exit(2);
+    }
+    (void)fclose(in);
+    return bytes;
+}
+
+static int run_heads(void)
+{
+    char directory[64];
+    struct story story;
+    uint64_t outcomes[OUTCOMES] = {0};
+    size_t n_small = 0;
+    tell_for_flips(&story, false, directory);
+    uint8_t *file = read_all(directory);
+    const uint8_t *newer =
+        number_at(file + TXN_AT, 8) > number_at(file + PAGE + TXN_AT, 8) ? file : file + PAGE;
+    uint64_t list = number_at(newer + MAIN_TABLE + TABLE_ROOT, 8);
+    const uint8_t *page = file + list * PAGE;
+    try_bytes(&story, directory, 0, HEADS_LEN, outcomes);
+    try_bytes(&story, directory, PAGE, PAGE + HEADS_LEN, outcomes);
+    try_page(&story, directory, file, list, outcomes);
+    for (size_t at = OFFSETS_AT; at < number_at(page + LOWER_AT, 2); at += 2) {
+        const uint8_t *node = page + number_at(page + at, 2);
+        size_t key_len = (size_t)number_at(node + KEY_LEN_AT, 2);
+        if (is_small_table(node + KEY_AT, key_len)) {
+            n_small++;
+            try_page(&story, directory, file, number_at(node + KEY_AT + key_len + TABLE_ROOT, 8), outcomes);
+        }
+    }
+    free(file);
+    story_end(&story);
+    remove_directory(directory);
+    return is_well("heads", outcomes, 50) && n_small == 4 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* --- the command line --------------------------------------------------------------------------------- */
@@ -486,7 +602,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(void);
-    } commands[] = {{"images", run_images}, {"faults", run_faults}, {"flips", run_flips}};
+    } commands[] = {
+        {"images", run_images}, {"faults", run_faults}, {"flips", run_flips}, {"heads", run_heads}};
     for (int i = 2; i < argc; i += 2) {
         if (i + 1 >= argc || !set_option(argv[i], argv[i + 1])) {
             argc = 0;
@@ -499,6 +616,6 @@ int main(int argc, char **argv)
     }
     (void)fprintf(
         stderr,
-        "usage: crash images|faults|flips [--count N] [--every N] [--seed N] [--only N] [--control journal|tables]\n");
+        "usage: crash images|faults|flips|heads [--count N] [--every N] [--seed N] [--only N] [--control journal|tables]\n");
     return 2;
 }

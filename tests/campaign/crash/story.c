@@ -458,12 +458,10 @@ int64_t story_verify(struct story *story)
     return problems;
 }
 
-bool story_check(struct story *story, uint64_t acked, uint64_t registered)
+void story_check_loaded(struct story *story, uint64_t ticket)
 {
-    uint64_t ticket = story->loaded_producer;
-    if (ticket < acked || ticket > registered) {
-        wrong(story, ticket < acked ? "acknowledged tickets are lost" : "a ticket from the future", ticket,
-              acked);
+    if (story->loaded_producer != ticket) {
+        wrong(story, "the producer's number is not of the last ticket", story->loaded_producer, ticket);
     }
     if (story->loaded_cursor != ticket) {
         wrong(story, "the cursor is not of the last ticket", story->loaded_cursor, ticket);
@@ -473,6 +471,16 @@ bool story_check(struct story *story, uint64_t acked, uint64_t registered)
             wrong(story, "a channel was loaded with another end", story->loaded[channel], channel);
         }
     }
+}
+
+bool story_check(struct story *story, uint64_t acked, uint64_t registered)
+{
+    uint64_t ticket = story->loaded_producer;
+    if (ticket < acked || ticket > registered) {
+        wrong(story, ticket < acked ? "acknowledged tickets are lost" : "a ticket from the future", ticket,
+              acked);
+    }
+    story_check_loaded(story, ticket);
     int r = story->wrong[0] == 0 ? story_read(story, ticket) : 0;
     int64_t problems = story->wrong[0] == 0 ? story_verify(story) : 0;
     if (r < 0 || problems != 0) {

@@ -72,6 +72,9 @@ bool story_settle(struct story *story);
  */
 bool story_check(struct story *story, uint64_t acked, uint64_t registered);
 
+/** story_check_loaded() - what load() told is that of @ticket; else `wrong`. */
+void story_check_loaded(struct story *story, uint64_t ticket);
+
 /** story_read() - the same, without the upper bound, as far as it can be read. Return: 0, or the error of a request. */
 int story_read(struct story *story, uint64_t ticket);
 
