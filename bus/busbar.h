@@ -106,7 +106,8 @@ struct bb_options {
  * @options: copied; NULL for the defaults
  * @ret_bus: to be closed with bb_bus_close()
  *
- * A url is tcp://HOST:PORT or ipc://PATH. Events may be published at once; they leave when the broker is there.
+ * A url is tcp://HOST:PORT or ipc://PATH. The addresses of a HOST that is a name are tried in turn. Events may be
+ * published at once; they leave when the broker is there.
  *
  * Return: 0; BB_EINVAL for options that cannot be, such as a malformed url; BB_ENOMEM, BB_ESYSTEM. There is no
  * bus to ask for the particulars then: they are in @options->error_text.

@@ -237,23 +237,31 @@ class Nonsense(unittest.TestCase):
             healthy.works()
             self.assertGreater(healthy.counter("bad_messages"), 100)
 
-    def test_raw_garbage_and_idle_connections_are_gone_after_the_handshake_time(self):
+    def end_of_garbage(self, broker, healthy):
+        """Seconds until connections that never finish a handshake are gone."""
         chance = random.Random(3)
+        connections = [raw(broker, door) for door in ("listen", "publish", "ingest", "ingest_sub") for _ in range(50)]
+        for number, connection in enumerate(connections):
+            if number % 3 == 1:
+                connection.sendall(chance.randbytes(100))
+            elif number % 3 == 2:
+                connection.sendall(GREETING[:chance.randrange(1, 64)])
+        began = time.monotonic()
+        healthy.works()
+        for connection in connections:
+            self.assertTrue(drained(connection))
+            connection.close()
+        return time.monotonic() - began
+
+    def test_raw_garbage_and_idle_connections_are_gone_after_the_handshake_time(self):
         with Broker() as broker, Healthy(broker) as healthy:
-            connections = [raw(broker, door) for door in ("listen", "publish", "ingest", "ingest_sub") for _ in range(50)]
-            for number, connection in enumerate(connections):
-                if number % 3 == 1:
-                    connection.sendall(chance.randbytes(100))
-                elif number % 3 == 2:
-                    connection.sendall(GREETING[:chance.randrange(1, 64)])
-            began = time.monotonic()
-            healthy.works()
-            for connection in connections:
-                self.assertTrue(drained(connection))
-                connection.close()
-            print(f"all gone after {time.monotonic() - began:.1f} s")
+            seconds = self.end_of_garbage(broker, healthy)
+            for _ in range(3):  # a machine that is busy with something else says nothing about the broker
+                if seconds >= 2 * 3 and not Settings.sanitizer:
+                    seconds = self.end_of_garbage(broker, healthy)
+            print(f"all gone after {seconds:.1f} s")
             if not Settings.sanitizer:
-                self.assertLess(time.monotonic() - began, 20)  # ours; left to itself libzmq waits for 30 s
+                self.assertLess(seconds, 2 * 3)
             healthy.works()
 
     def test_peers_of_the_wrong_kind(self):

@@ -41,10 +41,9 @@ static int op_load(struct bk_backend *backend, const struct bk_backend_loader *l
     return bk_store_load(of(backend)->store, loader, NULL, NULL);
 }
 
-/* Whether @append, which is @len bytes as far as that is known, can be taken now. */
-static int admit(struct lmdb *lmdb, const struct bk_append *append, size_t len)
+/* With the mutex: whether @append, which is @len bytes as far as that is known, can be taken now. */
+static int admit(const struct lmdb *lmdb, const struct bk_append *append, size_t len)
 {
-    (void)pthread_mutex_lock(&lmdb->mutex);
     int r = lmdb->has_failed || lmdb->is_stale ? BB_ELOGFAILED : 0;
     if (r == 0 && append->n_blocks > 0 &&
         (lmdb->room.is_full || lmdb->commit_bytes + lmdb->record_bytes + len > lmdb->room.bytes)) {
@@ -53,18 +52,38 @@ static int admit(struct lmdb *lmdb, const struct bk_append *append, size_t len)
     if (r == 0 && lmdb->commit_bytes > lmdb->values[OPTION_QUEUE_SIZE]) {
         r = BB_EFULL;
     }
+    return r;
+}
+
+/* Queue @commit, or say why not. */
+static int enqueue(struct lmdb *lmdb, const struct bk_append *append, struct commit *commit)
+{
+    (void)pthread_mutex_lock(&lmdb->mutex);
+    int r = admit(lmdb, append, commit->payload.len);
+    bool was_empty = lmdb->commits == NULL;
+    if (r == 0) {
+        *lmdb->commits_end = commit;
+        lmdb->commits_end = &commit->next;
+        lmdb->commit_bytes += commit->payload.len;
+    }
     (void)pthread_mutex_unlock(&lmdb->mutex);
+    if (r == 0 && was_empty) {
+        (void)pthread_cond_signal(&lmdb->to_commit);
+    }
     return r;
 }
 
 static int op_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
 {
     struct lmdb *lmdb = of(backend);
+    (void)pthread_mutex_lock(&lmdb->mutex);
     int r = admit(lmdb, append, 0);
+    (void)pthread_mutex_unlock(&lmdb->mutex);
     struct commit *commit = r == 0 ? calloc(1, sizeof(*commit)) : NULL;
     if (commit == NULL) {
         return r < 0 ? r : BB_ENOMEM;
     }
+    commit->ticket = ticket;
     r = bk_numbers_judge(lmdb->numbers, append);
     if (r == 0) {
         r = bk_batch_encode(&commit->payload, append);
@@ -73,24 +92,14 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
         r = BB_ETOOBIG;
     }
     if (r == 0) {
-        r = admit(lmdb, append, commit->payload.len);
+        r = enqueue(lmdb, append, commit);
     }
-    if (r < 0) {
+    if (r != 0) {
         bb_buf_fini(&commit->payload);
         free(commit);
         return r;
     }
-    bk_numbers_take(lmdb->numbers, append);
-    commit->ticket = ticket;
-    (void)pthread_mutex_lock(&lmdb->mutex);
-    bool was_empty = lmdb->commits == NULL;
-    *lmdb->commits_end = commit;
-    lmdb->commits_end = &commit->next;
-    lmdb->commit_bytes += commit->payload.len;
-    (void)pthread_mutex_unlock(&lmdb->mutex);
-    if (was_empty) {
-        (void)pthread_cond_signal(&lmdb->to_commit);
-    }
+    bk_numbers_take(lmdb->numbers, append); /* this thread's alone: the commit may be on disk by now */
     lmdb->listener->registered(lmdb->listener->context, ticket);
     return 0;
 }
