@@ -62,7 +62,7 @@ static bool read_refusal(struct bb_mp_reader *reader, uint64_t *ret_index, int *
 static int find_refusal(struct bb_slice refused, uint32_t index, uint32_t *ret_before)
 {
     struct bb_mp_reader reader = bb_mp_reader(refused);
-    uint32_t n = refused.len > 0 ? bb_mp_read_array(&reader) : 0;
+    uint32_t n = bb_mp_read_array(&reader);
     uint32_t before = 0;
     uint64_t at;
     int error;
@@ -76,40 +76,46 @@ static int find_refusal(struct bb_slice refused, uint32_t index, uint32_t *ret_b
     return 0;
 }
 
-static uint64_t find_sequence(struct bb_slice positions, uint64_t taken_before)
+/* The run that event @taken of those that were taken is in; false if there is none. */
+static bool find_run(struct bb_answer *answer, uint64_t taken)
 {
-    struct bb_mp_reader reader = bb_mp_reader(positions);
-    uint32_t n = positions.len > 0 ? bb_mp_read_array(&reader) : 0;
+    struct bb_mp_reader reader = bb_mp_reader(answer->positions);
+    uint32_t n = answer->positions.len > 0 ? bb_mp_read_array(&reader) : 0;
+    struct bb_run run = {0};
     for (uint32_t i = 0; i < n && reader.error == 0; i++) {
         uint32_t fields = bb_mp_read_array(&reader);
         if (fields < 3) {
             break;
         }
         (void)bb_mp_read_str(&reader);
-        uint64_t first = bb_mp_read_uint(&reader);
-        uint64_t count = bb_mp_read_uint(&reader);
+        run.first = bb_mp_read_uint(&reader);
+        run.count = bb_mp_read_uint(&reader);
         for (uint32_t k = 3; k < fields; k++) {
             bb_mp_skip(&reader);
         }
-        if (reader.error == 0 && taken_before < count) {
-            return first + taken_before;
+        if (reader.error == 0 && taken - run.begin < run.count) {
+            answer->run = run;
+            return true;
         }
-        taken_before -= count;
+        run.begin += run.count;
     }
-    return BB_UNKNOWN;
+    return false;
 }
 
-void bb_answer_event(const struct bb_answer *answer, uint32_t index, struct bb_ack *ack)
+int bb_answer_event(struct bb_answer *answer, uint32_t index, uint64_t *ret_sequence)
 {
     uint32_t refused_before = 0;
-    ack->error = answer->error != 0 ? answer->error : find_refusal(answer->refused, index, &refused_before);
-    ack->level = answer->level;
-    ack->matches = answer->matches;
-    ack->repeated = answer->repeated;
-    ack->sequence = BB_UNKNOWN;
-    if (ack->error == 0 && refused_before <= index) {
-        ack->sequence = find_sequence(answer->positions, index - refused_before);
+    int error = answer->error;
+    if (error == 0 && answer->refused.len > 0) {
+        error = find_refusal(answer->refused, index, &refused_before);
     }
+    uint64_t taken = index - refused_before;
+    *ret_sequence = BB_UNKNOWN;
+    if (error == 0 && refused_before <= index &&
+        (taken - answer->run.begin < answer->run.count || find_run(answer, taken))) {
+        *ret_sequence = answer->run.first + taken - answer->run.begin;
+    }
+    return error;
 }
 
 uint64_t bb_answer_refusals(const struct bb_answer *answer, uint32_t count, int *ret_error)

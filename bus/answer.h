@@ -6,6 +6,13 @@
 
 #include "bus/busbar.h"
 
+/* Events of a batch, of those that were taken, with sequences behind each other. */
+struct bb_run {
+    uint64_t begin;
+    uint64_t count;
+    uint64_t first; /* sequence */
+};
+
 struct bb_answer {
     int error; /* of the whole batch */
     enum bb_level level;
@@ -13,6 +20,7 @@ struct bb_answer {
     struct bb_slice positions; /* empty: none */
     struct bb_slice refused;   /* empty: none */
     bool repeated;
+    struct bb_run run; /* where the last sequence was found: the next is there too, nearly always */
 };
 
 /**
@@ -23,8 +31,13 @@ struct bb_answer {
  */
 int bb_answer_read(struct bb_slice entry, uint64_t *ret_number, struct bb_answer *ret_answer);
 
-/** bb_answer_event() - what became of event @index of the batch; all of @ack but the ticket is set. */
-void bb_answer_event(const struct bb_answer *answer, uint32_t index, struct bb_ack *ack);
+/**
+ * bb_answer_event() - what became of event @index of the batch
+ * @ret_sequence: BB_UNKNOWN if it has none or that is not known
+ *
+ * Return: 0, or why it was refused.
+ */
+int bb_answer_event(struct bb_answer *answer, uint32_t index, uint64_t *ret_sequence);
 
 /** bb_answer_refusals() - how many of @count events were refused; @ret_error: why the first was, or 0. */
 uint64_t bb_answer_refusals(const struct bb_answer *answer, uint32_t count, int *ret_error);

@@ -2,16 +2,33 @@
 /*
  * The memory of a batch: events, and room for the head in front of them, so that the whole message is one
  * piece. Counted, because some of the bytes may still wait for the socket when the broker has answered. Buffers of
- * the usual size are kept for the next batch. The lock of the bus guards it all.
+ * the usual size are kept for the next batch. With it goes who waits for its events. The lock of the bus guards it all.
  */
 #pragma once
 
 #include "proto/base/buf.h"
 
+#include "bus/busbar.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
-struct bb_tracked;
+/* Who waits in bb_publish_wait(): told under the lock. */
+struct bb_waiter {
+    struct bb_ack ack;
+    bool is_done;
+};
+
+/* An event whose publisher wants to know. */
+struct bb_tracked {
+    bb_ack_fn *on_ack; /* or NULL, and there is a waiter; neither: it does not want to know any more */
+    void *arg;
+    struct bb_waiter *waiter;
+    uint64_t ticket;
+    uint64_t sequence; /* with the answer, as the error */
+    int error;
+    uint32_t index; /* in its batch */
+};
 
 /* The head of a publish: array, type, number of nine bytes, level. Options are not counted. */
 #define BB_BATCH_HEAD_MAX 12
@@ -26,11 +43,14 @@ struct bb_batch {
     unsigned refs;
     struct bb_pool *pool;
     struct bb_batch *next;
-    struct bb_tracked *tracked; /* events that someone waits for, newest first */
-    uint64_t number;            /* 0 until it is sent */
-    uint64_t begin;             /* events published before it */
-    uint32_t count;             /* of events */
-    uint32_t level;             /* the highest asked for */
+    struct bb_tracked *tracked; /* events that someone waits for */
+    uint32_t n_tracked;
+    uint32_t max_tracked;
+    struct bb_ack answer; /* what is the same for all its events */
+    uint64_t number;      /* 0 until it is sent */
+    uint64_t begin;       /* events published before it */
+    uint32_t count;       /* of events */
+    uint32_t level;       /* the highest asked for */
     size_t cap;
     size_t len;
     size_t start; /* of the message in bytes[] */
@@ -46,6 +66,9 @@ void bb_pool_fini(struct bb_pool *pool);
  * @options: MessagePack map of the publish, copied; empty for none
  */
 struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap, struct bb_slice options);
+
+/** bb_batch_track() - room for one more in tracked[]. Return: 0 or BB_ENOMEM. */
+int bb_batch_track(struct bb_batch *batch);
 
 /** bb_batch_ref() - one more reference. */
 void bb_batch_ref(struct bb_batch *batch);

@@ -182,18 +182,19 @@ void bb_bus_callback_end(struct bb_bus *bus)
     bb_bus_changed(bus);
 }
 
-/* Return: how many callbacks were called. */
-static unsigned free_done(struct bb_bus *bus, struct bb_tracked *done)
+/* Without the lock. Return: how many callbacks were called. */
+static unsigned tell_done(struct bb_bus *bus, const struct bb_batch *batch)
 {
     unsigned n = 0;
-    while (done != NULL) {
-        struct bb_tracked *next = done->next;
-        if (done->on_ack != NULL) {
-            done->on_ack(bus, &done->ack, done->arg);
-            n++;
+    for (; batch != NULL; batch = batch->next) {
+        for (uint32_t i = 0; i < batch->n_tracked; i++) {
+            const struct bb_tracked *tracked = &batch->tracked[i];
+            if (tracked->on_ack != NULL) {
+                struct bb_ack ack = bb_outbox_ack_of(batch, tracked);
+                tracked->on_ack(bus, &ack, tracked->arg);
+                n++;
+            }
         }
-        free(done);
-        done = next;
     }
     return n;
 }
@@ -201,19 +202,22 @@ static unsigned free_done(struct bb_bus *bus, struct bb_tracked *done)
 void bb_bus_call_done(struct bb_bus *bus)
 {
     uint64_t n_answered = bb_outbox_answered(&bus->outbox);
-    struct bb_tracked *done = bb_outbox_take_done(&bus->outbox);
+    struct bb_batch *done = bb_outbox_take_done(&bus->outbox);
     if (done == NULL) {
         return;
     }
-    if (bus->outbox.n_callbacks == 0) {
-        (void)free_done(bus, done);
-    } else {
+    if (bus->outbox.n_callbacks > 0) {
         bus->is_telling = true;
         bb_bus_callback_begin(bus, NULL);
-        unsigned n = free_done(bus, done);
+        unsigned n = tell_done(bus, done);
         bb_bus_callback_end(bus);
         bus->outbox.n_callbacks -= n;
         bus->is_telling = false;
+    }
+    while (done != NULL) {
+        struct bb_batch *batch = done;
+        done = batch->next;
+        bb_batch_unref(batch);
     }
     bus->n_told = n_answered;
 }

@@ -36,19 +36,14 @@ void bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_b
     outbox->pool.usual = batch_bytes;
 }
 
-static void free_tracked(struct bb_tracked *tracked)
-{
-    while (tracked != NULL) {
-        struct bb_tracked *next = tracked->next;
-        free(tracked);
-        tracked = next;
-    }
-}
-
 void bb_outbox_fini(struct bb_outbox *outbox)
 {
     bb_outbox_fail(outbox, BB_ECLOSED);
-    free_tracked(outbox->done);
+    while (outbox->done != NULL) {
+        struct bb_batch *batch = outbox->done;
+        outbox->done = batch->next;
+        bb_batch_unref(batch);
+    }
     bb_batch_unref(outbox->open);
     bb_pool_fini(&outbox->pool);
 }
@@ -148,30 +143,18 @@ void bb_outbox_sent(struct bb_outbox *outbox)
 
 /* --- answers ------------------------------------------------------------------------------------ */
 
-static void
-answer_tracked(struct bb_outbox *outbox, struct bb_tracked *tracked, const struct bb_answer *answer)
+static void answer_tracked(struct bb_batch *batch, struct bb_answer *answer)
 {
-    bb_answer_event(answer, tracked->index, &tracked->ack);
-    if (tracked->waiter != NULL) {
-        *tracked->waiter = tracked->ack;
-        *tracked->waiter_done = true;
+    batch->answer =
+        (struct bb_ack){.level = answer->level, .matches = answer->matches, .repeated = answer->repeated};
+    for (uint32_t i = 0; i < batch->n_tracked; i++) {
+        struct bb_tracked *tracked = &batch->tracked[i];
+        tracked->error = bb_answer_event(answer, tracked->index, &tracked->sequence);
+        if (tracked->waiter != NULL) {
+            tracked->waiter->ack = bb_outbox_ack_of(batch, tracked);
+            tracked->waiter->is_done = true;
+        }
     }
-    tracked->next = NULL;
-    *outbox->done_end = tracked;
-    outbox->done_end = &tracked->next;
-}
-
-/* Oldest first; they were kept newest first. */
-static struct bb_tracked *reverse(struct bb_tracked *tracked)
-{
-    struct bb_tracked *turned = NULL;
-    while (tracked != NULL) {
-        struct bb_tracked *next = tracked->next;
-        tracked->next = turned;
-        turned = tracked;
-        tracked = next;
-    }
-    return turned;
 }
 
 static void
@@ -185,10 +168,8 @@ note_refusals(struct bb_outbox *outbox, const struct bb_batch *batch, const stru
 }
 
 /* Takes the batch at @at out of the list and answers its events. */
-static void finish(struct bb_outbox *outbox,
-                   struct bb_batch **at,
-                   struct bb_batch *before,
-                   const struct bb_answer *answer)
+static void
+finish(struct bb_outbox *outbox, struct bb_batch **at, struct bb_batch *before, struct bb_answer *answer)
 {
     struct bb_batch *batch = *at;
     *at = batch->next;
@@ -200,18 +181,18 @@ static void finish(struct bb_outbox *outbox,
     }
     outbox->bytes -= batch->len + charge(batch);
     note_refusals(outbox, batch, answer);
-    struct bb_tracked *tracked = reverse(batch->tracked);
-    batch->tracked = NULL;
-    while (tracked != NULL) {
-        struct bb_tracked *next = tracked->next;
-        answer_tracked(outbox, tracked, answer);
-        tracked = next;
+    if (batch->n_tracked == 0) {
+        bb_batch_unref(batch);
+        return;
     }
-    bb_batch_unref(batch);
+    answer_tracked(batch, answer);
+    batch->next = NULL;
+    *outbox->done_end = batch;
+    outbox->done_end = &batch->next;
 }
 
 /* Answers come in the order of the numbers, so this looks at the first batch nearly always. */
-static void answer_number(struct bb_outbox *outbox, uint64_t number, const struct bb_answer *answer)
+static void answer_number(struct bb_outbox *outbox, uint64_t number, struct bb_answer *answer)
 {
     struct bb_batch *before = NULL;
     for (struct bb_batch **at = &outbox->first; *at != outbox->unsent; at = &(*at)->next) {
@@ -253,7 +234,7 @@ static uint64_t first_sent(const struct bb_outbox *outbox)
 
 void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, enum bb_memory memory, size_t max_message)
 {
-    const struct bb_answer too_big = {.error = BB_ETOOBIG, .matches = BB_UNKNOWN};
+    struct bb_answer too_big = {.error = BB_ETOOBIG, .matches = BB_UNKNOWN};
     struct bb_batch *before = NULL;
     struct bb_batch **at = &outbox->first;
     uint64_t next = memory == BB_MEMORY_LOG ? BB_MAX(last + 1, first_sent(outbox)) : last + 1;
@@ -280,7 +261,7 @@ void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, enum bb_memory me
 
 bool bb_outbox_drop_oldest(struct bb_outbox *outbox)
 {
-    const struct bb_answer dropped = {.error = BB_EFULL, .matches = BB_UNKNOWN};
+    struct bb_answer dropped = {.error = BB_EFULL, .matches = BB_UNKNOWN};
     struct bb_batch *before = NULL;
     for (struct bb_batch **at = &outbox->first; *at != NULL; at = &(*at)->next) {
         if ((*at)->number == 0) {
@@ -308,22 +289,22 @@ void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error)
     outbox->in_flight = 0;
 }
 
-static void forget_in(struct bb_tracked *tracked, const struct bb_ack *waiter)
+static void forget_in(struct bb_batch *batch, const struct bb_waiter *waiter)
 {
-    for (; tracked != NULL; tracked = tracked->next) {
-        if (tracked->waiter == waiter) {
-            tracked->waiter = NULL;
+    for (uint32_t i = 0; i < batch->n_tracked; i++) {
+        if (batch->tracked[i].waiter == waiter) {
+            batch->tracked[i].waiter = NULL;
         }
     }
 }
 
-void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_ack *waiter)
+void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_waiter *waiter)
 {
     for (struct bb_batch *batch = outbox->first; batch != NULL; batch = batch->next) {
-        forget_in(batch->tracked, waiter);
+        forget_in(batch, waiter);
     }
     if (outbox->open != NULL) {
-        forget_in(outbox->open->tracked, waiter);
+        forget_in(outbox->open, waiter);
     }
 }
 
@@ -335,9 +316,9 @@ uint64_t bb_outbox_answered(const struct bb_outbox *outbox)
     return outbox->open != NULL ? outbox->open->begin : outbox->n_published;
 }
 
-struct bb_tracked *bb_outbox_take_done(struct bb_outbox *outbox)
+struct bb_batch *bb_outbox_take_done(struct bb_outbox *outbox)
 {
-    struct bb_tracked *done = outbox->done;
+    struct bb_batch *done = outbox->done;
     outbox->done = NULL;
     outbox->done_end = &outbox->done;
     return done;

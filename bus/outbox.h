@@ -17,17 +17,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* An event whose publisher wants to know. */
-struct bb_tracked {
-    struct bb_tracked *next;
-    uint32_t index; /* in its batch */
-    bb_ack_fn *on_ack;
-    void *arg;
-    struct bb_ack *waiter; /* instead of on_ack: filled in, and *waiter_done set, under the lock */
-    bool *waiter_done;
-    struct bb_ack ack;
-};
-
 /* Whom a new connection leads to. */
 enum bb_memory {
     BB_MEMORY_NONE, /* a broker that knows nothing of what was sent */
@@ -49,9 +38,9 @@ struct bb_outbox {
     bool unbatched;
     uint64_t next_number; /* of what is not a repetition; all below are taken by the broker or in flight */
     uint64_t last_ticket;
-    unsigned n_callbacks;    /* on_ack of events that were not called yet; who calls them counts them off */
-    struct bb_tracked *done; /* answered; their callbacks are to be called */
-    struct bb_tracked **done_end;
+    unsigned n_callbacks;  /* on_ack of events that were not called yet; who calls them counts them off */
+    struct bb_batch *done; /* answered; someone waited for their events */
+    struct bb_batch **done_end;
     int refusal;          /* the first since bb_outbox_take_refusal() */
     uint64_t n_published; /* events */
     uint64_t repeated;
@@ -83,19 +72,19 @@ void bb_outbox_seal(struct bb_outbox *outbox);
 
 /**
  * bb_outbox_commit() - the event was written
- * @tracked: taken over; NULL if nobody waits
+ * @tracked: copied: who wants to know, with the ticket; NULL if nobody does. There is room for it (bb_batch_track()).
  */
 static inline void
-bb_outbox_commit(struct bb_outbox *outbox, size_t len, uint32_t level, struct bb_tracked *tracked)
+bb_outbox_commit(struct bb_outbox *outbox, size_t len, uint32_t level, const struct bb_tracked *tracked)
 {
     struct bb_batch *batch = outbox->open;
     batch->len += len;
     outbox->bytes += len;
     if (tracked != NULL) {
-        tracked->index = batch->count;
-        tracked->next = batch->tracked;
+        struct bb_tracked *to = &batch->tracked[batch->n_tracked++];
+        *to = *tracked;
+        to->index = batch->count;
         outbox->n_callbacks += tracked->on_ack != NULL;
-        batch->tracked = tracked;
     }
     batch->count++;
     outbox->n_published++;
@@ -162,13 +151,23 @@ bool bb_outbox_drop_oldest(struct bb_outbox *outbox);
 void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error);
 
 /** bb_outbox_forget() - nobody waits with @waiter any more. */
-void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_ack *waiter);
+void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_waiter *waiter);
 
 /** bb_outbox_answered() - so many events, counted from the first that was published, are all answered. */
 uint64_t bb_outbox_answered(const struct bb_outbox *outbox);
 
-/** bb_outbox_take_done() - answered events whose callbacks are due, oldest first; caller frees each. */
-struct bb_tracked *bb_outbox_take_done(struct bb_outbox *outbox);
+/** bb_outbox_take_done() - answered batches with events that someone waited for, oldest first; the caller's reference. */
+struct bb_batch *bb_outbox_take_done(struct bb_outbox *outbox);
+
+/** bb_outbox_ack_of() - the answer to an event of an answered batch. */
+static inline struct bb_ack bb_outbox_ack_of(const struct bb_batch *batch, const struct bb_tracked *tracked)
+{
+    struct bb_ack ack = batch->answer;
+    ack.ticket = tracked->ticket;
+    ack.error = tracked->error;
+    ack.sequence = tracked->sequence;
+    return ack;
+}
 
 /** bb_outbox_take_refusal() - the first refusal since the last call, 0 if there was none. */
 int bb_outbox_take_refusal(struct bb_outbox *outbox);

@@ -10,8 +10,6 @@
 
 #include "bus/internal.h"
 
-#include <stdlib.h>
-
 /* Array, head of the path, head of the payload. */
 #define EVENT_HEADS_MAX (1 + 5 + 5)
 
@@ -118,8 +116,8 @@ make_room(struct bb_bus *bus, const struct piece *piece, size_t need, uint8_t **
     }
 }
 
-/* @tracked is taken over when 0 is returned. The lock is held. */
-static int append(struct bb_bus *bus, const struct piece *piece, struct bb_tracked *tracked)
+/* @tracked: who wants to know, or NULL; gets the ticket. The lock is held. */
+static int append(struct bb_bus *bus, const struct piece *piece, const struct bb_tracked *tracked)
 {
     uint8_t *to;
     bool is_dropped = false;
@@ -134,6 +132,9 @@ static int append(struct bb_bus *bus, const struct piece *piece, struct bb_track
     if (BB_UNLIKELY(r < 0)) {
         bus->outbox.dropped += is_dropped;
         return is_dropped && tracked == NULL ? 0 : r;
+    }
+    if (tracked != NULL && (r = bb_batch_track(bus->outbox.open)) < 0) {
+        return r;
     }
     bb_outbox_commit(&bus->outbox, put_event(to, piece), piece->level, tracked);
     if (BB_UNLIKELY(piece->options.len > 0)) {
@@ -300,85 +301,58 @@ static int prepare(const struct bb_draft *given, struct bb_draft *draft, struct 
     return r;
 }
 
-static int append_tracked(struct bb_bus *bus, const struct piece *piece, struct bb_tracked **tracked)
-{
-    (*tracked)->ack.ticket = ++bus->outbox.last_ticket;
-    int r = append(bus, piece, *tracked);
-    if (r == 0) {
-        *tracked = NULL;
-    }
-    return r;
-}
-
 int bb_publish_event(bb_bus *bus, const struct bb_draft *given, uint64_t *ret_ticket)
 {
     struct bb_draft draft;
     struct prepared prepared;
-    struct bb_tracked *tracked = NULL;
     int r = prepare(given, &draft, &prepared);
-    if (r == 0 && draft.on_ack != NULL) {
-        tracked = calloc(1, sizeof(*tracked));
-        r = tracked == NULL ? BB_ENOMEM : 0;
-    }
     if (r == 0) {
         (void)pthread_mutex_lock(&bus->lock);
-        uint64_t ticket = bus->outbox.last_ticket + 1;
-        if (tracked != NULL) {
-            tracked->on_ack = draft.on_ack;
-            tracked->arg = draft.arg;
-            r = append_tracked(bus, &prepared.piece, &tracked);
-        } else {
-            bus->outbox.last_ticket = ticket;
-            r = append(bus, &prepared.piece, NULL);
-        }
+        struct bb_tracked tracked = {
+            .on_ack = draft.on_ack, .arg = draft.arg, .ticket = ++bus->outbox.last_ticket};
+        r = append(bus, &prepared.piece, draft.on_ack != NULL ? &tracked : NULL);
         (void)pthread_mutex_unlock(&bus->lock);
         if (r == 0 && ret_ticket != NULL) {
-            *ret_ticket = ticket;
+            *ret_ticket = tracked.ticket;
         }
     }
-    free(tracked);
     prepared_fini(&prepared);
     return r;
 }
 
-static int wait_ack(struct bb_bus *bus, struct bb_ack *ack, const bool *is_done, uint64_t deadline)
+static int wait_ack(struct bb_bus *bus, struct bb_waiter *waiter, uint64_t deadline)
 {
     uint64_t n_published = bus->outbox.n_published;
     int r = 0;
-    while (!*is_done) {
+    while (!waiter->is_done) {
         if (r < 0) {
-            bb_outbox_forget(&bus->outbox, ack);
+            bb_outbox_forget(&bus->outbox, waiter);
             return r;
         }
         r = bb_bus_wait(bus, deadline);
     }
     (void)bb_bus_wait_told(bus, n_published, deadline);
-    return ack->error;
+    return waiter->ack.error;
 }
 
 int bb_publish_wait(bb_bus *bus, const struct bb_draft *given, int timeout_ms, struct bb_ack *ret_ack)
 {
     struct bb_draft draft;
     struct prepared prepared;
-    struct bb_ack ack = {0};
-    bool is_done = false;
+    struct bb_waiter waiter = {0};
     uint64_t deadline = bb_deadline(timeout_ms);
     int r = prepare(given, &draft, &prepared);
-    struct bb_tracked *tracked = r == 0 ? calloc(1, sizeof(*tracked)) : NULL;
-    r = r == 0 && tracked == NULL ? BB_ENOMEM : r;
     if (r == 0) {
-        tracked->waiter = &ack;
-        tracked->waiter_done = &is_done;
         (void)pthread_mutex_lock(&bus->lock);
+        struct bb_tracked tracked = {.waiter = &waiter, .ticket = ++bus->outbox.last_ticket};
         r = bb_bus_check_wait(bus);
-        r = r < 0 ? r : append_tracked(bus, &prepared.piece, &tracked);
-        r = r < 0 ? r : wait_ack(bus, &ack, &is_done, deadline);
+        r = r < 0 ? r : append(bus, &prepared.piece, &tracked);
+        r = r < 0 ? r : wait_ack(bus, &waiter, deadline);
         (void)pthread_mutex_unlock(&bus->lock);
     }
-    if (is_done && ret_ack != NULL) {
-        *ret_ack = ack;
+    if (waiter.is_done && ret_ack != NULL) {
+        *ret_ack = waiter.ack;
     }
-    free(tracked);
     prepared_fini(&prepared);
     return r;
 }

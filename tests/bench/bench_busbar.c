@@ -13,6 +13,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -219,9 +220,10 @@ static void clients_open(uint64_t n)
 
 struct synced {
     uint32_t index;
+    _Atomic uint64_t n_acked;
+    atomic_bool waits; /* for more of them */
     pthread_mutex_t mutex;
     pthread_cond_t acked;
-    uint64_t unacked;
 };
 
 static void take_ack(bb_bus *bus, const struct bb_ack *ack, void *arg)
@@ -232,10 +234,30 @@ static void take_ack(bb_bus *bus, const struct bb_ack *ack, void *arg)
         bench_fail("an acknowledgement below synced");
     }
     bench_acked(me->index, 1);
-    (void)pthread_mutex_lock(&me->mutex);
-    if (me->unacked-- == bench_config.inflight) {
+    atomic_fetch_add(&me->n_acked, 1);
+    if (atomic_load(&me->waits)) {
+        (void)pthread_mutex_lock(&me->mutex);
+        atomic_store(&me->waits, false);
         (void)pthread_cond_signal(&me->acked);
+        (void)pthread_mutex_unlock(&me->mutex);
     }
+}
+
+/* Until so many are acknowledged. */
+static void wait_acked(struct synced *me, uint64_t n)
+{
+    if (atomic_load_explicit(&me->n_acked, memory_order_acquire) >= n) {
+        return;
+    }
+    (void)pthread_mutex_lock(&me->mutex);
+    for (;;) {
+        atomic_store(&me->waits, true);
+        if (atomic_load(&me->n_acked) >= n) {
+            break;
+        }
+        (void)pthread_cond_wait(&me->acked, &me->mutex);
+    }
+    atomic_store(&me->waits, false);
     (void)pthread_mutex_unlock(&me->mutex);
 }
 
@@ -258,13 +280,10 @@ static void synced(uint32_t index)
     }
     draft.on_ack = take_ack;
     draft.arg = &me;
-    for (;;) {
-        (void)pthread_mutex_lock(&me.mutex);
-        while (me.unacked == bench_config.inflight) {
-            (void)pthread_cond_wait(&me.acked, &me.mutex);
+    for (uint64_t n_sent = 0;; n_sent++) {
+        if (n_sent >= bench_config.inflight) {
+            wait_acked(&me, n_sent + 1 - bench_config.inflight);
         }
-        me.unacked++;
-        (void)pthread_mutex_unlock(&me.mutex);
         check(bus, bb_publish_event(bus, &draft, NULL), "bb_publish_event");
     }
 }

@@ -6,21 +6,26 @@
 #include "bus/outbox.h"
 
 #include <criterion/criterion.h>
-#include <stdlib.h>
 
 #define BATCH 1024
 
-static void publish_tracked(struct bb_outbox *outbox, size_t len, struct bb_tracked *tracked)
+static void publish_for(struct bb_outbox *outbox, size_t len, const struct bb_tracked *tracked)
 {
     uint8_t *to;
     cr_assert_eq(bb_outbox_room(outbox, len, 0, (struct bb_slice){0}, &to), 0);
+    cr_assert(tracked == NULL || bb_batch_track(outbox->open) == 0);
     memset(to, 'x', len);
     bb_outbox_commit(outbox, len, BB_LEVEL_NONE, tracked);
 }
 
 static void publish(struct bb_outbox *outbox, size_t len)
 {
-    publish_tracked(outbox, len, NULL);
+    publish_for(outbox, len, NULL);
+}
+
+static void publish_tracked(struct bb_outbox *outbox, size_t len)
+{
+    publish_for(outbox, len, &(struct bb_tracked){.ticket = outbox->n_published + 1});
 }
 
 /* Sends all that may be sent; how many batches that were. */
@@ -46,11 +51,14 @@ static void ack(struct bb_outbox *outbox, uint64_t number)
     bb_buf_fini(&entry);
 }
 
-static struct bb_tracked *tracked_new(void)
+/* What is answered is one batch with @n events that someone waited for. */
+static struct bb_batch *take_done(struct bb_outbox *outbox, uint32_t n)
 {
-    struct bb_tracked *tracked = calloc(1, sizeof(*tracked));
-    cr_assert_not_null(tracked);
-    return tracked;
+    struct bb_batch *done = bb_outbox_take_done(outbox);
+    cr_assert_not_null(done);
+    cr_assert_null(done->next);
+    cr_assert_eq(done->n_tracked, n);
+    return done;
 }
 
 static void start(struct bb_outbox *outbox, size_t queue_bytes)
@@ -307,7 +315,7 @@ Test(bus_outbox, a_broker_that_lost_its_memory_gets_numbers_from_one)
 static void repeat_one(struct bb_outbox *outbox)
 {
     start(outbox, 65536);
-    publish_tracked(outbox, 10, tracked_new());
+    publish_tracked(outbox, 10);
     cr_assert_eq(send_all(outbox), 1);
     bb_outbox_resume(outbox, 1, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
     cr_assert_null(bb_outbox_take_done(outbox), "that it was taken does not say what became of it");
@@ -319,12 +327,12 @@ Test(bus_outbox, a_repetition_that_is_acknowledged_is_answered_as_repeated)
     struct bb_outbox outbox;
     repeat_one(&outbox);
     cr_assert_eq(bb_outbox_ack(&outbox, bb_slice("\x94\x01\x01\xc0\xc0", 5)), 0);
-    struct bb_tracked *done = bb_outbox_take_done(&outbox);
-    cr_assert_not_null(done);
-    cr_assert(done->ack.repeated);
-    cr_assert_eq(done->ack.error, 0);
-    cr_assert_eq(done->ack.sequence, BB_UNKNOWN);
-    free(done);
+    struct bb_batch *done = take_done(&outbox, 1);
+    struct bb_ack ack = bb_outbox_ack_of(done, done->tracked);
+    cr_assert(ack.repeated);
+    cr_assert_eq(ack.error, 0);
+    cr_assert_eq(ack.sequence, BB_UNKNOWN);
+    bb_batch_unref(done);
     bb_outbox_fini(&outbox);
 }
 
@@ -335,11 +343,10 @@ Test(bus_outbox, a_repetition_that_is_refused_is_a_refusal)
         struct bb_outbox outbox;
         repeat_one(&outbox);
         bb_outbox_refuse(&outbox, 1, errors[i]);
-        struct bb_tracked *done = bb_outbox_take_done(&outbox);
-        cr_assert_not_null(done);
-        cr_assert_eq(done->ack.error, errors[i]);
+        struct bb_batch *done = take_done(&outbox, 1);
+        cr_assert_eq(done->tracked->error, errors[i]);
         cr_assert_eq(bb_outbox_take_refusal(&outbox), errors[i]);
-        free(done);
+        bb_batch_unref(done);
         bb_outbox_fini(&outbox);
     }
 }
@@ -350,7 +357,7 @@ Test(bus_outbox, each_event_gets_its_sequence_or_its_refusal)
     struct bb_outbox outbox;
     start(&outbox, 65536);
     for (int i = 0; i < 4; i++) {
-        publish_tracked(&outbox, 10, tracked_new());
+        publish_tracked(&outbox, 10);
     }
     cr_assert_eq(send_all(&outbox), 1);
     /* [1, 2, 3, [["a", 7, 2], ["b", 40, 1]], [[1, "bad_path"]]] */
@@ -359,18 +366,16 @@ Test(bus_outbox, each_event_gets_its_sequence_or_its_refusal)
                                 "b\x28\x01\x91\x92\x01\xa8"
                                 "bad_path";
     cr_assert_eq(bb_outbox_ack(&outbox, bb_slice(entry, sizeof(entry) - 1)), 0);
-    struct bb_tracked *done = bb_outbox_take_done(&outbox);
+    struct bb_batch *done = take_done(&outbox, 4);
     for (uint32_t i = 0; i < 4; i++) {
-        cr_assert_not_null(done);
-        cr_assert_eq(done->index, i);
-        cr_assert_eq(done->ack.sequence, sequences[i]);
-        cr_assert_eq(done->ack.error, i == 1 ? BB_EPATH : 0);
-        cr_assert_eq(done->ack.matches, 3);
-        struct bb_tracked *next = done->next;
-        free(done);
-        done = next;
+        struct bb_ack ack = bb_outbox_ack_of(done, &done->tracked[i]);
+        cr_assert_eq(done->tracked[i].index, i);
+        cr_assert_eq(ack.ticket, i + 1);
+        cr_assert_eq(ack.sequence, sequences[i]);
+        cr_assert_eq(ack.error, i == 1 ? BB_EPATH : 0);
+        cr_assert_eq(ack.matches, 3);
     }
-    cr_assert_null(done);
+    bb_batch_unref(done);
     cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_EPATH);
     cr_assert_eq(bb_outbox_take_refusal(&outbox), 0);
     cr_assert_eq(outbox.refused, 1);
@@ -441,14 +446,55 @@ Test(bus_outbox, at_the_end_everybody_is_told)
 {
     struct bb_outbox outbox;
     start(&outbox, 65536);
-    publish_tracked(&outbox, 10, tracked_new());
+    publish_tracked(&outbox, 10);
     cr_assert_eq(send_all(&outbox), 1);
-    publish_tracked(&outbox, 10, tracked_new());
+    publish_tracked(&outbox, 10);
     bb_outbox_fail(&outbox, BB_ECLOSED);
-    struct bb_tracked *done = bb_outbox_take_done(&outbox);
-    cr_assert_eq(done->ack.error, BB_EUNKNOWNRESULT);
-    cr_assert_eq(done->next->ack.error, BB_ECLOSED);
-    free(done->next);
-    free(done);
+    struct bb_batch *done = bb_outbox_take_done(&outbox);
+    struct bb_batch *next = done->next;
+    cr_assert_eq(done->tracked->error, BB_EUNKNOWNRESULT);
+    cr_assert_eq(next->tracked->error, BB_ECLOSED);
+    bb_batch_unref(done);
+    bb_batch_unref(next);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, many_events_of_one_batch_are_told_in_their_order)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    for (int round = 0; round < 3; round++) { /* the second time the room is there already */
+        for (int i = 0; i < 100; i++) {
+            publish_for(&outbox, 5, i % 3 == 0 ? &(struct bb_tracked){.ticket = 1000 + (uint64_t)i} : NULL);
+        }
+        cr_assert_eq(send_all(&outbox), 1);
+        ack(&outbox, (uint64_t)round + 1);
+        struct bb_batch *done = take_done(&outbox, 34);
+        for (uint32_t i = 0; i < 34; i++) {
+            cr_assert_eq(done->tracked[i].index, 3 * i);
+            cr_assert_eq(done->tracked[i].ticket, 1000 + 3 * i);
+        }
+        bb_batch_unref(done);
+    }
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, who_waits_is_told_at_once_unless_it_has_given_up)
+{
+    struct bb_outbox outbox;
+    struct bb_waiter stays = {0};
+    struct bb_waiter leaves = {0};
+    start(&outbox, 65536);
+    publish_for(&outbox, 10, &(struct bb_tracked){.waiter = &leaves, .ticket = 1});
+    cr_assert_eq(send_all(&outbox), 1);
+    publish_for(&outbox, 10, &(struct bb_tracked){.waiter = &stays, .ticket = 2});
+    bb_outbox_forget(&outbox, &leaves);
+    ack(&outbox, 1);
+    cr_assert_eq(send_all(&outbox), 1);
+    ack(&outbox, 2);
+    cr_assert_not(leaves.is_done);
+    cr_assert(stays.is_done);
+    cr_assert_eq(stays.ack.ticket, 2);
+    cr_assert_eq(stays.ack.level, 1);
     bb_outbox_fini(&outbox);
 }
