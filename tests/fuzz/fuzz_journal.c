@@ -188,8 +188,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct told again = {.last = r == 0 ? told.last : data[0] % 8};
     if (r == 0) {
         CHECK(bk_journal_next(journal) == told.last + 1);
-        CHECK(bk_journal_append(journal, bb_slice_str("behind"), told.last, &number) == 0 &&
-              number == told.last + 1);
+        struct bb_buf record = BB_BUF_INIT;
+        bk_journal_buffer(&record, 6);
+        bb_buf_append(&record, "behind", 6);
+        CHECK(bk_journal_append(journal, &record, told.last, &number) == 0 && number == told.last + 1);
+        bb_buf_fini(&record);
         bk_journal_close(journal);
         told.last = number;
     }

@@ -135,15 +135,25 @@ static void refused(struct fixture *fixture, uint64_t applied, int error, const 
     cr_assert_not_null(strstr(bb_buf_string(&fixture->err), because), "%s", bb_buf_string(&fixture->err));
 }
 
+static int append_bytes(struct fixture *fixture, const uint8_t *payload, size_t len, uint64_t applied)
+{
+    struct bb_buf record = BB_BUF_INIT;
+    uint64_t number = 0;
+    bk_journal_buffer(&record, len);
+    bb_buf_append(&record, payload, len);
+    cr_assert_eq(record.error, 0);
+    int r = bk_journal_append(fixture->journal, &record, applied, &number);
+    cr_assert(r < 0 || number + 1 == bk_journal_next(fixture->journal));
+    bb_buf_fini(&record);
+    return r;
+}
+
 /* @len bytes of payload; the store has records up to @applied. */
 static int append(struct fixture *fixture, size_t len, uint64_t applied)
 {
     static uint8_t payload[4 * SIZE];
-    uint64_t number = 0;
     payload_fill(payload, len, bk_journal_next(fixture->journal));
-    int r = bk_journal_append(fixture->journal, bb_slice(payload, len), applied, &number);
-    cr_assert(r < 0 || number + 1 == bk_journal_next(fixture->journal));
-    return r;
+    return append_bytes(fixture, payload, len, applied);
 }
 
 /* Small records, up to @last. */
@@ -559,18 +569,36 @@ Test(log_journal, refuses_another_form_and_leaves_it_as_it_is)
     drop(&fixture);
 }
 
+Test(log_journal, takes_no_buffer_that_was_made_elsewhere_and_has_none_without_bounds)
+{
+    struct fixture fixture;
+    struct bb_buf record = BB_BUF_INIT;
+    uint64_t number = 0;
+    make(&fixture);
+    reopen(&fixture, 0, 0);
+    cr_assert_eq(bk_journal_append(fixture.journal, &record, 0, &number), BB_EINVAL);
+    bb_buf_append(&record, "short", 5);
+    cr_assert_eq(bk_journal_append(fixture.journal, &record, 0, &number), BB_EINVAL);
+    bb_buf_fini(&record);
+    bk_journal_buffer(&record, SIZE_MAX - 10);
+    cr_assert_eq(record.error, BB_ETOOBIG);
+    cr_assert_null(record.data);
+    cr_assert_eq(bk_journal_append(fixture.journal, &record, 0, &number), BB_EINVAL);
+    cr_assert_eq(bk_journal_next(fixture.journal), 1);
+    drop(&fixture);
+}
+
 /* --- what poses as a record ------------------------------------------------------------------------------- */
 
 /* A record whose payload has records at every page boundary, number @number and so on, made with @key. */
 static void append_forged(struct fixture *fixture, uint64_t key, uint64_t number)
 {
     static uint8_t payload[5 * PAGE - HEADER];
-    uint64_t given = 0;
     memset(payload, 0, sizeof(payload));
     for (size_t i = 1; i < 5; i++) {
         put_record(payload + i * PAGE - HEADER, key, number + i - 1, SMALL);
     }
-    cr_assert_eq(bk_journal_append(fixture->journal, bb_slice(payload, sizeof(payload)), 0, &given), 0);
+    cr_assert_eq(append_bytes(fixture, payload, sizeof(payload), 0), 0);
 }
 
 static int on_any(void *context, uint64_t number, struct bb_slice payload)

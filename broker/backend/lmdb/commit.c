@@ -107,11 +107,11 @@ void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied)
     while (lmdb->records != NULL && lmdb->records->number <= applied) {
         struct record *record = lmdb->records;
         lmdb->records = record->next;
-        lmdb->record_bytes -= record->payload.len;
+        lmdb->record_bytes -= bk_lmdb_payload(record).len;
         if (lmdb->records == NULL) {
             lmdb->records_end = &lmdb->records;
         }
-        bb_buf_fini(&record->payload);
+        bb_buf_fini(&record->bytes);
         free(record);
     }
 }
@@ -127,7 +127,7 @@ static void commits_fail(struct lmdb *lmdb, int error)
     while (lmdb->commits != NULL) {
         struct commit *commit = lmdb->commits;
         lmdb->commits = commit->next;
-        bb_buf_fini(&commit->payload);
+        bb_buf_fini(&commit->bytes);
         free(commit);
     }
     lmdb->commits_end = &lmdb->commits;
@@ -182,8 +182,8 @@ static void commits_take(struct lmdb *lmdb, uint64_t last)
     while (lmdb->commits != NULL && lmdb->commits->ticket <= last) {
         struct commit *commit = lmdb->commits;
         lmdb->commits = commit->next;
-        lmdb->commit_bytes -= commit->payload.len;
-        bb_buf_fini(&commit->payload);
+        lmdb->commit_bytes -= commit->size;
+        bb_buf_fini(&commit->bytes);
         free(commit);
     }
     if (lmdb->commits == NULL) {
@@ -245,17 +245,34 @@ static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
 
 /* --- the commit thread ---------------------------------------------------------------------------------- */
 
-/* What is queued, up to COMMIT_BYTES, as one payload; the ticket that it goes up to. */
-static uint64_t gather(struct lmdb *lmdb, struct bb_buf *payload)
+static struct bb_slice payload_of(const struct commit *commit)
 {
-    uint64_t last = 0;
-    for (const struct commit *commit = lmdb->commits; commit != NULL; commit = commit->next) {
-        if (payload->len > 0 &&
-            payload->len + commit->payload.len > BB_MIN(COMMIT_BYTES, lmdb->payload_max)) {
-            break;
-        }
-        bb_buf_append(payload, commit->payload.data, commit->payload.len);
-        last = commit->ticket;
+    return commit->is_record ? bk_journal_payload(&commit->bytes) : bb_buf_slice(&commit->bytes);
+}
+
+/*
+ * What is queued, up to COMMIT_BYTES, as one record; the ticket that it goes up to. What it is taken from is not written again,
+ * whatever becomes of it.
+ */
+static uint64_t gather(struct lmdb *lmdb, struct bb_buf *bytes)
+{
+    size_t max = BB_MIN(COMMIT_BYTES, lmdb->payload_max);
+    struct commit *first = lmdb->commits;
+    size_t size = first->size;
+    struct commit *end = first->next;
+    uint64_t last = first->ticket;
+    for (; end != NULL && size + end->size <= max; end = end->next) {
+        size += end->size;
+        last = end->ticket;
+    }
+    if (end == first->next && first->is_record) {
+        *bytes = first->bytes;
+        first->bytes = BB_BUF_INIT;
+        return last;
+    }
+    bk_journal_buffer(bytes, size);
+    for (const struct commit *commit = first; commit != end; commit = commit->next) {
+        bb_buf_append(bytes, payload_of(commit).data, payload_of(commit).len);
     }
     return last;
 }
@@ -266,7 +283,7 @@ static void hand_on(struct lmdb *lmdb, struct record *record)
     lmdb->records_end = &record->next;
     bool was_soon = lmdb->record_bytes >= BK_APPLY_SOON_BYTES;
     bool was_empty = lmdb->record_bytes == 0;
-    lmdb->record_bytes += record->payload.len;
+    lmdb->record_bytes += bk_lmdb_payload(record).len;
     lmdb->durable = record->number;
     if (was_empty || (!was_soon && lmdb->record_bytes >= BK_APPLY_SOON_BYTES)) {
         (void)pthread_cond_signal(&lmdb->to_apply);
@@ -291,15 +308,15 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
     if (record == NULL) {
         return BB_ENOMEM;
     }
-    uint64_t last = gather(lmdb, &record->payload);
-    int r = record->payload.error;
+    uint64_t last = gather(lmdb, &record->bytes);
+    int r = record->bytes.error;
     uint64_t begun = bk_lmdb_now();
     *ret_last = last;
     *ret_number = bk_journal_next(lmdb->journal);
     while (r == 0) {
         uint64_t applied = lmdb->applied;
         (void)pthread_mutex_unlock(&lmdb->mutex);
-        r = bk_journal_append(lmdb->journal, bb_buf_slice(&record->payload), applied, &record->number);
+        r = bk_journal_append(lmdb->journal, &record->bytes, applied, &record->number);
         (void)pthread_mutex_lock(&lmdb->mutex);
         if (r != BB_EAGAIN || lmdb->has_failed) {
             break;
@@ -312,7 +329,7 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
         r = lmdb->applied == applied && !lmdb->has_failed ? BB_ELOGFULL : 0; /* it will not have more of it */
     }
     if (r < 0) {
-        bb_buf_fini(&record->payload);
+        bb_buf_fini(&record->bytes);
         free(record);
         return r;
     }
@@ -320,7 +337,7 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
     lmdb->n_commits++;
     lmdb->commit_us += record->at - begun;
     lmdb->commit_max_us = BB_MAX(lmdb->commit_max_us, record->at - begun);
-    bool is_small = record->payload.len < OFFER_BYTES;
+    bool is_small = bk_lmdb_payload(record).len < OFFER_BYTES;
     commits_take(lmdb, last);
     bk_lmdb_news_quietly(lmdb, NEWS_FLUSHED)->ticket = last;
     hand_on(lmdb, record);

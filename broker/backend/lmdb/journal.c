@@ -28,7 +28,7 @@
 #define FILE_SIZE (2 * PAGE)
 
 /* A record begins with the key of its file, number, length, CRC32C of these and the payload, zeros. */
-#define HEADER ((size_t)32)
+#define HEADER BK_JOURNAL_HEADER
 
 /* Zeros are written in pieces of this size. */
 #define FILL_BYTES ((size_t)1 << 20)
@@ -47,7 +47,7 @@ struct bk_journal {
     size_t current;
     size_t offset; /* in the current file, of the next record */
     uint64_t next;
-    uint8_t *buffer; /* page-aligned: header, payload, zeros */
+    uint8_t *buffer; /* page-aligned: a record that was read, or the page that a file begins with */
     size_t buffer_size;
 };
 
@@ -562,25 +562,40 @@ static int make_room(struct bk_journal *journal, size_t size, uint64_t applied)
     return 0;
 }
 
+void bk_journal_buffer(struct bb_buf *record, size_t size)
+{
+    if (size > SIZE_MAX - HEADER - PAGE) {
+        record->error = BB_ETOOBIG;
+        return;
+    }
+    size_t cap = round_up(HEADER + size);
+    uint8_t *data = aligned_alloc(PAGE, cap); /* as a write past the page cache wants it */
+    if (data == NULL) {
+        record->error = BB_ENOMEM;
+        return;
+    }
+    *record = (struct bb_buf){.data = data, .len = HEADER, .cap = cap};
+}
+
 int bk_journal_append(struct bk_journal *journal,
-                      struct bb_slice payload,
+                      const struct bb_buf *record,
                       uint64_t applied,
                       uint64_t *ret_number)
 {
-    size_t size = round_up(HEADER + payload.len);
-    int r = buffer_reserve(journal, size);
-    if (r == 0) {
-        r = make_room(journal, size, applied);
+    if (record->error != 0 || record->len < HEADER || (uintptr_t)record->data % PAGE != 0 ||
+        record->cap % PAGE != 0) {
+        return BB_EINVAL;
     }
+    struct bb_slice payload = bk_journal_payload(record);
+    size_t size = round_up(record->len);
+    int r = make_room(journal, size, applied);
     if (r < 0) {
         return r;
     }
     struct file *file = &journal->files[journal->current];
-    uint8_t *buffer = journal->buffer;
-    memcpy(buffer + HEADER, payload.data, payload.len);
-    memset(buffer + HEADER + payload.len, 0, size - HEADER - payload.len);
-    header_write(buffer, file->key, journal->next, buffer + HEADER, payload.len);
-    r = write_durably(file, buffer, size, journal->offset);
+    memset(record->data + record->len, 0, size - record->len);
+    header_write(record->data, file->key, journal->next, payload.data, payload.len);
+    r = write_durably(file, record->data, size, journal->offset);
     if (r < 0) {
         return r; /* never tried again on this descriptor: the kernel may say that all is well */
     }

@@ -27,6 +27,9 @@
 /* The name of the file that is made first. */
 #define BK_JOURNAL_FIRST "journal-0"
 
+/* Where the payload begins in the buffer of a record; what is in front of it is bk_journal_append()'s. */
+#define BK_JOURNAL_HEADER ((size_t)32)
+
 struct bk_journal;
 
 /* Told of a record that the store does not have; a return other than 0 ends recovery with it. */
@@ -53,15 +56,29 @@ int bk_journal_open(const char *directory,
 void bk_journal_close(struct bk_journal *journal);
 
 /**
- * bk_journal_append() - make @payload durable as the next record
+ * bk_journal_buffer() - make @record, which is empty, what a record with at most @size bytes of payload is written from as it lies
+ *
+ * The payload is appended to it. Without memory it has its sticky error.
+ */
+void bk_journal_buffer(struct bb_buf *record, size_t size);
+
+/** bk_journal_payload() - what was appended to @record. */
+static inline struct bb_slice bk_journal_payload(const struct bb_buf *record)
+{
+    return bb_slice(record->data + BK_JOURNAL_HEADER, record->len - BK_JOURNAL_HEADER);
+}
+
+/**
+ * bk_journal_append() - make the payload of @record durable as the next record
+ * @record:     from bk_journal_buffer(), with no more than that was made for
  * @applied:    what the store has by now
  * @ret_number: its number
  *
  * Return: 0; BB_EAGAIN: there is no room until the store has more; BB_ETOOBIG: larger than a file; BB_ESYSTEM: whether it is
- * durable is not known, and only opening the journal again can tell; BB_ENOMEM.
+ * durable is not known, and only opening the journal again can tell; BB_EINVAL: another buffer.
  */
 int bk_journal_append(struct bk_journal *journal,
-                      struct bb_slice payload,
+                      const struct bb_buf *record,
                       uint64_t applied,
                       uint64_t *ret_number);
 

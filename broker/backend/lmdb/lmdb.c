@@ -13,6 +13,9 @@
 
 #define MIB ((uint64_t)1 << 20)
 
+/* From so many bytes on a ticket is laid out as the record that it may become. */
+#define RECORD_BYTES ((size_t)16 << 10)
+
 /* BK_LOG_ERROR of broker/core/core.h, where bk_store is another thing. */
 #define LEVEL_ERROR 0
 
@@ -55,16 +58,29 @@ static int admit(const struct lmdb *lmdb, const struct bk_append *append, size_t
     return r;
 }
 
+/* A large one where it can stay until the tables have it. A small one would waste most of a page, and many may wait. */
+static int encode(struct commit *commit, const struct bk_append *append)
+{
+    size_t size = bk_batch_size(append);
+    commit->is_record = size >= RECORD_BYTES;
+    if (commit->is_record) {
+        bk_journal_buffer(&commit->bytes, size);
+    }
+    int r = bk_batch_encode(&commit->bytes, append);
+    commit->size = commit->bytes.len - (r == 0 && commit->is_record ? BK_JOURNAL_HEADER : 0);
+    return r;
+}
+
 /* Queue @commit, or say why not. */
 static int enqueue(struct lmdb *lmdb, const struct bk_append *append, struct commit *commit)
 {
     (void)pthread_mutex_lock(&lmdb->mutex);
-    int r = admit(lmdb, append, commit->payload.len);
+    int r = admit(lmdb, append, commit->size);
     bool was_empty = lmdb->commits == NULL;
     if (r == 0) {
         *lmdb->commits_end = commit;
         lmdb->commits_end = &commit->next;
-        lmdb->commit_bytes += commit->payload.len;
+        lmdb->commit_bytes += commit->size;
     }
     (void)pthread_mutex_unlock(&lmdb->mutex);
     if (r == 0 && was_empty) {
@@ -86,16 +102,16 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
     commit->ticket = ticket;
     r = bk_numbers_judge(lmdb->numbers, append);
     if (r == 0) {
-        r = bk_batch_encode(&commit->payload, append);
+        r = encode(commit, append);
     }
-    if (r == 0 && commit->payload.len > lmdb->payload_max) {
+    if (r == 0 && commit->size > lmdb->payload_max) {
         r = BB_ETOOBIG;
     }
     if (r == 0) {
         r = enqueue(lmdb, append, commit);
     }
     if (r != 0) {
-        bb_buf_fini(&commit->payload);
+        bb_buf_fini(&commit->bytes);
         free(commit);
         return r;
     }

@@ -39,15 +39,11 @@ struct news *bk_lmdb_news(struct lmdb *lmdb, enum news_kind kind)
 
 void bk_lmdb_announce(struct lmdb *lmdb, bool is_idle)
 {
-    if (is_idle && lmdb->offer != NULL) {
-        (void)pthread_mutex_unlock(&lmdb->mutex);
-        bool is_taken = lmdb->offer(lmdb->offer_context);
-        (void)pthread_mutex_lock(&lmdb->mutex);
-        if (is_taken) {
-            return;
-        }
+    (void)pthread_mutex_unlock(&lmdb->mutex); /* whom it wakes takes it at once */
+    if (!is_idle || lmdb->offer == NULL || !lmdb->offer(lmdb->offer_context)) {
+        (void)eventfd_write(lmdb->wake, 1);
     }
-    (void)eventfd_write(lmdb->wake, 1);
+    (void)pthread_mutex_lock(&lmdb->mutex);
 }
 
 void bk_lmdb_tell_state(struct lmdb *lmdb, enum bk_backend_state state, const char *text)

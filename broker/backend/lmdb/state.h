@@ -27,16 +27,23 @@ enum option {
 struct commit {
     struct commit *next;
     uint64_t ticket;
-    struct bb_buf payload;
+    size_t size;         /* of the payload */
+    struct bb_buf bytes; /* the payload */
+    bool is_record;      /* the bytes can be written as they lie: they are from bk_journal_buffer() */
 };
 
 /* A journal record on its way into the store. */
 struct record {
     struct record *next;
     uint64_t number;
-    uint64_t at; /* monotonic us */
-    struct bb_buf payload;
+    uint64_t at;         /* monotonic us */
+    struct bb_buf bytes; /* from bk_journal_buffer() */
 };
+
+static inline struct bb_slice bk_lmdb_payload(const struct record *record)
+{
+    return bk_journal_payload(&record->bytes);
+}
 
 /* What a state is told with. */
 #define BK_STATE_TEXT 400

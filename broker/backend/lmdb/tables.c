@@ -99,7 +99,7 @@ static int take_in(struct lmdb *lmdb, size_t max, size_t *ret_n)
     size_t bytes = 0;
     for (const struct record *record = lmdb->records; record != NULL && (n == 0 || bytes < max);
          record = record->next) {
-        bytes += record->payload.len;
+        bytes += bk_lmdb_payload(record).len;
         n++;
     }
     *ret_n = n;
@@ -109,7 +109,7 @@ static int take_in(struct lmdb *lmdb, size_t max, size_t *ret_n)
     }
     const struct record *record = lmdb->records;
     for (size_t i = 0; i < n; i++, record = record->next) {
-        inputs[i] = (struct bk_store_input){record->number, bb_buf_slice(&record->payload)};
+        inputs[i] = (struct bk_store_input){record->number, bk_lmdb_payload(record)};
     }
     (void)pthread_mutex_unlock(&lmdb->mutex);
     uint64_t begun = bk_lmdb_now();

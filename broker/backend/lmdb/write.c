@@ -410,8 +410,8 @@ static bool can_grow(const struct bk_store *store)
         return true;
     }
     ssize_t n = pwrite(fd, page, sizeof(page), status.st_size);
-    if (n > 0) {
-        (void)ftruncate(fd, status.st_size);
+    if (n > 0 && ftruncate(fd, status.st_size) < 0) {
+        return true; /* the page stays, and is there */
     }
     return n < 0 ? bk_store_error(errno) != BB_ELOGFULL : n == (ssize_t)sizeof(page);
 }
