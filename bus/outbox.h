@@ -3,7 +3,7 @@
  * What is published and not acknowledged: the open batch that events are written into, batches that wait to
  * be sent, and batches that were sent and are kept until the broker answers, since they are sent again after
  * a reconnection. Bounded by bytes. Decides when a batch leaves: at once while nothing is unacknowledged,
- * half full while one batch is, else when it is full; acknowledgements are the clock, there are no timers.
+ * half full while one batch is or a few wait for the disk, else when it is full; acknowledgements are the clock, there are no timers.
  *
  * Sends nothing itself and takes no lock: the caller holds the lock of the bus.
  */
@@ -100,11 +100,21 @@ static inline bool bb_levels_mix(uint32_t a, uint32_t b)
     return a == b || (BB_MIN(a, b) > BB_LEVEL_NONE && BB_MAX(a, b) < BB_LEVEL_SYNCED);
 }
 
+/*
+ * So many on their way that are to be on disk, which takes the broker time but no work: what follows need not wait for one of them to
+ * leave half full, and is on disk with the next.
+ */
+#define BB_EAGER_SYNCED 7
+
 /* Whether the open batch leaves before it is full. */
 static inline bool bb_outbox_is_eager(const struct bb_outbox *outbox)
 {
-    return outbox->in_flight == 0 || outbox->unbatched ||
-           (outbox->in_flight == 1 && outbox->open != NULL && outbox->open->len >= outbox->batch_bytes / 2);
+    const struct bb_batch *open = outbox->open;
+    if (outbox->in_flight == 0 || outbox->unbatched) {
+        return true;
+    }
+    return open != NULL && open->len >= outbox->batch_bytes / 2 &&
+           outbox->in_flight <= (open->level == BB_LEVEL_SYNCED ? BB_EAGER_SYNCED : 1);
 }
 
 /** bb_outbox_wants_out() - may bb_outbox_next() have something? Cheap enough for each event. */

@@ -23,6 +23,14 @@ static void publish(struct bb_outbox *outbox, size_t len)
     publish_for(outbox, len, NULL);
 }
 
+static void publish_at(struct bb_outbox *outbox, size_t len, enum bb_level level)
+{
+    uint8_t *to;
+    cr_assert_eq(bb_outbox_room(outbox, len, level, (struct bb_slice){0}, &to), 0);
+    memset(to, 'x', len);
+    bb_outbox_commit(outbox, len, level, NULL);
+}
+
 static void publish_tracked(struct bb_outbox *outbox, size_t len)
 {
     publish_for(outbox, len, &(struct bb_tracked){.ticket = outbox->n_published + 1});
@@ -115,6 +123,27 @@ Test(bus_outbox, a_second_batch_leaves_half_full_and_a_third_only_when_full)
     cr_assert_eq(send_all(&outbox), 0);
     publish(&outbox, BATCH); /* does not fit any more: what was open is full */
     cr_assert_eq(send_all(&outbox), 1);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, batches_that_wait_for_the_disk_leave_half_full_up_to_a_number)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 65536);
+    publish_at(&outbox, 10, BB_LEVEL_SYNCED);
+    cr_assert_eq(send_all(&outbox), 1);
+    for (int i = 1; i <= BB_EAGER_SYNCED; i++) {
+        publish_at(&outbox, BATCH / 2 - 1, BB_LEVEL_SYNCED);
+        cr_assert_eq(send_all(&outbox), 0);
+        publish_at(&outbox, 1, BB_LEVEL_SYNCED);
+        cr_assert_eq(send_all(&outbox), 1);
+    }
+    publish_at(&outbox, BATCH / 2, BB_LEVEL_SYNCED);
+    cr_assert_eq(send_all(&outbox), 0);
+    ack(&outbox, 1);
+    cr_assert_eq(send_all(&outbox), 1, "it leaves with the next acknowledgement");
+    publish_at(&outbox, BATCH / 2, BB_LEVEL_ROUTED);
+    cr_assert_eq(send_all(&outbox), 0, "what need not be on disk waits for its turn");
     bb_outbox_fini(&outbox);
 }
 
