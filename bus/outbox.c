@@ -89,7 +89,8 @@ int bb_outbox_room(struct bb_outbox *outbox,
         return BB_EFULL;
     }
     if (BB_UNLIKELY(open == NULL || need > open->cap - open->len || open->count == BB_EVENTS_MAX ||
-                    options.len > 0 || (open->count > 0 && !bb_levels_mix(open->level, level)))) {
+                    options.len + open->options_len > 0 ||
+                    (open->count > 0 && !bb_levels_mix(open->level, level)))) {
         if (open != NULL && open->count > 0) {
             bb_outbox_seal(outbox);
         } else if (open != NULL) {

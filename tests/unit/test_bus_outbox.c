@@ -147,6 +147,21 @@ Test(bus_outbox, batches_that_wait_for_the_disk_leave_half_full_up_to_a_number)
     bb_outbox_fini(&outbox);
 }
 
+Test(bus_outbox, an_event_that_was_not_written_leaves_no_options_to_the_next)
+{
+    struct bb_outbox outbox;
+    uint8_t *to;
+    start(&outbox, 65536);
+    cr_assert_eq(bb_outbox_room(&outbox, 10, 0, bb_slice("\x80", 1), &to), 0);
+    publish(&outbox, 10);
+    cr_assert_eq(outbox.open->options_len, 0);
+    cr_assert_eq(outbox.open->count, 1);
+    cr_assert_eq(send_all(&outbox), 1);
+    ack(&outbox, 1);
+    cr_assert_eq(outbox.bytes, 0);
+    bb_outbox_fini(&outbox);
+}
+
 Test(bus_outbox, full_batches_leave_though_none_is_acknowledged)
 {
     struct bb_outbox outbox;
