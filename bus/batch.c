@@ -108,6 +108,15 @@ void bb_batch_unref(struct bb_batch *batch)
     batch_free(batch);
 }
 
+void bb_batches_unref(struct bb_batch *first)
+{
+    while (first != NULL) {
+        struct bb_batch *batch = first;
+        first = batch->next;
+        bb_batch_unref(batch);
+    }
+}
+
 void bb_batch_number(struct bb_batch *batch, uint64_t number)
 {
     uint8_t head[BB_BATCH_HEAD_MAX];

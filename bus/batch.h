@@ -76,6 +76,9 @@ void bb_batch_ref(struct bb_batch *batch);
 /** bb_batch_unref() - one less; NULL is ignored. */
 void bb_batch_unref(struct bb_batch *batch);
 
+/** bb_batches_unref() - the same for all of a list. */
+void bb_batches_unref(struct bb_batch *first);
+
 /** bb_batch_number() - write the head in front of the events; nobody else may read it. */
 void bb_batch_number(struct bb_batch *batch, uint64_t number);
 

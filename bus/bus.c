@@ -214,11 +214,7 @@ void bb_bus_call_done(struct bb_bus *bus)
         bus->outbox.n_callbacks -= n;
         bus->is_telling = false;
     }
-    while (done != NULL) {
-        struct bb_batch *batch = done;
-        done = batch->next;
-        bb_batch_unref(batch);
-    }
+    bb_batches_unref(done);
     bus->n_told = n_answered;
 }
 

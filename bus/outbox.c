@@ -39,11 +39,7 @@ void bb_outbox_init(struct bb_outbox *outbox, size_t batch_bytes, size_t queue_b
 void bb_outbox_fini(struct bb_outbox *outbox)
 {
     bb_outbox_fail(outbox, BB_ECLOSED);
-    while (outbox->done != NULL) {
-        struct bb_batch *batch = outbox->done;
-        outbox->done = batch->next;
-        bb_batch_unref(batch);
-    }
+    bb_batches_unref(bb_outbox_take_done(outbox));
     bb_batch_unref(outbox->open);
     bb_pool_fini(&outbox->pool);
 }

@@ -116,7 +116,7 @@ make_room(struct bb_bus *bus, const struct piece *piece, size_t need, uint8_t **
     }
 }
 
-/* @tracked: who wants to know, or NULL; gets the ticket. The lock is held. */
+/* @tracked: who wants to know, with the ticket; or NULL. The lock is held. */
 static int append(struct bb_bus *bus, const struct piece *piece, const struct bb_tracked *tracked)
 {
     uint8_t *to;

@@ -218,7 +218,7 @@ test_durable()
     for i in 1 2 3 4 5; do
         "$busbar" sub -q 'count/*' --from all --durable counted --raw >>"$work/counted" &
         sub=$!
-        sleep "0.0$i"
+        sleep "0.0$i" # not a wait: the moment that the signal comes at
         kill -INT "$sub"
         wait "$sub"
     done

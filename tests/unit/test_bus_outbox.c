@@ -498,8 +498,7 @@ Test(bus_outbox, at_the_end_everybody_is_told)
     struct bb_batch *next = done->next;
     cr_assert_eq(done->tracked->error, BB_EUNKNOWNRESULT);
     cr_assert_eq(next->tracked->error, BB_ECLOSED);
-    bb_batch_unref(done);
-    bb_batch_unref(next);
+    bb_batches_unref(done);
     bb_outbox_fini(&outbox);
 }
 
