@@ -50,6 +50,17 @@ op_get_last(struct bk_backend *backend, uint64_t server, struct bk_event_id *ret
     *ret_time = 0;
 }
 
+/* All of a range is lost. */
+static void lose(struct bk_read *read, size_t i)
+{
+    const struct bk_read_range *range = &read->ranges[i];
+    const struct bk_read_loss loss = {(uint32_t)i, BK_LOSS_TRIMMED, range->after + 1, range->reached,
+                                      range->reached - range->after};
+    if (loss.count > 0) {
+        bb_buf_append(&read->losses, &loss, sizeof(loss));
+    }
+}
+
 static void op_submit(struct bk_backend *backend, struct bk_request *request)
 {
     struct dummy *dummy = of(backend);
@@ -59,12 +70,18 @@ static void op_submit(struct bk_backend *backend, struct bk_request *request)
     request->next = NULL;
     if (request->kind == BK_REQUEST_READ) { /* whatever was wanted is gone */
         struct bk_read *read = BB_CONTAINER(request, struct bk_read, request);
+        read->losses = BB_BUF_INIT;
+        read->body = NULL;
+        read->n_events = 0;
         for (size_t i = 0; i < read->n_ranges; i++) {
             struct bk_read_range *range = &read->ranges[i];
             range->reached = range->stop == BK_NO_LIMIT ? range->after : BB_MAX(range->stop, range->after);
             range->first = range->reached + 1;
+            range->events = range->bytes = 0;
             range->at_end = true;
+            lose(read, i);
         }
+        request->error = read->losses.error;
     } else if (request->kind == BK_REQUEST_TRIM) {
         struct bk_trim *trim = BB_CONTAINER(request, struct bk_trim, request);
         trim->first = trim->before;
@@ -129,7 +146,7 @@ static int open_dummy(const struct bk_backend_env *env, struct bk_backend **ret_
     if (dummy == NULL) {
         return BB_ENOMEM;
     }
-    dummy->backend = (struct bk_backend){&ops, false};
+    dummy->backend = (struct bk_backend){&ops, false, SIZE_MAX};
     dummy->listener = env->listener;
     dummy->requests_end = &dummy->requests;
     dummy->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

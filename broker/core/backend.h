@@ -31,7 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BK_BACKEND_ABI 1
+#define BK_BACKEND_ABI 2
 
 #define BK_NO_LIMIT UINT64_MAX
 
@@ -147,15 +147,37 @@ struct bk_read_range {
     uint64_t after;     /* begin after this sequence */
     uint64_t stop;      /* the last sequence wanted, BK_NO_LIMIT for all */
     uint64_t stop_time; /* events after this time are not wanted; BK_NO_LIMIT for all */
-    /* Out: of the sequences in (after, reached] the matching ones are in the body, but for those that were trimmed or have
-     * expired. */
+    /* Out: of the sequences in (after, reached] the matching ones are in the body, but for those that the losses name. Never
+     * beyond stop (but for an `after` that was), nor beyond the newest sequence of the channel. A channel that does not exist is
+     * one whose events are all trimmed: with a stop it is reached. */
     uint64_t reached;
-    uint64_t first;   /* the oldest sequence kept: above after + 1, the events between were trimmed */
-    uint64_t events;  /* in the body */
-    uint64_t bytes;   /* of them, without heads */
-    uint64_t expired; /* matching events whose time to live is over, left out */
-    bool at_end;      /* stop, stop_time, or the end of what is kept was reached */
+    uint64_t first;  /* the oldest sequence kept, last + 1 if none is */
+    uint64_t events; /* in the body */
+    uint64_t bytes;  /* of them, without heads */
+    bool at_end;     /* stop, stop_time, or the end of what is kept was reached */
 };
+
+enum bk_loss_reason {
+    BK_LOSS_TRIMMED, /* not kept any more: before the oldest, or taken out of the middle by max_per_path */
+    BK_LOSS_EXPIRED, /* kept, and their time to live is over */
+};
+
+/*
+ * What of a range's (after, reached] is not in the body although it may match. The losses of a range come in the order of their
+ * sequences and never overlap; two that follow each other have different reasons. None goes beyond `reached`, so none beyond
+ * `stop`; none of EXPIRED names an event after stop_time. Events that are in the body may lie between `from` and `to`.
+ */
+struct bk_read_loss {
+    uint32_t range; /* index */
+    enum bk_loss_reason reason;
+    uint64_t from; /* itself lost */
+    uint64_t to;   /* the same */
+    uint64_t
+        count; /* TRIMMED: sequences of from..to that are not kept, whatever their path. EXPIRED: events that match */
+};
+
+/* The losses of a range in one read; where another would be needed the read ends before it. */
+#define BK_LOSSES_MAX 64
 
 /* Read on: blocks in the order of their sessions, ready to be delivered (PROTOCOL 7.4). */
 struct bk_read {
@@ -169,6 +191,7 @@ struct bk_read {
         hint; /* in: 0, or what the read before of the same ranges left here; out: the same for the next one */
     struct bk_bytes *body; /* out: yours to let go; NULL if there is nothing */
     uint64_t n_events;     /* out */
+    struct bb_buf losses;  /* out: struct bk_read_loss, of a range in order, ranges mixed; yours to free */
 };
 
 enum bk_locate_kind {
@@ -289,6 +312,9 @@ struct bk_backend_ops {
 struct bk_backend {
     const struct bk_backend_ops *ops;
     bool is_durable; /* flushed() means on disk */
+    /* The bytes of blocks, heads and events, that one register_() takes at least when nothing waits; SIZE_MAX: no limit. Above it
+     * an append may be refused with BB_ETOOBIG. Of producers, cursors and channels' settings come a few KiB with it at any rate. */
+    size_t max_ticket;
 };
 
 /* --- opening -------------------------------------------------------------------------------------- */
@@ -334,6 +360,10 @@ struct bk_backend_env {
     /* A log entry, inside any call of the owner's thread: a stable id, then one sentence. */
     void (*log)(void *context, int level, const char *id, const char *text);
     void *log_context;
+    /* Wall clock in us, for what is kept by age. Called on any thread. NULL: the system's. With one given nobody wakes the owner
+     * when time has passed: dispatch() looks at this clock, so it is called when the clock has moved. */
+    uint64_t (*now)(void *context);
+    void *now_context;
 };
 
 struct bk_backend_driver {

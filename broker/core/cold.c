@@ -23,6 +23,7 @@ static void read_free(struct bk_sub_read *reading)
 {
     bk_filter_unref(reading->read.filter);
     bk_bytes_unref(reading->read.body);
+    bb_buf_fini(&reading->read.losses);
     free(reading);
 }
 
@@ -171,32 +172,21 @@ static struct bk_position *range_position(struct bk_sub *sub, const struct bk_re
 /* What the log did not have any more, and what has expired there. */
 static void add_gaps(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
 {
+    const struct bk_read_loss *losses = (const struct bk_read_loss *)(const void *)read->losses.data;
     size_t at = 0;
-    for (size_t i = 0; i < read->n_ranges; i++) {
-        const struct bk_read_range *range = &read->ranges[i];
-        struct bk_position *position = range_position(sub, range, &at);
-        if (position == NULL || !position->cold) {
+    for (size_t i = 0; i < read->losses.len / sizeof(*losses); i++) {
+        bool is_trimmed = losses[i].reason == BK_LOSS_TRIMMED;
+        struct bk_position *position = range_position(sub, &read->ranges[losses[i].range], &at);
+        if (position == NULL || !position->cold || losses[i].to <= position->covered) {
             continue;
         }
-        uint64_t first = BB_MIN(range->first, position->channel->last + 1);
-        if (first > position->covered + 1) {
-            bk_gap_add(core, sub,
-                       &(struct bk_gap){.channel = position->channel,
-                                        .from = position->covered + 1,
-                                        .to = first - 1,
-                                        .count = BK_GAP_NO_NUMBER,
-                                        .reason = BK_COUNTER_gap_trimmed});
-            position->covered = first - 1;
-        }
-        if (range->expired > 0 && range->reached > position->covered) {
-            bk_gap_add(core, sub,
-                       &(struct bk_gap){.channel = position->channel,
-                                        .from = position->covered + 1,
-                                        .to = range->reached,
-                                        .count = range->expired,
-                                        .reason = BK_COUNTER_gap_expired});
-            position->covered = range->reached;
-        }
+        bk_gap_add(core, sub,
+                   &(struct bk_gap){.channel = position->channel,
+                                    .from = BB_MAX(losses[i].from, position->covered + 1),
+                                    .to = losses[i].to,
+                                    .count = is_trimmed ? BK_GAP_NO_NUMBER : losses[i].count,
+                                    .reason = is_trimmed ? BK_COUNTER_gap_trimmed : BK_COUNTER_gap_expired});
+        position->covered = losses[i].to;
     }
 }
 

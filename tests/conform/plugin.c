@@ -217,7 +217,7 @@ static int open_plugin(const struct bk_backend_env *env, struct bk_backend **ret
     if (plugin == NULL) {
         return BB_ENOMEM;
     }
-    plugin->backend = (struct bk_backend){&ops, false};
+    plugin->backend = (struct bk_backend){&ops, false, SIZE_MAX};
     plugin->listener = env->listener;
     plugin->requests_end = &plugin->requests;
     for (size_t i = 0; i < OPTIONS; i++) {

@@ -303,6 +303,7 @@ static void close_with_requests_pending(struct world *world)
     world->releases[0] = &pending.ask.body;
     world->releases[1] = &pending.read.body;
     world_leave(world);
+    bb_buf_fini(&pending.read.losses);
     cr_assert_eq(pending.n_done, 5);
     world_enter(world);
 }

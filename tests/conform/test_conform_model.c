@@ -110,7 +110,7 @@ static void note_kept(struct world *world, struct model *model)
         while (!range.at_end) {
             range.after = range.reached; /* now is 0, so nothing has expired */
             run(world, &read.request);
-            take_hits(world, read.body);
+            take_read(world, &read);
             for (size_t i = 0, at = 0; i < n_hits(world); i++) {
                 while (model->events[at].channel != channel ||
                        model->events[at].sequence != hit(world, i)->sequence) {

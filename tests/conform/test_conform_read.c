@@ -45,7 +45,7 @@ static void ranges(struct world *world)
             cr_assert_eq(range.reached, last);
             cr_assert_eq(range.events, last - after);
             cr_assert_eq(range.first, 1);
-            cr_assert_eq(range.expired, 0);
+            cr_assert_eq(n_losses(world), 0);
             cr_assert(range.at_end);
         }
     }
@@ -106,7 +106,7 @@ static void channels_by_session(struct world *world)
         .request = {.kind = BK_REQUEST_READ}, .ranges = both, .n_ranges = 2, .max_bytes = SIZE_MAX};
     run(world, &read.request);
     cr_assert_eq(read.request.error, 0);
-    take_hits(world, read.body);
+    take_read(world, &read);
     cr_assert_eq(n_hits(world), 36);
     uint64_t session = 0;
     for (size_t i = 0; i < 36; i++) {
@@ -141,7 +141,7 @@ static size_t read_in_pieces(struct world *world, struct bk_read *read, uint64_t
         cr_assert_eq(read->request.error, 0);
         cr_assert_not_null(read->body, "no progress");
         too_large += read->body->len > read->max_bytes && count_blocks(read->body) > 1 ? 1 : 0;
-        take_hits(world, read->body);
+        take_read(world, read);
         for (size_t i = 0; i < n_hits(world); i++) {
             cr_assert_eq(hit(world, i)->sequence, ++sequence);
         }
@@ -194,10 +194,14 @@ static void expired_are_counted(struct world *world)
                            .max_bytes = SIZE_MAX,
                            .now = TIME0 + 100000};
     run(world, &read.request);
-    take_hits(world, read.body);
+    take_read(world, &read);
     cr_assert_eq(n_hits(world), 5);
     cr_assert_eq(range.events, 5);
-    cr_assert_eq(range.expired, 5);
+    cr_assert_eq(n_losses(world), 1);
+    cr_assert_eq(loss(world, 0)->reason, BK_LOSS_EXPIRED);
+    cr_assert_eq(loss(world, 0)->from, 2);
+    cr_assert_eq(loss(world, 0)->to, 10);
+    cr_assert_eq(loss(world, 0)->count, 5);
     cr_assert_eq(range.reached, 10);
 }
 ON_STORES(expired_are_counted)

@@ -196,6 +196,7 @@ void world_close(struct world *world)
         bb_buf_fini(&world->events[i]);
     }
     bb_buf_fini(&world->hits);
+    bb_buf_fini(&world->losses);
     remove_tree(world->directory);
 }
 
@@ -383,6 +384,54 @@ void take_hits(struct world *world, struct bk_bytes *body)
     bk_bytes_unref(body);
 }
 
+size_t n_losses(const struct world *world)
+{
+    return world->losses.len / sizeof(struct bk_read_loss);
+}
+
+const struct bk_read_loss *loss(const struct world *world, size_t i)
+{
+    cr_assert_lt(i, n_losses(world));
+    return &((const struct bk_read_loss *)(const void *)world->losses.data)[i];
+}
+
+/* Each loss is inside its range, and behind the one before of the same range. */
+static void check_losses(const struct world *world, const struct bk_read *read)
+{
+    for (size_t k = 0; k < read->n_ranges; k++) {
+        const struct bk_read_range *range = &read->ranges[k];
+        const struct bk_read_loss *before = NULL;
+        size_t n = 0;
+        for (size_t i = 0; i < n_losses(world); i++) {
+            const struct bk_read_loss *now = loss(world, i);
+            if (now->range != k) {
+                cr_assert_lt(now->range, read->n_ranges);
+                continue;
+            }
+            cr_assert_gt(now->from, before != NULL ? before->to : range->after);
+            cr_assert_leq(now->from, now->to);
+            cr_assert_leq(now->to, range->reached);
+            cr_assert(now->count > 0 && now->count <= now->to - now->from + 1);
+            cr_assert(before == NULL || before->reason != now->reason);
+            before = now;
+            n++;
+        }
+        cr_assert_leq(n, BK_LOSSES_MAX);
+        cr_assert(range->reached <= range->stop || range->reached == range->after);
+    }
+}
+
+void take_read(struct world *world, struct bk_read *read)
+{
+    bb_buf_fini(&world->losses);
+    world->losses = read->losses;
+    read->losses = BB_BUF_INIT;
+    cr_assert_eq(read->request.error, 0);
+    take_hits(world, read->body);
+    cr_assert_eq(n_hits(world), read->n_events);
+    check_losses(world, read);
+}
+
 size_t n_hits(const struct world *world)
 {
     return world->hits.len / sizeof(struct hit);
@@ -419,9 +468,7 @@ void read_range(struct world *world, struct bk_read_range *range, const char *pa
         .now = TIME0 + 1000 * world->session,
     };
     run(world, &read.request);
-    cr_assert_eq(read.request.error, 0);
-    take_hits(world, read.body);
-    cr_assert_eq(n_hits(world), read.n_events);
+    take_read(world, &read);
     bk_filter_unref(read.filter);
 }
 

@@ -63,6 +63,7 @@ struct world {
     char cursor[64];
     size_t n_cursors;
     struct bk_bytes **releases[2]; /* bodies to let go when close() has ended their requests */
+    struct bb_buf losses;          /* struct bk_read_loss, of the last read */
     struct bb_buf hits;            /* struct hit, of the last read or query */
 };
 
@@ -97,6 +98,11 @@ void set_channel(struct world *world, uint32_t channel, const struct bk_retentio
 
 /* Submit and wait. */
 void run(struct world *world, struct bk_request *request);
+
+/* What a read has found and what it has lost, held against the contract; body and losses are let go. */
+void take_read(struct world *world, struct bk_read *read);
+size_t n_losses(const struct world *world);
+const struct bk_read_loss *loss(const struct world *world, size_t i);
 
 /* What was found, parsed; the body is let go. */
 void take_hits(struct world *world, struct bk_bytes *body);

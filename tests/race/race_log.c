@@ -317,6 +317,7 @@ static void read_whole(struct asking *asking)
         n += read.n_events;
         CHECK_INT(n, range.reached);
         bk_bytes_unref(read.body);
+        bb_buf_fini(&read.losses);
     }
 }
 
@@ -455,6 +456,7 @@ static void close_in_the_middle(struct log *log)
     }
     CHECK(read.request.error == 0 || read.request.error == BB_ECLOSED);
     bk_bytes_unref(read.body);
+    bb_buf_fini(&read.losses);
     bb_buf_fini(&verify.report);
 }
 

@@ -325,6 +325,7 @@ uint64_t owner_count(struct owner *owner, uint32_t channel)
         range.after = range.reached;
         cr_assert_eq(owner_run(owner, &read.request), 0);
         bk_bytes_unref(read.body);
+        bb_buf_fini(&read.losses);
         n += range.events;
     }
     return n;

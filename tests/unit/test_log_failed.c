@@ -196,6 +196,7 @@ static void expect_all(struct requests *all, int error)
     cr_expect_eq(all->compact.request.error, error, "compact: %s", bb_strerror(all->compact.request.error));
     cr_expect_eq(all->verify.request.error, error, "verify: %s", bb_strerror(all->verify.request.error));
     bk_bytes_unref(all->read.body);
+    bb_buf_fini(&all->read.losses);
     bk_bytes_unref(all->query.body);
     bb_buf_fini(&all->snapshot.report);
     bb_buf_fini(&all->compact.report);

@@ -120,6 +120,7 @@ Test(log_full, what_waits_is_read_when_there_is_room)
     cr_assert_eq(read.request.error, 0);
     cr_assert_eq(range.events, owner.at.last[3]);
     bk_bytes_unref(read.body);
+    bb_buf_fini(&read.losses);
     cr_assert_eq(flush.error, 0);
     cr_assert_eq(trim.request.error, 0);
     cr_assert_eq(trim.first, owner.at.last[1] + 1);

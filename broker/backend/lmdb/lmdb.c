@@ -331,7 +331,7 @@ static const struct bk_backend_ops ops = {
 static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
 {
     pthread_condattr_t monotonic;
-    lmdb->backend = (struct bk_backend){&ops, true};
+    lmdb->backend = (struct bk_backend){&ops, true, SIZE_MAX};
     lmdb->listener = env->listener;
     lmdb->meter = env->meter;
     lmdb->log = env->log;

@@ -3,6 +3,8 @@
 
 #include "proto/base/error.h"
 
+#include "broker/backend/loss.h"
+
 #include <stdlib.h>
 
 /* --- groups --------------------------------------------------------------------------------------- */
@@ -42,6 +44,7 @@ void bk_group_sort(struct bb_buf *list)
 /* A range while it is read. */
 struct lane {
     struct bk_read_range *range;
+    size_t index;      /* of the range */
     uint64_t position; /* of the record that comes next, UINT64_MAX: none */
     uint64_t last;     /* the newest sequence in the store */
     bool wants_all;    /* whatever the path */
@@ -51,6 +54,7 @@ struct reading {
     struct bk_store *store;
     MDB_txn *txn;
     struct bk_read *read;
+    struct bk_losses losses;
     struct bk_meter *meter;
     struct lane *lanes; /* by channel */
     struct lane **heap; /* those that have a next record, the one at the lowest position first */
@@ -59,6 +63,24 @@ struct reading {
     struct bb_buf body;
     bool is_full; /* the next block would not fit */
 };
+
+/* Of a block that is looked at: what of it is wanted. */
+struct taken {
+    uint64_t events;
+    uint64_t bytes;
+    uint64_t expired;
+    uint64_t first_expired;
+    uint64_t last_expired;
+};
+
+/* What is kept of the range begins again behind @last: what lies between is not kept. */
+static void skip_to(struct reading *reading, struct lane *lane, uint64_t last)
+{
+    struct bk_read_range *range = lane->range;
+    uint64_t to = BB_MIN(last, range->stop);
+    bk_losses_trimmed(&reading->losses, lane->index, range->reached + 1, to);
+    range->reached = BB_MAX(range->reached, to);
+}
 
 /* Find the next record of a lane. */
 static int lane_next(struct reading *reading, struct lane *lane)
@@ -72,17 +94,15 @@ static int lane_next(struct reading *reading, struct lane *lane)
     }
     int r = bk_store_find(reading->store, reading->txn, range->channel, range->reached + 1, &first, &place);
     if (r == BB_ENOTFOUND) { /* what is up to the newest sequence has been looked at or is gone */
-        range->reached = BB_MAX(range->reached, BB_MIN(lane->last, range->stop));
+        skip_to(reading, lane, lane->last);
         range->at_end = true;
         return 0;
     }
-    if (r == 0) {
+    if (r == 0 && first > range->stop) {
+        skip_to(reading, lane, range->stop);
+        range->at_end = true;
+    } else if (r == 0) {
         lane->position = place.position;
-        if (first > range->stop) {
-            range->reached = BB_MAX(range->reached, range->stop);
-            range->at_end = true;
-            lane->position = UINT64_MAX;
-        }
     }
     return r;
 }
@@ -109,14 +129,14 @@ static int lane_begin(struct reading *reading, struct lane *lane)
     struct bk_log_channel channel;
     struct bk_read_range *range = lane->range;
     range->reached = range->after;
-    range->events = range->bytes = range->expired = 0;
+    range->events = range->bytes = 0;
     range->at_end = false;
+    lane->position = UINT64_MAX;
     int r = bk_store_channel(reading->store, reading->txn, range->channel, &channel);
     if (r == BB_ENOTFOUND || (r == 0 && channel.removed)) {
-        range->first = range->stop == BK_NO_LIMIT ? range->after + 1 : BB_MAX(range->stop, range->after) + 1;
-        range->reached = range->first - 1;
+        skip_to(reading, lane, range->stop == BK_NO_LIMIT ? range->after : range->stop);
+        range->first = range->reached + 1;
         range->at_end = true;
-        lane->position = UINT64_MAX;
         return 0;
     }
     if (r < 0) {
@@ -125,8 +145,7 @@ static int lane_begin(struct reading *reading, struct lane *lane)
     range->first = channel.first;
     lane->wants_all = wants_all(reading->read->filter, channel.name);
     lane->last = channel.last;
-    range->reached = BB_MAX(range->reached, BB_MIN(channel.first, channel.last + 1) - 1);
-    range->reached = range->after >= range->reached ? range->after : range->reached;
+    skip_to(reading, lane, BB_MIN(channel.first, channel.last + 1) - 1);
     return lane_next(reading, lane);
 }
 
@@ -149,7 +168,10 @@ static void write_run(struct bb_buf *body,
 }
 
 /* The events of a block that are wanted, as runs. */
-static int take_some(struct reading *reading, struct bk_read_range *range, const struct bk_group_block *block)
+static int take_some(struct reading *reading,
+                     const struct bk_read_range *range,
+                     const struct bk_group_block *block,
+                     struct taken *taken)
 {
     struct bb_slice rest = block->events;
     struct bb_slice run = {0};
@@ -169,16 +191,16 @@ static int take_some(struct reading *reading, struct bk_read_range *range, const
         }
         bool wanted = matches && sequence > range->after && sequence <= range->stop;
         if (wanted && bb_event_has_expired(&event, block->head.time, reading->read->now)) {
-            range->expired++;
+            taken->first_expired = taken->expired++ == 0 ? sequence : taken->first_expired;
+            taken->last_expired = sequence;
             wanted = false;
         }
         if (wanted) {
             run_first = run_count == 0 ? i : run_first;
             run = run_count == 0 ? event.raw : bb_slice(run.data, run.len + event.raw.len);
             run_count++;
-            range->events++;
-            range->bytes += event.raw.len;
-            reading->read->n_events++;
+            taken->events++;
+            taken->bytes += event.raw.len;
         } else if (run_count > 0) {
             write_run(&reading->body, &block->head, run_first, run_count, run);
             run_count = 0;
@@ -190,47 +212,64 @@ static int take_some(struct reading *reading, struct bk_read_range *range, const
     return reading->body.error;
 }
 
-static int put_block(struct reading *reading, const struct lane *lane, const struct bk_group_block *block)
+static int put_block(struct reading *reading,
+                     const struct lane *lane,
+                     const struct bk_group_block *block,
+                     struct taken *taken)
 {
-    struct bk_read_range *range = lane->range;
+    const struct bk_read_range *range = lane->range;
     uint64_t last = block->head.sequence + block->head.count - 1;
-    if (last <= range->reached || range->at_end) {
-        return 0;
-    }
-    if (block->head.time > range->stop_time) {
-        range->reached = BB_MAX(range->reached, block->head.sequence - 1);
-        range->at_end = true;
-        return 0;
-    }
     bool whole = block->head.sequence > range->after && last <= range->stop &&
                  (block->flags & BK_LOG_TTL) == 0 && lane->wants_all;
-    int r = 0;
-    if (whole) {
-        bb_buf_append(&reading->body, block->wire.data, block->wire.len);
-        range->events += block->head.count;
-        range->bytes += block->head.length;
-        reading->read->n_events += block->head.count;
-        r = reading->body.error;
-    } else {
-        r = take_some(reading, range, block);
+    if (!whole) {
+        return take_some(reading, range, block, taken);
     }
-    range->reached = BB_MIN(last, range->stop);
+    bb_buf_append(&reading->body, block->wire.data, block->wire.len);
+    taken->events = block->head.count;
+    taken->bytes = block->head.length;
+    return reading->body.error;
+}
+
+/* The block is in the body: count it. */
+static void count_block(struct reading *reading,
+                        struct lane *lane,
+                        const struct bk_group_block *block,
+                        const struct taken *taken)
+{
+    struct bk_read_range *range = lane->range;
+    skip_to(reading, lane, block->head.sequence - 1);
+    bk_losses_expired(&reading->losses, lane->index, taken->first_expired, taken->last_expired,
+                      taken->expired);
+    range->events += taken->events;
+    range->bytes += taken->bytes;
+    reading->read->n_events += taken->events;
+    range->reached = BB_MIN(block->head.sequence + block->head.count - 1, range->stop);
     range->at_end = range->reached == range->stop;
-    return r;
 }
 
 /* What does not fit behind something else is left for the next time. */
-static int take_block(struct reading *reading, const struct lane *lane, const struct bk_group_block *block)
+static int take_block(struct reading *reading, struct lane *lane, const struct bk_group_block *block)
 {
-    const struct bk_read_range before = *lane->range;
-    uint64_t n_events = reading->read->n_events;
+    struct bk_read_range *range = lane->range;
+    struct taken taken = {0};
     size_t len = reading->body.len;
-    int r = put_block(reading, lane, block);
+    if (range->at_end || block->head.sequence + block->head.count - 1 <= range->reached) {
+        return 0;
+    }
+    if (block->head.time > range->stop_time) {
+        skip_to(reading, lane, block->head.sequence - 1);
+        range->at_end = true;
+        return 0;
+    }
+    reading->is_full = !bk_losses_have_room(&reading->losses, lane->index);
+    int r = reading->is_full ? 0 : put_block(reading, lane, block, &taken);
     if (r == 0 && len > 0 && reading->body.len > reading->read->max_bytes) {
         reading->is_full = true;
+    }
+    if (r == 0 && reading->is_full) {
         reading->body.len = len;
-        reading->read->n_events = n_events;
-        *lane->range = before;
+    } else if (r == 0) {
+        count_block(reading, lane, block, &taken);
     }
     return r;
 }
@@ -242,7 +281,7 @@ static int compare_lanes(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-static const struct lane *lane_of(const struct reading *reading, uint32_t channel)
+static struct lane *lane_of(const struct reading *reading, uint32_t channel)
 {
     struct bk_read_range range = {.channel = channel};
     const struct lane wanted = {.range = &range};
@@ -312,7 +351,7 @@ static int take_group(struct reading *reading)
     int r = gather_group(reading);
     const struct bk_group_block *blocks = (const struct bk_group_block *)(const void *)reading->group.data;
     for (size_t i = 0; i < reading->group.len / sizeof(*blocks) && r == 0 && !reading->is_full; i++) {
-        const struct lane *lane = lane_of(reading, blocks[i].channel);
+        struct lane *lane = lane_of(reading, blocks[i].channel);
         r = lane != NULL ? take_block(reading, lane, &blocks[i]) : BB_ECORRUPT;
     }
     for (size_t i = reading->n_heap; i < end && r == 0 && !reading->is_full; i++) {
@@ -328,6 +367,7 @@ static int begin(struct reading *reading)
     int r = 0;
     for (size_t i = 0; i < reading->read->n_ranges; i++) {
         reading->lanes[i].range = &reading->read->ranges[i];
+        reading->lanes[i].index = i;
     }
     qsort(reading->lanes, reading->read->n_ranges, sizeof(*reading->lanes), compare_lanes);
     for (size_t i = 0; i < reading->read->n_ranges && r == 0; i++) {
@@ -348,6 +388,7 @@ static int read_on(struct reading *reading)
         }
         r = r > 0 ? 0 : r;
     }
+    r = r == 0 ? reading->read->losses.error : r;
     if (r < 0 || reading->body.len == 0) {
         return r;
     }
@@ -367,11 +408,14 @@ int bk_lmdb_read(struct bk_store *store, struct bk_read *read, struct bk_meter *
     read->body = NULL;
     reading.lanes = calloc(BB_MAX(read->n_ranges, 1), sizeof(*reading.lanes));
     reading.heap = calloc(BB_MAX(read->n_ranges, 1), sizeof(struct lane *));
-    int r = reading.lanes == NULL || reading.heap == NULL ? BB_ENOMEM : bk_store_begin(store, &reading.txn);
+    int r = bk_losses_begin(&reading.losses, read);
+    r = reading.lanes == NULL || reading.heap == NULL ? BB_ENOMEM : r;
+    r = r == 0 ? bk_store_begin(store, &reading.txn) : r;
     if (r == 0) {
         r = read_on(&reading);
         bk_store_end(reading.txn);
     }
+    bk_losses_end(&reading.losses);
     bb_buf_fini(&reading.group);
     bb_buf_fini(&reading.body);
     free(reading.lanes);

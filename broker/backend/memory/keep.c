@@ -228,6 +228,7 @@ link_block(struct bk_memory *memory, struct bk_memory_channel *channel, struct b
 {
     const struct bb_block *head = &block->log.head;
     block->channel = channel;
+    block->position = ++memory->position;
     block->prev = memory->newest;
     *(memory->newest != NULL ? &memory->newest->next : &memory->oldest) = block;
     memory->newest = block;

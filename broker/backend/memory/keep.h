@@ -23,6 +23,7 @@ struct bk_memory_block {
     struct bk_memory_block *next_same; /* of its path, if that is counted */
     struct bk_memory_path *path;       /* NULL: it is not */
     struct bk_memory_channel *channel;
+    uint64_t position; /* rises along `next` */
     struct bk_log_block log;
 };
 
@@ -66,6 +67,7 @@ struct bk_memory {
     struct bb_map servers;
     struct bk_memory_block *oldest;
     struct bk_memory_block *newest;
+    uint64_t position; /* of the newest block */
     uint64_t bytes;
     struct bk_memory_channel *trimmed; /* what dispatch() tells */
     struct bk_request *requests;
@@ -88,6 +90,9 @@ void bk_memory_tell_trimmed(struct bk_memory *memory);
 
 /** bk_memory_clear() - free all that is kept. */
 void bk_memory_clear(struct bk_memory *memory);
+
+/** bk_memory_read() - one BK_REQUEST_READ. Return: 0, BB_ENOMEM. */
+BB_MUST_CHECK int bk_memory_read(const struct bk_memory *memory, struct bk_read *read);
 
 /** bk_memory_answer() - work off a request. Return: its error. */
 int bk_memory_answer(struct bk_memory *memory, struct bk_request *request);

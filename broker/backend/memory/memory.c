@@ -129,7 +129,7 @@ static int open_memory(const struct bk_backend_env *env, struct bk_backend **ret
     if (memory == NULL) {
         return BB_ENOMEM;
     }
-    memory->backend = (struct bk_backend){&ops, false};
+    memory->backend = (struct bk_backend){&ops, false, SIZE_MAX};
     memory->listener = env->listener;
     memory->meter = env->meter;
     memory->requests_end = &memory->requests;

@@ -410,6 +410,7 @@ static int read_channel(struct story *story, uint32_t channel, uint64_t *ret_las
         *ret_last = range.reached;
         at_end = range.at_end;
         bk_bytes_unref(read.body);
+        bb_buf_fini(&read.losses);
     }
     return 0;
 }
