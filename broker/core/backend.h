@@ -57,9 +57,12 @@ struct bk_retention {
 
 /* A channel as the backend knows it. */
 struct bk_log_channel {
-    uint32_t id;          /* given by the core, never reused */
+    uint32_t id;          /* given by the core, never reused, not by a channel of the same name either */
     struct bb_slice name; /* borrowed */
-    /* In an append: forget the channel and all its events. In load(): it is being removed; its id is not to be used again. */
+    /*
+     * In an append: forget the channel and all its events. No request that is submitted once it is flushed finds any of it. In
+     * load(): it is being removed, or was and had the highest id of all: its id is not to be used again.
+     */
     bool removed;
     struct bk_retention retention;
     struct bb_slice settings; /* the core's, kept as it is: one MessagePack map; borrowed */
@@ -104,6 +107,10 @@ struct bk_log_cursor {
     bool removed;
     struct bb_slice value; /* the core's; borrowed */
 };
+
+/* What each channel, block, producer and cursor of an append counts for in max_ticket, beside its bytes: name and settings, events,
+ * notes, name and value. */
+#define BK_ENTRY_SIZE ((size_t)128)
 
 /* What is registered under one ticket. */
 struct bk_append {
@@ -253,7 +260,7 @@ enum bk_backend_state {
     BK_BACKEND_FAILED, /* register_() is refused with BB_ELOGFAILED until it has been opened again and re-read */
 };
 
-/* What the backend tells, inside dispatch() and close() only; registered() inside register_(). */
+/* What the backend tells, inside dispatch() and close() only; registered() inside register_(), state() there too. */
 struct bk_backend_listener {
     void *context;
     /* Taken in order; not durable yet (HAT-F21, registered events). */
@@ -263,7 +270,11 @@ struct bk_backend_listener {
     void (*flushed)(void *context, uint64_t ticket, int error);
     /* Events of @channel before @first are gone: retention, or BK_REQUEST_TRIM. */
     void (*trimmed)(void *context, uint32_t channel, uint64_t first);
-    /* @text: why, for a person. */
+    /*
+     * @text: why, for a person. register_() that refuses events with BB_ELOGFULL or BB_ELOGFAILED has told FULL or FAILED before it
+     * returns, if that was not the state already; whatever the reason, it refuses all events until it has told OK. So what is taken
+     * in is registered first and acknowledged then, and after FULL nothing is taken in.
+     */
     void (*state)(void *context, enum bk_backend_state state, const char *text);
 };
 
@@ -312,8 +323,8 @@ struct bk_backend_ops {
 struct bk_backend {
     const struct bk_backend_ops *ops;
     bool is_durable; /* flushed() means on disk */
-    /* The bytes of blocks, heads and events, that one register_() takes at least when nothing waits; SIZE_MAX: no limit. Above it
-     * an append may be refused with BB_ETOOBIG. Of producers, cursors and channels' settings come a few KiB with it at any rate. */
+    /* An append of so many bytes, counted as BK_ENTRY_SIZE says, fits as long as there is room for events: it is never BB_ETOOBIG,
+     * and not BB_EFULL when nothing waits. SIZE_MAX: no limit. */
     size_t max_ticket;
 };
 
@@ -348,6 +359,9 @@ struct bk_backend_env {
     const char *
         directory; /* where it may write, made by who opens it; NULL for a backend that keeps nothing on disk */
     uint64_t server; /* this broker's number */
+    /* What max_ticket must be at least, since the largest batch is not divided; BB_EINVAL and a sentence when the options do not
+     * let it. 0: anything will do. */
+    size_t min_ticket;
     const struct bk_backend_value *values;
     const struct bk_backend_listener *listener; /* borrowed for the backend's life */
     struct bk_meter *meter;                     /* what bodies are charged to */

@@ -87,6 +87,12 @@ static void remove_tree(const char *directory)
     (void)rmdir(directory);
 }
 
+static uint64_t now(void *context)
+{
+    struct world *world = context;
+    return atomic_load(&world->clock);
+}
+
 int world_try_open(struct world *world, struct bk_backend **ret_backend)
 {
     struct bb_buf err = BB_BUF_INIT;
@@ -96,6 +102,8 @@ int world_try_open(struct world *world, struct bk_backend **ret_backend)
         .listener = &world->listener,
         .meter = &world->meter,
         .log = on_log,
+        .now = world->has_system_clock ? NULL : now,
+        .now_context = world,
     };
     int r = bk_backend_open(world->name, world->options, world->n_options, &env, ret_backend, &err);
     cr_assert_eq(r == 0, err.len == 0, "a sentence comes with an error and only then");
@@ -106,6 +114,7 @@ int world_try_open(struct world *world, struct bk_backend **ret_backend)
 static int load_channel(void *context, const struct bk_log_channel *channel)
 {
     struct world *world = context;
+    world->last_id = BB_MAX(world->last_id, channel->id);
     cr_assert_lt(channel->id, CHANNELS);
     if (channel->removed) { /* its events may still be on their way out; the id stays taken */
         return 0;
@@ -139,6 +148,7 @@ static void open_backend(struct world *world)
 {
     const struct bk_backend_loader loader = {world, load_channel, load_producer, load_cursor};
     world->n_channels = world->n_producers = world->n_cursors = 0;
+    world->last_id = 0;
     cr_assert_eq(world_try_open(world, &world->backend), 0);
     cr_assert_eq(world->backend->ops->load(world->backend, &loader), 0);
 }
@@ -213,6 +223,14 @@ static void dispatch(struct world *world)
     world->is_told = true;
     world->backend->ops->dispatch(world->backend);
     world->is_told = false;
+}
+
+void set_clock(struct world *world, uint64_t time)
+{
+    if (time > atomic_load(&world->clock)) {
+        atomic_store(&world->clock, time);
+        dispatch(world);
+    }
 }
 
 void world_pump(struct world *world, bool (*is_done)(const struct world *world))
@@ -309,6 +327,7 @@ struct bk_log_block *stage(struct world *world, uint32_t channel, const struct s
         .error = -1,
     };
     world->sequences[channel] += n;
+    atomic_store(&world->clock, BB_MAX(atomic_load(&world->clock), TIME0 + 1000 * world->session));
     return &world->blocks[at];
 }
 
@@ -333,6 +352,13 @@ void put(struct world *world, uint32_t channel, const char *path, int64_t value)
     const struct bk_log_block *block = stage(world, channel, &spec, 1);
     cr_assert_eq(commit(world), 0);
     cr_assert_eq(block->error, 0);
+}
+
+void name_channel(struct world *world, uint32_t id, const char *name, const struct bk_retention *retention)
+{
+    struct bk_log_channel entry = {.id = id, .name = bb_slice_str(name), .retention = *retention};
+    struct bk_append append = {.channels = &entry, .n_channels = 1};
+    cr_assert_eq(commit_append(world, &append), 0);
 }
 
 void set_channel(struct world *world, uint32_t channel, const struct bk_retention *retention, bool removed)
@@ -402,6 +428,7 @@ static void check_losses(const struct world *world, const struct bk_read *read)
         const struct bk_read_range *range = &read->ranges[k];
         const struct bk_read_loss *before = NULL;
         size_t n = 0;
+        uint64_t count = 0;
         for (size_t i = 0; i < n_losses(world); i++) {
             const struct bk_read_loss *now = loss(world, i);
             if (now->range != k) {
@@ -414,10 +441,13 @@ static void check_losses(const struct world *world, const struct bk_read *read)
             cr_assert(now->count > 0 && now->count <= now->to - now->from + 1);
             cr_assert(before == NULL || before->reason != now->reason);
             before = now;
+            count += now->count;
             n++;
         }
         cr_assert_leq(n, BK_LOSSES_MAX);
         cr_assert(range->reached <= range->stop || range->reached == range->after);
+        cr_assert(read->filter != NULL || range->events + count == range->reached - range->after,
+                  "delivered and lost are not what there was");
     }
 }
 

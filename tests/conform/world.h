@@ -8,6 +8,7 @@
 #include "broker/backend/registry.h"
 
 #include <criterion/criterion.h>
+#include <stdatomic.h>
 
 #define SERVER   7
 #define TIME0    UINT64_C(1700000000000000) /* us; block s is of TIME0 + 1000 * s */
@@ -42,8 +43,11 @@ struct world {
     struct bk_backend *backend;
     struct bk_backend_listener listener;
     struct bk_meter meter;
-    bool is_told;    /* inside dispatch() or close() */
-    uint64_t ticket; /* the last one */
+    bool
+        has_system_clock; /* from the next open on; else the clock is that of the newest block, or what it was set to */
+    atomic_uint_fast64_t clock; /* us */
+    bool is_told;               /* inside dispatch() or close() */
+    uint64_t ticket;            /* the last one */
     uint64_t registered;
     uint64_t flushed;
     int flush_error;
@@ -58,6 +62,7 @@ struct world {
     struct bk_log_channel channels[CHANNELS];
     char names[CHANNELS][16];
     size_t n_channels;
+    uint32_t last_id; /* the highest, of removed ones too */
     struct bk_log_producer producer;
     size_t n_producers;
     char cursor[64];
@@ -78,6 +83,9 @@ void world_reopen(struct world *world);
 /* Open once more what is in world->directory. Return: as bk_backend_open(). */
 int world_try_open(struct world *world, struct bk_backend **ret_backend);
 
+/* It is @time, or later already. */
+void set_clock(struct world *world, uint64_t time);
+
 /* Dispatch until is_done() holds; the test fails at the deadline. */
 void world_pump(struct world *world, bool (*is_done)(const struct world *world));
 
@@ -93,6 +101,9 @@ void settle(struct world *world);
 
 /* One block of one event, on its way. */
 void put(struct world *world, uint32_t channel, const char *path, int64_t value);
+
+/* Channel @id with a name of its own. */
+void name_channel(struct world *world, uint32_t id, const char *name, const struct bk_retention *retention);
 
 void set_channel(struct world *world, uint32_t channel, const struct bk_retention *retention, bool removed);
 

@@ -226,6 +226,7 @@ static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
         (void)pthread_mutex_unlock(&lmdb->mutex);
         bk_lmdb_look(lmdb, &room);
         (void)pthread_mutex_lock(&lmdb->mutex);
+        room.needed = 0;
         lmdb->room = room;
         lmdb->is_stuck = false;
     }

@@ -6,6 +6,7 @@
 #include "broker/backend/lmdb/batch.h"
 #include "broker/backend/lmdb/state.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/statvfs.h>
@@ -42,6 +43,45 @@ static struct lmdb *of(struct bk_backend *backend)
 static int op_load(struct bk_backend *backend, const struct bk_backend_loader *loader)
 {
     return bk_store_load(of(backend)->store, loader, NULL, NULL);
+}
+
+static void tell(struct lmdb *lmdb, const struct news *news)
+{
+    const struct bk_backend_listener *listener = lmdb->listener;
+    switch (news->kind) {
+    case NEWS_FLUSHED:
+        listener->flushed(listener->context, news->ticket, news->error);
+        break;
+    case NEWS_TRIMMED:
+        listener->trimmed(listener->context, news->channel, news->first);
+        break;
+    case NEWS_STATE:
+        listener->state(listener->context, news->state, news->text);
+        break;
+    case NEWS_DONE:
+        news->request->done(news->request->context, news->request);
+        break;
+    case NEWS_LOG:
+        lmdb->log(lmdb->log_context, LEVEL_ERROR, "BB-LOG-RETAIN", news->text);
+        break;
+    case NEWS_RELOAD:
+        bk_numbers_free(lmdb->numbers);
+        lmdb->numbers = news->numbers;
+        (void)pthread_mutex_lock(&lmdb->mutex);
+        lmdb->is_stale = lmdb->has_failed;
+        (void)pthread_mutex_unlock(&lmdb->mutex);
+        break;
+    }
+}
+
+static void tell_all(struct lmdb *lmdb, struct news *all)
+{
+    while (all != NULL) {
+        struct news *news = all;
+        all = news->next;
+        tell(lmdb, news);
+        free(news);
+    }
 }
 
 /* With the mutex: whether @append, which is @len bytes as far as that is known, can be taken now. */
@@ -89,9 +129,43 @@ static int enqueue(struct lmdb *lmdb, const struct bk_append *append, struct com
     return r;
 }
 
-static int op_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
+/* With the mutex: take what is told of states off the news, up to where what is registered is judged by other numbers. */
+static struct news *take_states(struct lmdb *lmdb)
 {
-    struct lmdb *lmdb = of(backend);
+    struct news *states = NULL;
+    struct news **end = &states;
+    struct news **at = &lmdb->news;
+    while (*at != NULL && (*at)->kind != NEWS_RELOAD) {
+        struct news *news = *at;
+        if (news->kind != NEWS_STATE) {
+            at = &news->next;
+            continue;
+        }
+        *at = news->next;
+        lmdb->news_end = lmdb->news_end == &news->next ? at : lmdb->news_end;
+        news->next = NULL;
+        *end = news;
+        end = &news->next;
+    }
+    return states;
+}
+
+/* @append is refused: the owner knows the state that says so before it hears of it. */
+static void tell_refusal(struct lmdb *lmdb, int error, const struct bk_append *append)
+{
+    (void)pthread_mutex_lock(&lmdb->mutex);
+    if (error == BB_ELOGFULL) {
+        bk_lmdb_be_full(
+            lmdb, bk_batch_size(append),
+            "there is no room for what was to be written; trim channels, make room or raise map-size");
+    }
+    struct news *states = take_states(lmdb);
+    (void)pthread_mutex_unlock(&lmdb->mutex);
+    tell_all(lmdb, states);
+}
+
+static int take(struct lmdb *lmdb, struct bk_append *append, uint64_t ticket)
+{
     (void)pthread_mutex_lock(&lmdb->mutex);
     int r = admit(lmdb, append, 0);
     (void)pthread_mutex_unlock(&lmdb->mutex);
@@ -113,11 +187,22 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
     if (r != 0) {
         bb_buf_fini(&commit->bytes);
         free(commit);
-        return r;
     }
-    bk_numbers_take(lmdb->numbers, append); /* this thread's alone: the commit may be on disk by now */
-    lmdb->listener->registered(lmdb->listener->context, ticket);
-    return 0;
+    return r;
+}
+
+static int op_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
+{
+    struct lmdb *lmdb = of(backend);
+    int r = take(lmdb, append, ticket);
+    if (r == BB_ELOGFULL || r == BB_ELOGFAILED) {
+        tell_refusal(lmdb, r, append);
+    }
+    if (r == 0) {
+        bk_numbers_take(lmdb->numbers, append); /* this thread's alone: the commit may be on disk by now */
+        lmdb->listener->registered(lmdb->listener->context, ticket);
+    }
+    return r;
 }
 
 static void
@@ -166,35 +251,6 @@ static int op_fd(struct bk_backend *backend)
     return of(backend)->wake;
 }
 
-static void tell(struct lmdb *lmdb, const struct news *news)
-{
-    const struct bk_backend_listener *listener = lmdb->listener;
-    switch (news->kind) {
-    case NEWS_FLUSHED:
-        listener->flushed(listener->context, news->ticket, news->error);
-        break;
-    case NEWS_TRIMMED:
-        listener->trimmed(listener->context, news->channel, news->first);
-        break;
-    case NEWS_STATE:
-        listener->state(listener->context, news->state, news->text);
-        break;
-    case NEWS_DONE:
-        news->request->done(news->request->context, news->request);
-        break;
-    case NEWS_LOG:
-        lmdb->log(lmdb->log_context, LEVEL_ERROR, "BB-LOG-RETAIN", news->text);
-        break;
-    case NEWS_RELOAD:
-        bk_numbers_free(lmdb->numbers);
-        lmdb->numbers = news->numbers;
-        (void)pthread_mutex_lock(&lmdb->mutex);
-        lmdb->is_stale = lmdb->has_failed;
-        (void)pthread_mutex_unlock(&lmdb->mutex);
-        break;
-    }
-}
-
 static void op_dispatch(struct bk_backend *backend)
 {
     struct lmdb *lmdb = of(backend);
@@ -205,12 +261,7 @@ static void op_dispatch(struct bk_backend *backend)
     lmdb->news = NULL;
     lmdb->news_end = &lmdb->news;
     (void)pthread_mutex_unlock(&lmdb->mutex);
-    while (all != NULL) {
-        struct news *news = all;
-        all = news->next;
-        tell(lmdb, news);
-        free(news);
-    }
+    tell_all(lmdb, all);
 }
 
 static void op_status(struct bk_backend *backend, struct bb_buf *out)
@@ -331,13 +382,15 @@ static const struct bk_backend_ops ops = {
 static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
 {
     pthread_condattr_t monotonic;
-    lmdb->backend = (struct bk_backend){&ops, true, SIZE_MAX};
+    lmdb->backend = (struct bk_backend){&ops, true, 0};
     lmdb->listener = env->listener;
     lmdb->meter = env->meter;
     lmdb->log = env->log;
     lmdb->log_context = env->log_context;
     lmdb->offer = env->offer;
     lmdb->offer_context = env->offer_context;
+    lmdb->now = env->now;
+    lmdb->now_context = env->now_context;
     lmdb->commits_end = &lmdb->commits;
     lmdb->records_end = &lmdb->records;
     lmdb->requests_end = &lmdb->requests;
@@ -348,6 +401,7 @@ static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
     }
     lmdb->backlog_max = 2 * (size_t)lmdb->values[OPTION_JOURNAL_SIZE];
     lmdb->payload_max = bk_journal_payload_max((size_t)lmdb->values[OPTION_JOURNAL_SIZE]);
+    lmdb->backend.max_ticket = BB_MIN(lmdb->payload_max, bk_lmdb_room_max(lmdb->values[OPTION_MAP_SIZE]));
     (void)pthread_condattr_init(&monotonic);
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     (void)pthread_mutex_init(&lmdb->mutex, NULL);
@@ -361,6 +415,19 @@ static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
     lmdb->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     lmdb->directory = strdup(env->directory);
     return lmdb->wake < 0 ? BB_ESYSTEM : lmdb->directory == NULL ? BB_ENOMEM : 0;
+}
+
+/* The largest batch must fit into a file of the journal, and into the map. */
+static int check_sizes(const struct lmdb *lmdb, size_t min, struct bb_buf *err)
+{
+    const char *name = lmdb->payload_max < min ? "journal-size" : "map-size";
+    enum option option = lmdb->payload_max < min ? OPTION_JOURNAL_SIZE : OPTION_MAP_SIZE;
+    if (lmdb->backend.max_ticket >= min) {
+        return 0;
+    }
+    bb_buf_printf(err, "%s=%" PRIu64 " is too small: %zu bytes must be written at once, and it leaves %zu",
+                  name, lmdb->values[option], min, lmdb->backend.max_ticket);
+    return BB_EINVAL;
 }
 
 static int start_threads(struct lmdb *lmdb)
@@ -385,6 +452,9 @@ static int open_lmdb(const struct bk_backend_env *env, struct bk_backend **ret_b
         return BB_ENOMEM;
     }
     int r = init(lmdb, env);
+    if (r == 0) {
+        r = check_sizes(lmdb, env->min_ticket, err);
+    }
     if (r == 0) {
         r = bk_lmdb_open_files(lmdb, &lmdb->store, &lmdb->journal, err);
     }

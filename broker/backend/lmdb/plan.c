@@ -129,7 +129,8 @@ size_t bk_plan_span_key(const struct bk_plan_span *span, uint8_t key[BK_KEY_MAX 
     return BK_KEY_CHANNEL + len;
 }
 
-/* By the text of the rows, whatever the channel: paths of one channel have a beginning of their own. */
+/* By the text of the rows, whatever the channel: paths of one channel have a beginning of their own. What may cover others comes
+ * before those with the same text: "a/" is a row of its own, and one of those below "a". */
 static int compare_spans(const void *a, const void *b)
 {
     uint8_t left[BK_KEY_MAX + 1];
@@ -137,7 +138,9 @@ static int compare_spans(const void *a, const void *b)
     size_t n = bk_plan_span_key(a, left) - BK_KEY_CHANNEL;
     size_t m = bk_plan_span_key(b, right) - BK_KEY_CHANNEL;
     int r = memcmp(left + BK_KEY_CHANNEL, right + BK_KEY_CHANNEL, BB_MIN(n, m));
-    return r != 0 ? r : (n > m) - (n < m);
+    r = r != 0 ? r : (n > m) - (n < m);
+    bool left_is_below = ((const struct bk_plan_span *)a)->is_below;
+    return r != 0 ? r : (int)((const struct bk_plan_span *)b)->is_below - (int)left_is_below;
 }
 
 static bool covers(const struct bk_plan_span *span, const struct bk_plan_span *other)

@@ -120,7 +120,39 @@ static int drop_rows(struct retain *retain, MDB_dbi dbi, const struct bk_write_c
     return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
 }
 
-static int purge(struct retain *retain, struct bk_write_channel *channel)
+/* Whether no channel has a higher id. */
+static int is_highest(struct bk_write *write, uint32_t id, bool *ret_is)
+{
+    MDB_cursor *cursor = NULL;
+    MDB_val key;
+    MDB_val value;
+    int rc = mdb_cursor_open(write->txn, write->store->tables.channels, &cursor);
+    if (rc == 0) {
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
+        mdb_cursor_close(cursor);
+    }
+    *ret_is = rc == 0 && key.mv_size == BK_KEY_CHANNEL && bk_get_u32(key.mv_data) == id;
+    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+}
+
+/* Nothing is left of the channel. Its row goes too, unless that is what says how high ids have been. */
+static int purge_row(struct retain *retain, struct bk_write_channel *channel, bool is_made_again)
+{
+    struct bk_write *write = &retain->write;
+    bool is_kept = false;
+    int error = is_made_again ? 0 : is_highest(write, channel->info.id, &is_kept);
+    if (error != 0 || is_kept) {
+        return error;
+    }
+    error = bk_delete_row(write, BK_ROW_CHANNELS, bb_slice(channel->key, sizeof(channel->key)));
+    bb_buf_fini(&channel->text);
+    channel->info = (struct bk_log_channel){.id = channel->info.id};
+    channel->exists = false;
+    channel->dirty = false;
+    return error;
+}
+
+static int purge(struct retain *retain, struct bk_write_channel *channel, bool is_made_again)
 {
     struct bk_write *write = &retain->write;
     const struct bk_store_tables *tables = &write->store->tables;
@@ -132,20 +164,13 @@ static int purge(struct retain *retain, struct bk_write_channel *channel)
     for (size_t i = 0; i < BB_COUNT(dbis) && error == 0 && retain->left > 0; i++) {
         error = drop_rows(retain, dbis[i], channel);
     }
-    if (error == 0 && retain->left > 0) {
-        error = bk_delete_row(write, BK_ROW_CHANNELS, bb_slice(channel->key, sizeof(channel->key)));
-        bb_buf_fini(&channel->text);
-        channel->info = (struct bk_log_channel){.id = channel->info.id};
-        channel->exists = false;
-        channel->dirty = false;
-    }
-    return error;
+    return error == 0 && retain->left > 0 ? purge_row(retain, channel, is_made_again) : error;
 }
 
 int bk_purge_all(struct bk_write *write, struct bk_write_channel *channel)
 {
     struct retain retain = {.write = *write, .left = SIZE_MAX};
-    int error = purge(&retain, channel);
+    int error = purge(&retain, channel, true);
     *write = retain.write;
     return error;
 }
@@ -362,7 +387,7 @@ static int retain_channels(struct retain *retain, const struct bb_buf *list)
         store->retain_at = (store->retain_at + 1) % n;
         error = bk_write_channel(&retain->write, id, &channel);
         if (error == 0 && channel->info.removed) {
-            error = purge(retain, channel);
+            error = purge(retain, channel, false);
         } else if (error == 0) {
             error = cut_front(retain, channel, 0);
         }

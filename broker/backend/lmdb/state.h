@@ -76,8 +76,9 @@ struct news {
 
 struct room {
     bool is_full;
-    uint64_t bytes; /* that may be on their way into the store */
-    char text[160]; /* why, for a person */
+    uint64_t bytes;  /* that may be on their way into the store */
+    uint64_t needed; /* so many were refused: it is full until there is room for them */
+    char text[160];  /* why, for a person */
 };
 
 struct lmdb {
@@ -88,6 +89,8 @@ struct lmdb {
     void *log_context;
     bool (*offer)(void *context);
     void *offer_context;
+    uint64_t (*now)(void *context);
+    void *now_context;
     char *directory;
     uint64_t values[OPTIONS];
     size_t payload_max;         /* of a ticket: it must fit into a file of the journal */
@@ -141,6 +144,12 @@ static inline uint64_t bk_lmdb_now(void)
     return (uint64_t)bb_clock_monotonic_us();
 }
 
+/* For what is kept by age. */
+static inline uint64_t bk_lmdb_wall(const struct lmdb *lmdb)
+{
+    return lmdb->now != NULL ? lmdb->now(lmdb->now_context) : (uint64_t)bb_clock_wall_us();
+}
+
 /* All but the threads and bk_lmdb_open_files() are called with the mutex. */
 
 /** bk_lmdb_news() - something to be told in dispatch(); to be filled in. Never NULL. */
@@ -177,6 +186,15 @@ void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied);
 
 /** bk_lmdb_look() - what room there is in the map and on the disk; in: whether it was full. Without the mutex, as a user. */
 void bk_lmdb_look(struct lmdb *lmdb, struct room *room);
+
+/** bk_lmdb_watch() - look, and tell the state if it is another one. As a user; the mutex is given up meanwhile. */
+void bk_lmdb_watch(struct lmdb *lmdb);
+
+/** bk_lmdb_be_full() - no events are taken until there is room for @needed bytes; @text: why. */
+void bk_lmdb_be_full(struct lmdb *lmdb, uint64_t needed, const char *text);
+
+/** bk_lmdb_room_max() - bytes that can be registered at once with an empty log of this size. */
+size_t bk_lmdb_room_max(uint64_t map_size);
 
 /** bk_lmdb_give_way() - the calling thread leaves the processor to those that answer publishers and subscribers. */
 void bk_lmdb_give_way(void);

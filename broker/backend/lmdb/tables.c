@@ -2,10 +2,8 @@
 /* The apply thread: journal records into the tables, retention, trimming, compaction, and the watch over room. */
 #include "broker/backend/lmdb/state.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
 #include <time.h>
 
 /* What may wait is what is taken in in this time, but at least some transactions: with paths that are all different it is far
@@ -22,13 +20,6 @@
 /* Where the size of a transaction begins to grow again, after there was no room for a larger one. */
 #define PIECE_MIN ((size_t)4096)
 
-/* Percent of the map: where it is full, and how much of it must be free until it is not any more. */
-#define FULL_PERCENT  90
-#define AGAIN_PERCENT 5
-
-/* What is registered takes so much with its indexes and the pages that are written anew. */
-#define ROOM_FACTOR 2
-
 /* --- the apply thread ----------------------------------------------------------------------------------- */
 
 static void on_trimmed(void *context, uint32_t channel, uint64_t first)
@@ -39,57 +30,6 @@ static void on_trimmed(void *context, uint32_t channel, uint64_t first)
     news->channel = channel;
     news->first = first;
     (void)pthread_mutex_unlock(&lmdb->mutex);
-}
-
-/* Bytes that may come until @limit is reached, none if there is not more than @slack of it. */
-static uint64_t room_below(uint64_t limit, uint64_t used, uint64_t slack)
-{
-    return used + slack < limit ? limit - used : 0;
-}
-
-void bk_lmdb_look(struct lmdb *lmdb, struct room *room)
-{
-    struct bk_store_sizes sizes = {0};
-    struct statvfs disk;
-    bool was_full = room->is_full;
-    *room = (struct room){.bytes = UINT64_MAX, .text = "there is room again"};
-    if (bk_store_sizes(lmdb->store, &sizes) == 0) {
-        uint64_t limit = sizes.map / 100 * FULL_PERCENT;
-        room->bytes = room_below(limit, sizes.used, was_full ? sizes.map / 100 * AGAIN_PERCENT : 0);
-        if (room->bytes == 0) {
-            (void)snprintf(room->text, sizeof(room->text),
-                           "%" PRIu64 " of %" PRIu64 " bytes are used; trim channels or raise map-size",
-                           sizes.used, sizes.map);
-        }
-    }
-    if (statvfs(lmdb->directory, &disk) == 0) { /* what the file has free already is not asked of the disk */
-        uint64_t free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
-        uint64_t all = (uint64_t)disk.f_blocks * disk.f_frsize;
-        uint64_t reserve = BB_MIN(lmdb->values[OPTION_RESERVE], all / 16);
-        uint64_t left = room_below(free_bytes + sizes.free, reserve, was_full ? reserve / 4 : 0);
-        if (left == 0 && room->bytes > 0) {
-            (void)snprintf(room->text, sizeof(room->text),
-                           "the disk has %" PRIu64 " bytes left; trim channels, make room or lower reserve",
-                           free_bytes);
-        }
-        room->bytes = BB_MIN(room->bytes, left);
-    }
-    room->is_full = room->bytes == 0;
-    room->bytes /= ROOM_FACTOR;
-}
-
-/* With the mutex, as a user of the store. */
-static void watch(struct lmdb *lmdb)
-{
-    struct room room = lmdb->room;
-    (void)pthread_mutex_unlock(&lmdb->mutex);
-    bk_lmdb_look(lmdb, &room);
-    (void)pthread_mutex_lock(&lmdb->mutex);
-    bool was_full = lmdb->room.is_full;
-    lmdb->room = room;
-    if (room.is_full != was_full) {
-        bk_lmdb_tell_state(lmdb, room.is_full ? BK_BACKEND_FULL : BK_BACKEND_OK, room.text);
-    }
 }
 
 /* Up to @max bytes of what waits, at least one record, in one transaction. */
@@ -123,7 +63,7 @@ static int take_in(struct lmdb *lmdb, size_t max, size_t *ret_n)
         }
         lmdb->applied = inputs[n - 1].number;
         bk_lmdb_records_drop(lmdb, lmdb->applied);
-        lmdb->room.bytes -= BB_MIN(lmdb->room.bytes, bytes); /* until watch() has looked */
+        lmdb->room.bytes -= BB_MIN(lmdb->room.bytes, bytes); /* until bk_lmdb_watch() has looked */
         (void)pthread_cond_broadcast(&lmdb->moved);
     }
     free(inputs);
@@ -140,13 +80,11 @@ static int apply_some(struct lmdb *lmdb, size_t *max)
     }
     if (r == 0) {
         *max = BB_MIN(BB_MAX(2 * *max, PIECE_MIN), BK_APPLY_BYTES);
-        watch(lmdb);
+        bk_lmdb_watch(lmdb);
     }
     bool is_stuck = r == BB_ELOGFULL;
-    if (is_stuck && !lmdb->room.is_full) { /* until it takes something again */
-        lmdb->room.is_full = true;
-        bk_lmdb_tell_state(lmdb, BK_BACKEND_FULL,
-                           "the tables cannot take more; trim channels, make room or raise map-size");
+    if (is_stuck) { /* until it takes something again */
+        bk_lmdb_be_full(lmdb, 0, "the tables cannot take more; trim channels, make room or raise map-size");
     }
     lmdb->is_stuck = is_stuck;
     return r;
@@ -180,7 +118,7 @@ static int retain(struct lmdb *lmdb)
     int r = 0;
     (void)pthread_mutex_unlock(&lmdb->mutex);
     do {
-        r = bk_store_retain(lmdb->store, (uint64_t)bb_clock_wall_us(), budget, on_trimmed, lmdb, &done);
+        r = bk_store_retain(lmdb->store, bk_lmdb_wall(lmdb), budget, on_trimmed, lmdb, &done);
     } while (try_less(r, &budget));
     (void)pthread_mutex_lock(&lmdb->mutex);
     tell_retain(lmdb, r);
@@ -256,7 +194,7 @@ static bool run_upkeep(struct lmdb *lmdb)
         lmdb->upkeep_end = &lmdb->upkeep;
     }
     if (r == 0 && !lmdb->is_stuck) {
-        watch(lmdb); /* there is room when it is answered */
+        bk_lmdb_watch(lmdb); /* there is room when it is answered */
     }
     bk_lmdb_tell_done(lmdb, request, r);
     if (r < 0 && lmdb->store->env == NULL) {
@@ -313,7 +251,7 @@ static void apply_turn(struct lmdb *lmdb, struct pace *pace)
     if (lmdb->is_stuck || now >= pace->retain_at) {
         bool again = retain(lmdb) > 0 || lmdb->is_stuck;
         if (!lmdb->is_stuck) {
-            watch(lmdb);
+            bk_lmdb_watch(lmdb);
         }
         pace->retain_at = bk_lmdb_now() + (again ? STUCK_US : lmdb->values[OPTION_RETAIN_INTERVAL]);
     }

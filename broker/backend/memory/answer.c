@@ -33,31 +33,46 @@ static uint64_t place_in(const struct bk_locate *locate, const struct bk_log_blo
     return found;
 }
 
+/* From the end that the place is nearer to. */
+static uint64_t locate_in(const struct bk_memory_channel *channel, const struct bk_locate *locate)
+{
+    bool is_newest = locate->kind == BK_LOCATE_LAST || locate->kind == BK_LOCATE_PATH;
+    const struct bk_memory_block *block = is_newest ? channel->newest : channel->oldest;
+    uint64_t found = 0;
+    for (; block != NULL && found == 0; block = is_newest ? block->prev_own : block->next_own) {
+        found = place_in(locate, &block->log);
+    }
+    if (found == 0 && locate->kind == BK_LOCATE_PATH) {
+        const struct bk_memory_path *path = bb_map_find(&channel->paths, locate->path);
+        found = path != NULL && path->latest != NULL ? path->latest->head.sequence : 0;
+    }
+    return found;
+}
+
 static void locate(const struct bk_memory *memory, struct bk_locate *locate)
 {
-    bool wants_newest = locate->kind == BK_LOCATE_LAST || locate->kind == BK_LOCATE_PATH;
     for (size_t i = 0; i < locate->n_places; i++) {
         struct bk_locate_place *place = &locate->places[i];
         const struct bk_memory_channel *channel = bk_memory_find(memory, place->channel);
-        place->sequence = 0;
+        place->sequence = channel != NULL ? locate_in(channel, locate) : 0;
         place->last = channel != NULL ? channel->last : 0;
-        const struct bk_memory_block *block = channel != NULL ? channel->oldest : NULL;
-        for (; block != NULL && (wants_newest || place->sequence == 0); block = block->next_own) {
-            uint64_t found = place_in(locate, &block->log);
-            place->sequence = found != 0 ? found : place->sequence;
-        }
     }
 }
 
 /* The newest event of a path comes first when read backwards, so the latest of each path are the unique ones. */
 static int query_blocks(const struct bk_memory *memory, const struct bb_query *query, struct bk_find *find)
 {
-    bool backwards = bk_find_is_descending(find) || query->kind == BB_QUERY_LATEST;
+    bool backwards = bk_find_is_descending(find);
     const struct bk_memory_block *block = backwards ? memory->newest : memory->oldest;
     int r = 0;
     for (; block != NULL && r == 0; block = backwards ? block->prev : block->next) {
         const struct bk_log_block *log = &block->log;
         r = bk_find_block(find, log->server, &log->head, bb_slice(log->events, (size_t)log->head.length));
+    }
+    const struct bk_memory_latest *latest = query->kind == BB_QUERY_LATEST ? memory->latest_newest : NULL;
+    for (; latest != NULL && r == 0; latest = latest->prev) { /* of paths that have not been met above */
+        r = bk_find_block(find, latest->server, &latest->head,
+                          bb_slice(latest->event, (size_t)latest->head.length));
     }
     return r;
 }
@@ -86,12 +101,9 @@ static int trim(struct bk_memory *memory, struct bk_trim *request)
     if (channel == NULL) {
         return BB_ENOTFOUND;
     }
-    uint64_t first = channel->first;
     bk_memory_trim(memory, channel, request->before);
     request->first = channel->first;
-    if (channel->first != first) {
-        memory->listener->trimmed(memory->listener->context, channel->id, channel->first);
-    }
+    bk_memory_tell_trimmed(memory);
     return 0;
 }
 

@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Taking an append: first all that needs memory, then all of it. */
 #include "broker/backend/memory/keep.h"
 
 #include "proto/base/error.h"
 
 #include <stdlib.h>
-#include <sys/eventfd.h>
 
-struct bk_memory_channel *bk_memory_find(const struct bk_memory *memory, uint32_t id)
+/* --- channels and servers --------------------------------------------------------------------------- */
+
+static struct bk_memory_channel *find_any(const struct bk_memory *memory, uint32_t id)
 {
     return bb_map_find(&memory->channels, bb_slice(&id, sizeof(id)));
 }
 
+struct bk_memory_channel *bk_memory_find(const struct bk_memory *memory, uint32_t id)
+{
+    struct bk_memory_channel *channel = find_any(memory, id);
+    return channel != NULL && channel->is_known ? channel : NULL;
+}
+
 static struct bk_memory_channel *get_channel(struct bk_memory *memory, uint32_t id)
 {
-    struct bk_memory_channel *channel = bk_memory_find(memory, id);
+    struct bk_memory_channel *channel = find_any(memory, id);
     if (channel != NULL) {
         return channel;
     }
@@ -25,15 +33,24 @@ static struct bk_memory_channel *get_channel(struct bk_memory *memory, uint32_t 
     channel->first = 1;
     channel->retention = BK_RETENTION_INIT;
     bb_map_init(&channel->paths, 0, SIZE_MAX);
+    if (bk_memory_due_add(memory, channel) < 0) {
+        free(channel);
+        return NULL;
+    }
     if (bb_map_add(&memory->channels, bb_slice(&channel->id, sizeof(id)), channel) < 0) {
+        bk_memory_due_remove(memory, channel);
         free(channel);
         return NULL;
     }
     return channel;
 }
 
-static void channel_free(struct bk_memory_channel *channel)
+static void remove_channel(struct bk_memory *memory, struct bk_memory_channel *channel)
 {
+    bk_memory_empty(memory, channel);
+    bk_memory_forget_trimmed(memory, channel);
+    bk_memory_due_remove(memory, channel);
+    (void)bb_map_remove(&memory->channels, bb_slice(&channel->id, sizeof(channel->id)));
     bb_map_fini(&channel->paths);
     free(channel);
 }
@@ -56,156 +73,111 @@ static struct bk_memory_server *get_server(struct bk_memory *memory, uint64_t nu
     return server;
 }
 
-static void path_free_unused(struct bk_memory_channel *channel, struct bk_memory_path *path)
+/* --- what needs memory ------------------------------------------------------------------------------ */
+
+/* What is to be linked, in the order of the append's blocks. */
+struct take {
+    struct bk_memory_block **blocks; /* of each, linked by next_own; NULL: its channel is not there */
+};
+
+static bool limits_paths(const struct bk_retention *retention)
 {
-    if (path != NULL && path->events == 0) {
-        (void)bb_map_remove(&channel->paths, bb_slice(path->text, path->len));
-        free(path);
-    }
+    return retention->max_per_path != BK_NO_LIMIT;
 }
 
-/* A path's events go from the oldest on. */
-static void forget_of_path(struct bk_memory_block *block)
+static int prepare_channel(struct bk_memory *memory, const struct bk_log_channel *entry)
 {
-    struct bk_memory_path *path = block->path;
-    if (path != NULL) {
-        path->oldest = block->next_same;
-        path->events--;
+    struct bk_memory_channel *channel =
+        entry->removed ? find_any(memory, entry->id) : get_channel(memory, entry->id);
+    if (channel == NULL) {
+        return entry->removed ? 0 : BB_ENOMEM;
     }
-    path_free_unused(block->channel, path);
+    channel->is_going = entry->removed;
+    return !entry->removed && limits_paths(&entry->retention) && !channel->is_by_path
+               ? bk_memory_count_paths(memory, channel)
+               : 0;
 }
 
-static void drop(struct bk_memory *memory, struct bk_memory_block *block)
+static int
+prepare_block(struct bk_memory *memory, struct take *take, size_t i, const struct bk_log_block *log)
 {
-    struct bk_memory_channel *channel = block->channel;
-    *(block != memory->oldest ? &block->prev->next : &memory->oldest) = block->next;
-    *(block->next != NULL ? &block->next->prev : &memory->newest) = block->prev;
-    *(block != channel->oldest ? &block->prev_own->next_own : &channel->oldest) = block->next_own;
-    *(block->next_own != NULL ? &block->next_own->prev_own : &channel->newest) = block->prev_own;
-    channel->events -= block->log.head.count;
-    channel->bytes -= block->log.head.length;
-    if (block->prev_own == NULL) {
-        channel->first = channel->oldest != NULL ? channel->oldest->log.head.sequence : channel->last + 1;
-    }
-    memory->bytes -= block->log.head.length;
-    forget_of_path(block);
-    bk_bytes_unref(block->log.owner);
-    free(block);
-}
-
-/* The oldest @n events of a channel go, of its oldest block. */
-static void drop_events(struct bk_memory *memory, struct bk_memory_channel *channel, uint64_t n)
-{
-    struct bk_memory_block *block = channel->oldest;
-    struct bb_slice rest = bb_slice(block->log.events, (size_t)block->log.head.length);
-    struct bb_event_view event;
-    if (n >= block->log.head.count) {
-        drop(memory, block);
-        return;
-    }
-    for (uint64_t i = 0; i < n; i++) {
-        if (bb_event_read(&rest, &event) < 0) {
-            drop(memory, block); /* cannot be: it was scanned */
-            return;
-        }
-    }
-    uint64_t bytes = block->log.head.length - rest.len;
-    block->log.events = rest.data;
-    block->log.head.length = rest.len;
-    block->log.head.count -= n;
-    block->log.head.sequence += n;
-    block->log.head.instance += n;
-    channel->first = block->log.head.sequence;
-    channel->events -= n;
-    channel->bytes -= bytes;
-    memory->bytes -= bytes;
-}
-
-/* How many events of the oldest block the channel's own limits want gone: for these the floor counts. */
-static uint64_t n_surplus(const struct bk_memory_channel *channel, uint64_t now)
-{
-    const struct bk_memory_block *oldest = channel->oldest;
-    const struct bk_retention *retention = &channel->retention;
-    if (oldest == NULL || channel->events <= retention->min_events) {
-        return 0;
-    }
-    uint64_t above_floor = BB_MIN(channel->events - retention->min_events, oldest->log.head.count);
-    if (retention->max_age_us != BK_NO_LIMIT && oldest->log.head.time < now &&
-        now - oldest->log.head.time > retention->max_age_us) {
-        return above_floor;
-    }
-    if (channel->events > retention->max_events) {
-        return BB_MIN(channel->events - retention->max_events, above_floor);
-    }
-    return channel->bytes > retention->max_bytes;
-}
-
-/* Notifications come in dispatch() only. */
-static void note_trimmed(struct bk_memory *memory, struct bk_memory_channel *channel)
-{
-    if (!channel->is_trimmed) {
-        channel->is_trimmed = true;
-        channel->next_trimmed = memory->trimmed;
-        memory->trimmed = channel;
-        (void)eventfd_write(memory->wake, 1);
-    }
-}
-
-static void forget_trimmed(struct bk_memory *memory, struct bk_memory_channel *channel)
-{
-    struct bk_memory_channel **at = &memory->trimmed;
-    while (*at != NULL && *at != channel) {
-        at = &(*at)->next_trimmed;
-    }
-    if (*at != NULL) {
-        *at = channel->next_trimmed;
-    }
-    channel->is_trimmed = false;
-}
-
-void bk_memory_tell_trimmed(struct bk_memory *memory)
-{
-    while (memory->trimmed != NULL) {
-        struct bk_memory_channel *channel = memory->trimmed;
-        memory->trimmed = channel->next_trimmed;
-        channel->is_trimmed = false;
-        memory->listener->trimmed(memory->listener->context, channel->id, channel->first);
-    }
-}
-
-static void tidy(struct bk_memory *memory, struct bk_memory_channel *channel, uint64_t now)
-{
-    uint64_t first = channel->first;
-    for (uint64_t n = n_surplus(channel, now); n > 0; n = n_surplus(channel, now)) {
-        drop_events(memory, channel, n);
-    }
-    while (channel->oldest != NULL && channel->bytes > memory->values[OPTION_CHANNEL_SIZE]) {
-        drop(memory, channel->oldest);
-    }
-    if (channel->first != first) {
-        note_trimmed(memory, channel);
-    }
-    while (memory->bytes > memory->values[OPTION_TOTAL_SIZE] && memory->oldest != NULL) {
-        struct bk_memory_channel *victim = memory->oldest->channel;
-        drop(memory, victim->oldest);
-        note_trimmed(memory, victim);
-    }
-}
-
-static int copy_events(const struct bk_memory *memory, struct bk_log_block *log)
-{
-    if (log->owner != NULL) {
-        (void)bk_bytes_ref(log->owner);
-        return 0;
-    }
-    log->owner = bk_bytes_new(memory->meter, (size_t)log->head.length);
-    if (log->owner == NULL) {
+    struct bk_memory_channel *channel = find_any(memory, log->channel);
+    if (get_server(memory, log->server) == NULL) {
         return BB_ENOMEM;
     }
-    memcpy(log->owner->data, log->events, (size_t)log->head.length);
-    log->owner->len = (size_t)log->head.length;
-    log->events = log->owner->data;
-    return 0;
+    if (channel == NULL || channel->is_going) {
+        return 0;
+    }
+    take->blocks[i] =
+        channel->is_by_path ? bk_memory_split(memory, channel, log) : bk_memory_block_new(memory, log);
+    return take->blocks[i] != NULL ? 0 : BB_ENOMEM;
+}
+
+static void free_blocks(struct bk_memory_block *block)
+{
+    while (block != NULL) {
+        struct bk_memory_block *next = block->next_own;
+        bk_memory_block_free(block);
+        block = next;
+    }
+}
+
+/* A channel that was made for an append that is not taken. */
+static void unmake(struct bk_memory *memory, const struct bk_append *append)
+{
+    for (size_t i = 0; i < append->n_channels; i++) {
+        struct bk_memory_channel *channel = find_any(memory, append->channels[i].id);
+        if (channel != NULL && !channel->is_known) {
+            remove_channel(memory, channel);
+        } else if (channel != NULL) {
+            channel->is_by_path = limits_paths(&channel->retention);
+            channel->is_going = false;
+        }
+    }
+}
+
+static int prepare(struct bk_memory *memory, struct take *take, const struct bk_append *append)
+{
+    int r = 0;
+    take->blocks = calloc(BB_MAX(append->n_blocks, 1), sizeof(struct bk_memory_block *));
+    if (take->blocks == NULL) {
+        return BB_ENOMEM;
+    }
+    for (size_t i = 0; i < append->n_channels && r == 0; i++) {
+        r = prepare_channel(memory, &append->channels[i]);
+    }
+    for (size_t i = 0; i < append->n_blocks && r == 0; i++) {
+        r = prepare_block(memory, take, i, &append->blocks[i]);
+    }
+    for (size_t i = 0; i < append->n_blocks && r < 0; i++) {
+        free_blocks(take->blocks[i]);
+    }
+    if (r < 0) {
+        unmake(memory, append);
+        free(take->blocks);
+    }
+    return r;
+}
+
+/* --- taking ----------------------------------------------------------------------------------------- */
+
+static void take_channel(struct bk_memory *memory, const struct bk_log_channel *entry)
+{
+    struct bk_memory_channel *channel = find_any(memory, entry->id);
+    if (entry->removed) {
+        if (channel != NULL) {
+            remove_channel(memory, channel);
+        }
+        return;
+    }
+    uint64_t first = channel->first;
+    channel->is_known = true;
+    channel->retention = entry->retention;
+    channel->is_by_path = limits_paths(&entry->retention);
+    if (channel->is_by_path) { /* no memory is needed: its blocks have been split */
+        bk_memory_hold_paths(memory, channel);
+    }
+    bk_memory_retain(memory, channel, first, bk_memory_now(memory));
 }
 
 static int judge(const struct bk_log_block *log,
@@ -223,152 +195,45 @@ static int judge(const struct bk_log_block *log,
     return channel->last != 0 && log->head.sequence != channel->last + 1 ? BB_ESEQUENCE : 0;
 }
 
-static void
-link_block(struct bk_memory *memory, struct bk_memory_channel *channel, struct bk_memory_block *block)
-{
-    const struct bb_block *head = &block->log.head;
-    block->channel = channel;
-    block->position = ++memory->position;
-    block->prev = memory->newest;
-    *(memory->newest != NULL ? &memory->newest->next : &memory->oldest) = block;
-    memory->newest = block;
-    block->prev_own = channel->newest;
-    *(channel->newest != NULL ? &channel->newest->next_own : &channel->oldest) = block;
-    channel->newest = block;
-    channel->first = channel->events == 0 ? head->sequence : channel->first;
-    channel->last = head->sequence + head->count - 1;
-    channel->events += head->count;
-    channel->bytes += head->length;
-    memory->bytes += head->length;
-}
-
-static int
-add_block(struct bk_memory *memory, struct bk_memory_channel *channel, const struct bk_log_block *log)
-{
-    struct bk_memory_block *block = calloc(1, sizeof(*block));
-    if (block == NULL) {
-        return BB_ENOMEM;
-    }
-    block->log = *log;
-    if (copy_events(memory, &block->log) < 0) {
-        free(block);
-        return BB_ENOMEM;
-    }
-    link_block(memory, channel, block);
-    return 0;
-}
-
-static struct bk_memory_path *get_path(struct bk_memory_channel *channel, struct bb_slice text)
-{
-    struct bk_memory_path *path = bb_map_find(&channel->paths, text);
-    if (path != NULL) {
-        return path;
-    }
-    path = calloc(1, sizeof(*path) + text.len + 1);
-    if (path == NULL) {
-        return NULL;
-    }
-    path->len = text.len;
-    if (text.len > 0) {
-        memcpy(path->text, text.data, text.len);
-    }
-    if (bb_map_add(&channel->paths, bb_slice(path->text, path->len), path) < 0) {
-        free(path);
-        return NULL;
-    }
-    return path;
-}
-
-/* The newest event of the channel is one of @path: an older one may have to go. */
-static void
-count_path(struct bk_memory *memory, struct bk_memory_channel *channel, struct bk_memory_path *path)
-{
-    struct bk_memory_block *block = channel->newest;
-    block->path = path;
-    *(path->events > 0 ? &path->newest->next_same : &path->oldest) = block;
-    path->newest = block;
-    path->events++;
-    while (path->events > BB_MAX(channel->retention.max_per_path, 1) &&
-           channel->events > channel->retention.min_events &&
-           channel->last - path->oldest->log.head.sequence >= channel->retention.min_events) {
-        drop(memory, path->oldest);
-    }
-}
-
-/* One block for each event, so that each can go alone; its bytes are its own. */
-static int
-add_events(struct bk_memory *memory, struct bk_memory_channel *channel, const struct bk_log_block *log)
-{
-    struct bb_slice rest = bb_slice(log->events, (size_t)log->head.length);
-    struct bb_event_view event;
-    for (uint64_t i = 0; i < log->head.count && bb_event_read(&rest, &event) == 0; i++) {
-        struct bk_log_block one = *log;
-        one.owner = NULL;
-        one.events = event.raw.data;
-        one.head.sequence += i;
-        one.head.instance += i;
-        one.head.count = 1;
-        one.head.length = event.raw.len;
-        struct bk_memory_path *path = get_path(channel, event.path);
-        int r = path != NULL ? add_block(memory, channel, &one) : BB_ENOMEM;
-        if (r < 0) {
-            path_free_unused(channel, path);
-            return r;
-        }
-        count_path(memory, channel, path);
-    }
-    return 0;
-}
-
-int bk_memory_take_block(struct bk_memory *memory, struct bk_log_block *log)
+static void take_block(struct bk_memory *memory, struct bk_log_block *log, struct bk_memory_block *blocks)
 {
     struct bk_memory_channel *channel = bk_memory_find(memory, log->channel);
     struct bk_memory_server *server = get_server(memory, log->server);
-    if (server == NULL) {
-        return BB_ENOMEM;
-    }
     log->error = channel == NULL ? BB_ENOTFOUND : judge(log, server, channel);
     if (log->error != 0) {
-        return 0;
+        free_blocks(blocks);
+        return;
     }
-    bool by_path = channel->retention.max_per_path != BK_NO_LIMIT;
-    int r = by_path ? add_events(memory, channel, log) : add_block(memory, channel, log);
-    if (r < 0) {
-        return r;
+    uint64_t first = channel->events == 0 ? log->head.sequence : channel->first;
+    while (blocks != NULL) {
+        struct bk_memory_block *next = blocks->next_own;
+        bk_memory_link(memory, channel, blocks);
+        blocks = next;
     }
     server->id.session = log->head.session;
     server->id.instance = log->head.instance + log->head.count - 1;
     server->time = log->head.time;
-    tidy(memory, channel, log->head.time);
+    bk_memory_retain(memory, channel, first, bk_memory_now(memory));
+}
+
+int bk_memory_take(struct bk_memory *memory, struct bk_append *append)
+{
+    struct take take = {0};
+    int r = prepare(memory, &take, append);
+    if (r < 0) {
+        return r;
+    }
+    for (size_t i = 0; i < append->n_channels; i++) {
+        take_channel(memory, &append->channels[i]);
+    }
+    for (size_t i = 0; i < append->n_blocks; i++) {
+        take_block(memory, &append->blocks[i], take.blocks[i]);
+    }
+    free(take.blocks);
     return 0;
 }
 
-int bk_memory_take_channel(struct bk_memory *memory, const struct bk_log_channel *entry)
-{
-    struct bk_memory_channel *channel =
-        entry->removed ? bk_memory_find(memory, entry->id) : get_channel(memory, entry->id);
-    if (channel == NULL) {
-        return entry->removed ? 0 : BB_ENOMEM;
-    }
-    channel->retention = entry->retention;
-    if (!entry->removed) {
-        return 0;
-    }
-    while (channel->oldest != NULL) {
-        drop(memory, channel->oldest);
-    }
-    (void)bb_map_remove(&memory->channels, bb_slice(&channel->id, sizeof(channel->id)));
-    forget_trimmed(memory, channel);
-    channel_free(channel);
-    return 0;
-}
-
-void bk_memory_trim(struct bk_memory *memory, struct bk_memory_channel *channel, uint64_t sequence)
-{
-    while (channel->oldest != NULL && channel->oldest->log.head.sequence < sequence) {
-        drop_events(memory, channel, sequence - channel->oldest->log.head.sequence);
-    }
-}
+/* ---------------------------------------------------------------------------------------------------- */
 
 static void free_values(struct bb_map *map)
 {
@@ -382,14 +247,10 @@ static void free_values(struct bb_map *map)
 
 void bk_memory_clear(struct bk_memory *memory)
 {
-    size_t at = 0;
-    struct bk_memory_channel *channel = NULL;
-    while (memory->oldest != NULL) {
-        drop(memory, memory->oldest);
+    while (memory->n_dues > 0) {
+        remove_channel(memory, memory->dues[memory->n_dues - 1]);
     }
-    while ((channel = bb_map_next(&memory->channels, &at, NULL)) != NULL) {
-        channel_free(channel);
-    }
+    free(memory->dues);
     bb_map_fini(&memory->channels);
     free_values(&memory->servers);
 }

@@ -7,7 +7,7 @@
 #include "broker/backend/memory/keep.h"
 
 #include <stdlib.h>
-#include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define MIB ((uint64_t)1 << 20)
@@ -25,6 +25,23 @@ static struct bk_memory *of(struct bk_backend *backend)
     return BB_CONTAINER(backend, struct bk_memory, backend);
 }
 
+/* fd() becomes readable at @time, wall clock, 0: at once; once it is so it stays until dispatch(). */
+static void arm(struct bk_memory *memory, uint64_t time)
+{
+    if (memory->armed == 0 || memory->armed == time) {
+        return;
+    }
+    memory->armed = time;
+    struct itimerspec at = {0};
+    if (time == 0) {
+        at.it_value.tv_nsec = 1;
+    } else if (time != BK_NO_LIMIT) {
+        at.it_value.tv_sec = (time_t)(time / 1000000);
+        at.it_value.tv_nsec = (long)(time % 1000000) * 1000;
+    }
+    (void)timerfd_settime(memory->timer, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
 static int op_load(struct bk_backend *backend, const struct bk_backend_loader *loader)
 {
     (void)backend;
@@ -35,20 +52,13 @@ static int op_load(struct bk_backend *backend, const struct bk_backend_loader *l
 static int op_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
 {
     struct bk_memory *memory = of(backend);
-    for (size_t i = 0; i < append->n_channels; i++) {
-        if (bk_memory_take_channel(memory, &append->channels[i]) < 0) {
-            return BB_ENOMEM;
-        }
+    int r = bk_memory_take(memory, append);
+    if (r == 0) {
+        memory->ticket = ticket; /* tickets rise, but some numbers may be left out */
+        memory->listener->registered(memory->listener->context, ticket);
+        arm(memory, 0);
     }
-    for (size_t i = 0; i < append->n_blocks; i++) {
-        if (bk_memory_take_block(memory, &append->blocks[i]) < 0) {
-            append->blocks[i].error = BB_ENOMEM;
-        }
-    }
-    memory->ticket = ticket;
-    memory->listener->registered(memory->listener->context, ticket);
-    (void)eventfd_write(memory->wake, 1); /* tickets rise, but some numbers may be left out */
-    return 0;
+    return r;
 }
 
 static void
@@ -67,19 +77,21 @@ static void op_submit(struct bk_backend *backend, struct bk_request *request)
     request->error = 0;
     *memory->requests_end = request;
     memory->requests_end = &request->next;
-    (void)eventfd_write(memory->wake, 1);
+    arm(memory, 0);
 }
 
 static int op_fd(struct bk_backend *backend)
 {
-    return of(backend)->wake;
+    return of(backend)->timer;
 }
 
 static void op_dispatch(struct bk_backend *backend)
 {
     struct bk_memory *memory = of(backend);
-    eventfd_t count = 0;
-    (void)eventfd_read(memory->wake, &count);
+    uint64_t count = 0;
+    (void)!read(memory->timer, &count, sizeof(count));
+    memory->armed = BK_NO_LIMIT;
+    bk_memory_retain_due(memory);
     if (memory->ticket > memory->told) {
         memory->told = memory->ticket;
         memory->listener->flushed(memory->listener->context, memory->ticket, 0);
@@ -94,13 +106,19 @@ static void op_dispatch(struct bk_backend *backend)
         request->done(request->context, request);
         request = next;
     }
+    if (memory->now == NULL && memory->n_dues > 0) {
+        arm(memory, memory->dues[0]->due);
+    }
 }
 
 static void op_status(struct bk_backend *backend, struct bb_buf *out)
 {
-    bb_mp_write_map(out, 1);
+    const struct bk_memory *memory = of(backend);
+    bb_mp_write_map(out, 2);
     bb_mp_write_str(out, bb_slice_str("bytes"));
-    bb_mp_write_uint(out, of(backend)->bytes);
+    bb_mp_write_uint(out, memory->bytes);
+    bb_mp_write_str(out, bb_slice_str("latest_bytes"));
+    bb_mp_write_uint(out, memory->latest_bytes);
 }
 
 static void op_close(struct bk_backend *backend)
@@ -108,7 +126,7 @@ static void op_close(struct bk_backend *backend)
     struct bk_memory *memory = of(backend);
     op_dispatch(backend);
     bk_memory_clear(memory);
-    (void)close(memory->wake);
+    (void)close(memory->timer);
     free(memory);
 }
 
@@ -132,15 +150,18 @@ static int open_memory(const struct bk_backend_env *env, struct bk_backend **ret
     memory->backend = (struct bk_backend){&ops, false, SIZE_MAX};
     memory->listener = env->listener;
     memory->meter = env->meter;
+    memory->now = env->now;
+    memory->now_context = env->now_context;
+    memory->armed = BK_NO_LIMIT;
     memory->requests_end = &memory->requests;
     for (size_t i = 0; i < OPTIONS; i++) {
         memory->values[i] = env->values[i].number;
     }
     bb_map_init(&memory->channels, 0, SIZE_MAX);
     bb_map_init(&memory->servers, 0, SIZE_MAX);
-    memory->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (memory->wake < 0) {
-        bb_buf_printf(err, "no eventfd: %m");
+    memory->timer = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (memory->timer < 0) {
+        bb_buf_printf(err, "no timerfd: %m");
         free(memory);
         return BB_ESYSTEM;
     }
