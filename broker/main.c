@@ -241,6 +241,13 @@ static void set_defaults(struct bk_host_options *options, char *ipc, size_t ipc_
     (void)set_endpoint(options, BK_DOOR_INGEST_SUB, "tcp://127.0.0.1:7773");
 }
 
+/* PROTOCOL 5.1: a later start has a larger one, two starts in one millisecond have different ones, and every language can
+ * hold it: below 2^53 until the year 2109. */
+static uint64_t run_number(uint64_t random)
+{
+    return ((uint64_t)bb_clock_wall_us() / 1000) << 11 | random % 2048;
+}
+
 int main(int argc, char **argv)
 {
     char ipc[BB_ENDPOINT_MAX];
@@ -262,7 +269,8 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "busbard: no random numbers: %m\n");
         return EXIT_FAILURE;
     }
-    options.core.run = random[0] >> 1; /* PROTOCOL 10: as JSON it is an integer */
+    options.core.run = run_number(random[0]);
     options.core.seed = random[1];
+    options.core.first_session = (uint64_t)bb_clock_wall_us();
     return bk_host_run(&options) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

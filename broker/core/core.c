@@ -295,9 +295,18 @@ void bk_deferred_resume(struct bk_core *core, struct bk_client *client)
     }
 }
 
-void bk_core_bad_message(struct bk_core *core, struct bk_client *client, int error, const char *text)
+void bk_core_bad_message(struct bk_core *core, struct bk_client *client, const struct bk_bad_message *bad)
 {
-    refuse_message(core, client, error, text);
+    struct bb_msg msg = {.type = BB_MSG_PUBLISH, .number = bad->corr};
+    if (bad->about == BB_MSG_PUBLISH && bad->corr != 0 && client->state == BK_CLIENT_READY) {
+        bk_publish_refuse(core, client, &msg, bad->error);
+    } else {
+        bk_client_send_error(core, client, bad->about, bad->corr, bad->error, bad->text,
+                             (struct bb_slice){0});
+    }
+    if (bad->is_strike) {
+        bk_client_strike(core, client);
+    }
     gone_free(core);
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "proto/base/buf.h"
+#include "proto/wire/message.h"
 
 #include "broker/core/bytes.h"
 
@@ -76,13 +77,14 @@ struct bk_out {
 };
 
 struct bk_config {
-    uint64_t server;       /* number in event ids */
-    uint64_t run;          /* differs for each start */
-    uint64_t seed;         /* of the hash tables */
-    size_t ring_bytes;     /* memory of one channel's ring */
-    size_t memory_bytes;   /* memory of all rings */
-    size_t inflight_bytes; /* most on the way to one client */
-    size_t inflight_all;   /* what all clients share, as far as each has its minimum */
+    uint64_t server;        /* number in event ids */
+    uint64_t run;           /* differs for each start */
+    uint64_t seed;          /* of the hash tables */
+    uint64_t first_session; /* of this start, or above it: the wall clock in us (PROTOCOL 4) */
+    size_t ring_bytes;      /* memory of one channel's ring */
+    size_t memory_bytes;    /* memory of all rings */
+    size_t inflight_bytes;  /* most on the way to one client */
+    size_t inflight_all;    /* what all clients share, as far as each has its minimum */
     size_t max_message;
     size_t max_channels;
     size_t max_clients;
@@ -155,8 +157,21 @@ void bk_core_message(struct bk_core *core,
                      struct bb_slice bytes,
                      struct bk_bytes *owner);
 
-/** bk_core_bad_message() - the plug could not turn what @client sent into a message: answer, count, strike. */
-void bk_core_bad_message(struct bk_core *core, struct bk_client *client, int error, const char *text);
+/* What is known of a message that a plug could not turn into one. */
+struct bk_bad_message {
+    enum bb_msg_type about; /* BB_MSG_NONE: unknown */
+    uint64_t corr;          /* of a publish its number; 0: unknown */
+    int error;
+    const char *text; /* a sentence for a person; NULL: that of @error */
+    bool is_strike;   /* PROTOCOL 9 */
+};
+
+/**
+ * bk_core_bad_message() - the plug could not turn what @client sent into a message: answer, count, strike
+ *
+ * A publish with a number is refused whole: it is answered in its turn, and its number is used up.
+ */
+void bk_core_bad_message(struct bk_core *core, struct bk_client *client, const struct bk_bad_message *bad);
 
 /** bk_core_client_gone() - the transport says so. out->close() is not called. */
 void bk_core_client_gone(struct bk_core *core, struct bk_client *client);

@@ -92,7 +92,8 @@ static void take_json(const struct bk_plug_context *context,
     }
     if (r < 0) {
         const char *why = scratch->err.len > 0 ? bb_buf_string(&scratch->err) : NULL;
-        bk_core_bad_message(context->core, client, r, why);
+        struct bk_bad_message bad = {.error = r, .text = why, .is_strike = true};
+        bk_core_bad_message(context->core, client, &bad);
         return;
     }
     bk_core_message(context->core, client, bb_buf_slice(&scratch->converted), NULL);

@@ -198,7 +198,8 @@ static void take_frames(struct plug_zmq *zmq, struct peer *peer)
 {
     int r = bk_zmq_receive_rest(zmq->socket, &zmq->msg, zmq->context->max_message, &zmq->joined);
     if (r < 0) {
-        bk_core_bad_message(zmq->context->core, peer->client, r, NULL);
+        struct bk_bad_message bad = {.error = r, .is_strike = true};
+        bk_core_bad_message(zmq->context->core, peer->client, &bad);
     } else {
         bk_edge_take(zmq->context, &peer->edge, &zmq->scratch, peer->client, bb_buf_slice(&zmq->joined),
                      NULL);

@@ -351,10 +351,12 @@ take_message(struct plug_zmtp *plug, struct peer *peer, struct bb_slice bytes, s
     }
 }
 
+static const struct bk_bad_message too_big = {.error = BB_ETOOBIG, .is_strike = true};
+
 static void refuse_message(struct plug_zmtp *plug, struct peer *peer)
 {
     if (client_of(plug, peer) != NULL) {
-        bk_core_bad_message(plug->context->core, peer->client, BB_ETOOBIG, NULL);
+        bk_core_bad_message(plug->context->core, peer->client, &too_big);
     }
 }
 
@@ -392,7 +394,7 @@ static int take_frame(struct plug_zmtp *plug, struct peer *peer, const struct bb
 static int take_too_big(struct plug_zmtp *plug, struct peer *peer)
 {
     if (peer->client != NULL) {
-        bk_core_bad_message(plug->context->core, peer->client, BB_ETOOBIG, NULL);
+        bk_core_bad_message(plug->context->core, peer->client, &too_big);
     }
     struct bk_client *client = peer->client;
     peer_close(plug, peer);
