@@ -6,6 +6,8 @@
 #include "proto/wire/message.h"
 #include "proto/wire/mp.h"
 
+#include "broker/plug/input.h"
+
 #include <stdlib.h>
 
 /* Subscriptions of one client that ask for another shape of events. */
@@ -20,8 +22,7 @@ void bk_edge_fini(struct bk_edge *edge)
 void bk_edge_scratch_fini(struct bk_edge_scratch *scratch)
 {
     bb_buf_fini(&scratch->joined);
-    bb_buf_fini(&scratch->converted);
-    bb_buf_fini(&scratch->err);
+    bb_buf_fini(&scratch->text);
 }
 
 static enum bb_event_shape shape_of(const struct bk_edge *edge, uint64_t sub)
@@ -77,41 +78,73 @@ static int note_shape(struct bk_edge *edge, struct bb_slice message)
     return 0;
 }
 
+static void
+refuse(const struct bk_plug_context *context, struct bk_client *client, int error, struct bb_buf *err)
+{
+    struct bk_bad_message bad = {
+        .error = error,
+        .text = err != NULL && err->len > 0 ? bb_buf_string(err) : NULL,
+        .is_strike = error != BB_ENOMEM,
+    };
+    bk_core_bad_message(context->core, client, &bad);
+}
+
 static void take_json(const struct bk_plug_context *context,
                       struct bk_edge *edge,
-                      struct bk_edge_scratch *scratch,
                       struct bk_client *client,
                       struct bb_slice text)
 {
-    bb_buf_reset(&scratch->converted);
-    bb_buf_reset(&scratch->err);
-    int r = text.len > context->max_message ? BB_ETOOBIG
-                                            : bb_message_json_read(text, &scratch->converted, &scratch->err);
+    struct bb_buf converted = BB_BUF_INIT;
+    struct bb_buf err = BB_BUF_INIT;
+    struct bk_bytes *input = NULL;
+    int r = BB_ETOOBIG;
+    if (text.len <= context->max_message) {
+        (void)bb_buf_reserve(&converted, text.len); /* mostly enough; an error sticks */
+        r = bb_message_json_read(text, &converted, &err);
+    }
     if (r == 0) {
-        r = note_shape(edge, bb_buf_slice(&scratch->converted));
+        r = note_shape(edge, bb_buf_slice(&converted));
     }
-    if (r < 0) {
-        const char *why = scratch->err.len > 0 ? bb_buf_string(&scratch->err) : NULL;
-        struct bk_bad_message bad = {.error = r, .text = why, .is_strike = true};
-        bk_core_bad_message(context->core, client, &bad);
-        return;
+    if (r == 0) {
+        input = bk_input_own(bk_core_meter(context->core), &converted);
+        r = input == NULL ? BB_ENOMEM : 0;
     }
-    bk_core_message(context->core, client, bb_buf_slice(&scratch->converted), NULL);
+    if (r == 0) {
+        bk_core_message(context->core, client, bk_input_slice(input), input);
+    } else {
+        refuse(context, client, r, &err);
+    }
+    bk_bytes_unref(input);
+    bb_buf_fini(&converted);
+    bb_buf_fini(&err);
 }
 
 void bk_edge_take(const struct bk_plug_context *context,
                   struct bk_edge *edge,
-                  struct bk_edge_scratch *scratch,
                   struct bk_client *client,
                   struct bb_slice bytes,
                   struct bk_bytes *owner)
 {
     edge->json = bb_message_is_json(bytes);
     if (edge->json) {
-        take_json(context, edge, scratch, client, bytes);
+        take_json(context, edge, client, bytes);
     } else {
         bk_core_message(context->core, client, bytes, owner);
     }
+}
+
+void bk_edge_take_joined(const struct bk_plug_context *context,
+                         struct bk_edge *edge,
+                         struct bk_client *client,
+                         struct bb_buf *joined)
+{
+    struct bk_bytes *input = bk_input_own(bk_core_meter(context->core), joined);
+    if (input == NULL) {
+        refuse(context, client, BB_ENOMEM, NULL);
+        return;
+    }
+    bk_edge_take(context, edge, client, bk_input_slice(input), input);
+    bk_bytes_unref(input);
 }
 
 int bk_edge_to_json(const struct bk_plug_context *context,
@@ -123,7 +156,7 @@ int bk_edge_to_json(const struct bk_plug_context *context,
 {
     struct bb_msg msg;
     bb_buf_reset(&scratch->joined);
-    bb_buf_reset(&scratch->converted);
+    bb_buf_reset(&scratch->text);
     for (size_t i = 0; i < n_parts; i++) {
         bb_buf_append(&scratch->joined, parts[i].data, parts[i].len);
     }
@@ -131,11 +164,11 @@ int bk_edge_to_json(const struct bk_plug_context *context,
     int r = scratch->joined.error != 0 ? BB_ENOMEM : bb_msg_decode(message, &msg);
     if (r == 0) {
         enum bb_event_shape shape = msg.type == BB_MSG_DELIVER ? shape_of(edge, msg.sub) : BB_SHAPE_EVENT;
-        r = bb_message_json_write(message, context->server, shape, &scratch->converted);
+        r = bb_message_json_write(message, context->server, shape, &scratch->text);
     }
     if (r < 0) {
         return BB_ENOMEM; /* the broker's own messages are well-formed */
     }
-    *ret_text = bb_buf_slice(&scratch->converted);
+    *ret_text = bb_buf_slice(&scratch->text);
     return 0;
 }

@@ -20,11 +20,10 @@ struct bk_edge {
     size_t n_nexus_subs;
 };
 
-/* Scratch memory of a transport. */
+/* Memory in which a transport converts what goes out, and nothing that came in: see input.h. */
 struct bk_edge_scratch {
     struct bb_buf joined;
-    struct bb_buf converted;
-    struct bb_buf err;
+    struct bb_buf text;
 };
 
 void bk_edge_fini(struct bk_edge *edge);
@@ -38,10 +37,15 @@ void bk_edge_scratch_fini(struct bk_edge_scratch *scratch);
  */
 void bk_edge_take(const struct bk_plug_context *context,
                   struct bk_edge *edge,
-                  struct bk_edge_scratch *scratch,
                   struct bk_client *client,
                   struct bb_slice bytes,
                   struct bk_bytes *owner);
+
+/** bk_edge_take_joined() - the same of a message whose frames were put together in @joined, which is empty afterwards. */
+void bk_edge_take_joined(const struct bk_plug_context *context,
+                         struct bk_edge *edge,
+                         struct bk_client *client,
+                         struct bb_buf *joined);
 
 /**
  * bk_edge_to_json() - the JSON text of a message on its way out

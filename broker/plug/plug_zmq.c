@@ -49,7 +49,6 @@ struct plug_zmq {
     size_t n_shut_out;
     zmq_msg_t id;
     zmq_msg_t msg;
-    struct bb_buf joined; /* a message of several frames */
     struct bk_edge_scratch scratch;
 };
 
@@ -162,11 +161,12 @@ static void refuse_routing_id(struct plug_zmq *zmq)
         .code = bb_slice_str(bb_errcode(BB_EROUTINGID)),
         .text = bb_slice_str(bb_strerror(BB_EROUTINGID)),
     };
-    bb_buf_reset(&zmq->joined);
-    bb_msg_encode(&zmq->joined, &msg);
-    if (zmq->joined.error == 0 && zmq_msg_send(&zmq->id, zmq->socket, ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0) {
-        (void)zmq_send(zmq->socket, zmq->joined.data, zmq->joined.len, ZMQ_DONTWAIT);
+    struct bb_buf refusal = BB_BUF_INIT;
+    bb_msg_encode(&refusal, &msg);
+    if (refusal.error == 0 && zmq_msg_send(&zmq->id, zmq->socket, ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0) {
+        (void)zmq_send(zmq->socket, refusal.data, refusal.len, ZMQ_DONTWAIT);
     }
+    bb_buf_fini(&refusal);
 }
 
 static struct peer *taken_peer(struct plug_zmq *zmq)
@@ -190,20 +190,21 @@ static void take_frame(struct plug_zmq *zmq, struct peer *peer)
             bytes = bb_slice(owner->data, owner->len);
         }
     }
-    bk_edge_take(zmq->context, &peer->edge, &zmq->scratch, peer->client, bytes, owner);
+    bk_edge_take(zmq->context, &peer->edge, peer->client, bytes, owner);
     bk_bytes_unref(owner);
 }
 
 static void take_frames(struct plug_zmq *zmq, struct peer *peer)
 {
-    int r = bk_zmq_receive_rest(zmq->socket, &zmq->msg, zmq->context->max_message, &zmq->joined);
+    struct bb_buf joined = BB_BUF_INIT;
+    int r = bk_zmq_receive_rest(zmq->socket, &zmq->msg, zmq->context->max_message, &joined);
     if (r < 0) {
-        struct bk_bad_message bad = {.error = r, .is_strike = true};
+        struct bk_bad_message bad = {.error = r, .is_strike = r != BB_ENOMEM};
         bk_core_bad_message(zmq->context->core, peer->client, &bad);
     } else {
-        bk_edge_take(zmq->context, &peer->edge, &zmq->scratch, peer->client, bb_buf_slice(&zmq->joined),
-                     NULL);
+        bk_edge_take_joined(zmq->context, &peer->edge, peer->client, &joined);
     }
+    bb_buf_fini(&joined);
 }
 
 static void take_message(struct plug_zmq *zmq)
@@ -270,7 +271,6 @@ static void free_plug(struct bk_plug *plug)
     }
     bb_map_fini(&zmq->peers);
     bk_endpoints_fini(&zmq->door.endpoints);
-    bb_buf_fini(&zmq->joined);
     bk_edge_scratch_fini(&zmq->scratch);
     (void)zmq_msg_close(&zmq->id);
     (void)zmq_msg_close(&zmq->msg);

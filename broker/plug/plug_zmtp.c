@@ -343,28 +343,20 @@ static struct bk_client *client_of(struct plug_zmtp *plug, struct peer *peer)
     return peer->client;
 }
 
-static void
-take_message(struct plug_zmtp *plug, struct peer *peer, struct bb_slice bytes, struct bk_bytes *owner)
+static void take_message(struct plug_zmtp *plug, struct peer *peer, struct bb_slice bytes)
 {
     if (client_of(plug, peer) != NULL) {
-        bk_edge_take(plug->context, &peer->edge, &plug->scratch, peer->client, bytes, owner);
+        bk_edge_take(plug->context, &peer->edge, peer->client, bytes, peer->in.chunk);
     }
 }
 
 static const struct bk_bad_message too_big = {.error = BB_ETOOBIG, .is_strike = true};
 
-static void refuse_message(struct plug_zmtp *plug, struct peer *peer)
-{
-    if (client_of(plug, peer) != NULL) {
-        bk_core_bad_message(plug->context->core, peer->client, &too_big);
-    }
-}
-
 /* One more frame: the message is this alone, or what was put together so far. */
 static int take_frame(struct plug_zmtp *plug, struct peer *peer, const struct bb_zmtp_input *input)
 {
     if (peer->n_frames == 0 && !input->more) {
-        take_message(plug, peer, input->data, peer->in.chunk);
+        take_message(plug, peer, input->data);
         return 0;
     }
     if (peer->n_frames < BB_FRAMES_MAX && input->data.len <= plug->context->max_message - peer->joined.len) {
@@ -381,12 +373,13 @@ static int take_frame(struct plug_zmtp *plug, struct peer *peer, const struct bb
     bool is_whole = peer->n_frames <= BB_FRAMES_MAX;
     peer->joined = BB_BUF_INIT;
     peer->n_frames = 0;
-    if (is_whole) {
-        take_message(plug, peer, bb_buf_slice(&joined), NULL);
+    if (client_of(plug, peer) == NULL) {
+        bb_buf_fini(&joined);
+    } else if (is_whole) {
+        bk_edge_take_joined(plug->context, &peer->edge, peer->client, &joined);
     } else {
-        refuse_message(plug, peer);
+        bk_core_bad_message(plug->context->core, peer->client, &too_big);
     }
-    bb_buf_fini(&joined);
     return 0;
 }
 

@@ -10,6 +10,7 @@
 #include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
+#include "broker/plug/input.h"
 #include "broker/plug/zmq_bytes.h"
 
 #include <stdlib.h>
@@ -44,8 +45,7 @@ struct windows {
     struct bk_meter meter; /* bytes on their way out */
     bool is_open;
     zmq_msg_t msg;
-    struct bb_buf joined;
-    struct bb_buf converted;
+    struct bb_buf shown; /* what goes out; what came in lies elsewhere: see input.h */
 };
 
 static struct windows *of(struct bk_plug *plug)
@@ -96,7 +96,7 @@ static void take_topics(struct windows *windows, struct window *window)
 
 static void send_event(struct windows *windows, struct window *window, struct bb_slice path)
 {
-    size_t len = windows->converted.len;
+    size_t len = windows->shown.len;
     if (atomic_load_explicit(&windows->meter.bytes, memory_order_relaxed) + len > PUBLISH_BYTES) {
         bk_core_window_dropped(windows->context->core);
         return;
@@ -106,7 +106,7 @@ static void send_event(struct windows *windows, struct window *window, struct bb
         bk_core_window_dropped(windows->context->core);
         return;
     }
-    memcpy(bytes->data, windows->converted.data, len);
+    memcpy(bytes->data, windows->shown.data, len);
     struct bk_part part = {bytes, bytes->data, len};
     if (zmq_send(window->socket, path.data, path.len, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0 ||
         bk_zmq_send_part(window->socket, &part, false) < 0) {
@@ -133,13 +133,13 @@ void bk_windows_show(struct bk_plug *plug, const struct bk_window_event *shown)
     }
     for (enum bk_window_kind kind = BK_WINDOW_PUBLISH; kind <= BK_WINDOW_PUBLISH_JSON; kind++) {
         struct window *window = &windows->windows[kind];
-        bb_buf_reset(&windows->converted);
+        bb_buf_reset(&windows->shown);
         if (!window->has_topics) {
             continue;
         }
         int r = kind == BK_WINDOW_PUBLISH
-                    ? bb_event_map_write(&windows->converted, &meta, &event)
-                    : bb_event_json_write(&windows->converted, &meta, &event, BB_SHAPE_EVENT);
+                    ? bb_event_map_write(&windows->shown, &meta, &event)
+                    : bb_event_json_write(&windows->shown, &meta, &event, BB_SHAPE_EVENT);
         if (r == 0) {
             send_event(windows, window, event.path);
         }
@@ -184,11 +184,27 @@ static int convert_pair(struct bb_slice path, struct bb_slice body, struct bb_bu
     return out->error;
 }
 
+/* What was converted, if it could be. */
+static int ingest(struct windows *windows, int error, struct bb_buf *converted)
+{
+    struct bk_core *core = windows->context->core;
+    struct bk_bytes *input = error < 0 ? NULL : bk_input_own(bk_core_meter(core), converted);
+    bb_buf_fini(converted);
+    if (input == NULL) {
+        return error < 0 ? error : BB_ENOMEM;
+    }
+    int r = bk_core_ingest(core, bk_input_slice(input), input);
+    bk_bytes_unref(input);
+    return r;
+}
+
 static int take_pair(struct windows *windows, void *socket)
 {
-    struct bb_buf *path = &windows->joined;
-    bb_buf_reset(path);
-    bb_buf_append(path, zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
+    uint8_t path[BB_PATH_MAX];
+    size_t len = zmq_msg_size(&windows->msg);
+    if (len <= sizeof(path)) {
+        memcpy(path, zmq_msg_data(&windows->msg), len);
+    }
     if (zmq_msg_recv(&windows->msg, socket, ZMQ_DONTWAIT) < 0) {
         return BB_EMALFORMED;
     }
@@ -196,9 +212,13 @@ static int take_pair(struct windows *windows, void *socket)
         bk_zmq_drop_rest(socket, &windows->msg);
         return BB_EMALFORMED;
     }
+    if (len > sizeof(path)) {
+        return BB_EPATH;
+    }
     struct bb_slice body = bb_slice(zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
-    int r = convert_pair(bb_buf_slice(path), body, &windows->converted);
-    return r == 0 ? bk_core_ingest(windows->context->core, bb_buf_slice(&windows->converted), NULL) : r;
+    struct bb_buf converted = BB_BUF_INIT;
+    int r = convert_pair(bb_slice(path, len), body, &converted);
+    return ingest(windows, r, &converted);
 }
 
 static int take_one(struct windows *windows)
@@ -206,8 +226,9 @@ static int take_one(struct windows *windows)
     struct bk_core *core = windows->context->core;
     struct bb_slice bytes = bb_slice(zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
     if (bb_message_is_json(bytes)) {
-        int r = convert_json(bytes, &windows->converted);
-        return r == 0 ? bk_core_ingest(core, bb_buf_slice(&windows->converted), NULL) : r;
+        struct bb_buf converted = BB_BUF_INIT;
+        int r = convert_json(bytes, &converted);
+        return ingest(windows, r, &converted);
     }
     struct bk_bytes *owner = bk_zmq_take(bk_core_meter(core), &windows->msg);
     if (owner == NULL) {
@@ -225,7 +246,6 @@ static bool take_events(struct windows *windows, void *socket, size_t budget)
             return false;
         }
         taken += 256 + zmq_msg_size(&windows->msg);
-        bb_buf_reset(&windows->converted);
         bool is_pair = zmq_msg_more(&windows->msg);
         int r = is_pair ? take_pair(windows, socket) : take_one(windows);
         if (r < 0) {
@@ -291,8 +311,7 @@ static void free_plug(struct bk_plug *plug)
 {
     struct windows *windows = of(plug);
     (void)zmq_msg_close(&windows->msg);
-    bb_buf_fini(&windows->joined);
-    bb_buf_fini(&windows->converted);
+    bb_buf_fini(&windows->shown);
     free(windows);
 }
 
