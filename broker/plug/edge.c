@@ -78,15 +78,45 @@ static int note_shape(struct bk_edge *edge, struct bb_slice message)
     return 0;
 }
 
-static void
-refuse(const struct bk_plug_context *context, struct bk_client *client, int error, struct bb_buf *err)
+/* PROTOCOL 9: bytes that cannot be followed. A message that can be, but says what is not acceptable, is none. */
+static bool is_strike(int error)
+{
+    return error == BB_EMALFORMED || error == BB_ETOOBIG || error == BB_ETOODEEP || error == BB_EUTF8 ||
+           error == BB_EUNKNOWN;
+}
+
+static void refuse(const struct bk_plug_context *context,
+                   struct bk_client *client,
+                   struct bb_message_head head,
+                   int error,
+                   struct bb_buf *err)
 {
     struct bk_bad_message bad = {
+        .about = head.type,
+        .corr = head.corr,
         .error = error,
-        .text = err != NULL && err->len > 0 ? bb_buf_string(err) : NULL,
-        .is_strike = error != BB_ENOMEM,
+        .text = err->len > 0 ? bb_buf_string(err) : NULL,
+        .is_strike = is_strike(error),
     };
     bk_core_bad_message(context->core, client, &bad);
+}
+
+static int convert(const struct bk_plug_context *context,
+                   struct bk_edge *edge,
+                   struct bb_slice text,
+                   struct bb_buf *converted,
+                   struct bb_message_head *ret_head,
+                   struct bb_buf *err)
+{
+    if (text.len > context->max_message) {
+        return BB_ETOOBIG;
+    }
+    (void)bb_buf_reserve(converted, text.len); /* mostly enough; an error sticks */
+    int r = bb_message_json_read(text, converted, ret_head, err);
+    if (r == 0 && converted->len > context->max_message) {
+        r = BB_ETOOBIG; /* a short number may take nine bytes */
+    }
+    return r < 0 ? r : note_shape(edge, bb_buf_slice(converted));
 }
 
 static void take_json(const struct bk_plug_context *context,
@@ -96,23 +126,17 @@ static void take_json(const struct bk_plug_context *context,
 {
     struct bb_buf converted = BB_BUF_INIT;
     struct bb_buf err = BB_BUF_INIT;
+    struct bb_message_head head = {0};
     struct bk_bytes *input = NULL;
-    int r = BB_ETOOBIG;
-    if (text.len <= context->max_message) {
-        (void)bb_buf_reserve(&converted, text.len); /* mostly enough; an error sticks */
-        r = bb_message_json_read(text, &converted, &err);
-    }
-    if (r == 0) {
-        r = note_shape(edge, bb_buf_slice(&converted));
-    }
-    if (r == 0) {
+    int r = convert(context, edge, text, &converted, &head, &err);
+    if (r == 0 && converted.len > 0) { /* an array of no bare events is nothing to do */
         input = bk_input_own(bk_core_meter(context->core), &converted);
         r = input == NULL ? BB_ENOMEM : 0;
     }
-    if (r == 0) {
+    if (r < 0) {
+        refuse(context, client, head, r, &err);
+    } else if (input != NULL) {
         bk_core_message(context->core, client, bk_input_slice(input), input);
-    } else {
-        refuse(context, client, r, &err);
     }
     bk_bytes_unref(input);
     bb_buf_fini(&converted);
@@ -140,7 +164,7 @@ void bk_edge_take_joined(const struct bk_plug_context *context,
 {
     struct bk_bytes *input = bk_input_own(bk_core_meter(context->core), joined);
     if (input == NULL) {
-        refuse(context, client, BB_ENOMEM, NULL);
+        bk_core_bad_message(context->core, client, &(struct bk_bad_message){.error = BB_ENOMEM});
         return;
     }
     bk_edge_take(context, edge, client, bk_input_slice(input), input);

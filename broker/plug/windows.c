@@ -155,14 +155,9 @@ const bool *bk_windows_is_open(struct bk_plug *plug)
 
 static int convert_json(struct bb_slice text, struct bb_buf *out)
 {
-    json_t *value = NULL;
-    size_t n_events = 0;
-    int r = bb_json_parse((const char *)text.data, text.len, NULL, &value);
-    if (r == 0) {
-        r = bb_events_json_read(value, out, &n_events, NULL);
-        json_decref(value);
-    }
-    return r;
+    struct bb_message_head head;
+    int r = bb_message_json_read(text, out, &head, NULL);
+    return r == 0 && head.type != BB_MSG_NONE ? BB_EMALFORMED : r; /* events are all that a window takes */
 }
 
 /* PROTOCOL 11: the JSON value if it is valid JSON, else the text if it is UTF-8, else binary. */

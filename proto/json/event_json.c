@@ -2,9 +2,9 @@
 #include "proto/json/event_json.h"
 
 #include "proto/base/error.h"
+#include "proto/json/json_split.h"
 #include "proto/json/json_text.h"
 #include "proto/json/json_value.h"
-#include "proto/wire/message.h"
 #include "proto/wire/mp.h"
 
 #include <inttypes.h>
@@ -213,14 +213,6 @@ static const struct member nexus_members[] = {
     {"priority", "priority"},
 };
 
-static int refuse(struct bb_buf *err, int error, const char *what, const char *name)
-{
-    if (err != NULL) {
-        bb_buf_printf(err, "%s: %s", name, what);
-    }
-    return error;
-}
-
 static const struct member *member_find(const struct member *members, size_t n, const char *name)
 {
     for (size_t i = 0; i < n; i++) {
@@ -240,11 +232,7 @@ static bool member_says_something(const struct member *member, const json_t *val
            !(json_is_object(value) && json_object_size(value) == 0);
 }
 
-static int read_attributes(const json_t *object,
-                           const struct member *members,
-                           size_t n,
-                           struct bb_buf *out,
-                           struct bb_buf *err)
+static int read_attributes(const json_t *object, const struct member *members, size_t n, struct bb_buf *out)
 {
     uint32_t n_said = 0;
     for (size_t i = 0; i < n; i++) {
@@ -258,7 +246,7 @@ static int read_attributes(const json_t *object,
         const json_t *value = json_object_get(object, members[i].name);
         if (member_says_something(&members[i], value)) {
             bb_mp_write_str(out, bb_slice_str(members[i].attribute));
-            int r = bb_json_to_mp(value, out, err);
+            int r = bb_json_to_mp(value, out, NULL);
             if (r < 0) {
                 return r;
             }
@@ -267,9 +255,8 @@ static int read_attributes(const json_t *object,
     return 0;
 }
 
-static int read_path(const json_t *path, bool is_nexus, struct bb_buf *out, struct bb_buf *err)
+static int read_path(const json_t *path, bool is_nexus, struct bb_buf *out)
 {
-    const char *name = is_nexus ? "type" : "path";
     if (json_is_string(path)) {
         bb_mp_write_str(out, bb_slice(json_string_value(path), json_string_length(path)));
         return 0;
@@ -280,11 +267,11 @@ static int read_path(const json_t *path, bool is_nexus, struct bb_buf *out, stru
         bb_mp_write_str(out, bb_slice(text, (size_t)len));
         return 0;
     }
-    return refuse(err, BB_EEVENT, is_nexus ? "must be a path or an integer" : "must be a text", name);
+    return BB_EEVENT;
 }
 
-/* The event as its bytes, which bb_event_read() then judges as it judges those of any publisher. */
-static int read_members(json_t *object, struct bb_buf *out, struct bb_buf *err)
+/* The event as its bytes, which bb_event_read() judges as it judges those of any publisher. */
+static int read_event(json_t *object, struct bb_buf *out)
 {
     bool is_nexus = json_object_get(object, "path") == NULL && json_object_get(object, "type") != NULL;
     const struct member *members = is_nexus ? nexus_members : event_members;
@@ -296,12 +283,12 @@ static int read_members(json_t *object, struct bb_buf *out, struct bb_buf *err)
     {
         const struct member *member = member_find(members, n, name);
         if (member == NULL) {
-            return refuse(err, BB_EEVENT, "not a member of an event", name);
+            return BB_EEVENT;
         }
         has_attributes = has_attributes || member_says_something(member, value);
     }
     bb_mp_write_array(out, has_attributes ? 3 : 2);
-    int r = read_path(json_object_get(object, is_nexus ? "type" : "path"), is_nexus, out, err);
+    int r = read_path(json_object_get(object, is_nexus ? "type" : "path"), is_nexus, out);
     if (r < 0) {
         return r;
     }
@@ -309,53 +296,73 @@ static int read_members(json_t *object, struct bb_buf *out, struct bb_buf *err)
     if (payload == NULL) {
         bb_mp_write_nil(out);
     } else {
-        r = bb_json_to_mp(payload, out, err);
+        r = bb_json_to_mp(payload, out, NULL);
     }
-    return r < 0 ? r : read_attributes(object, members, n, out, err);
+    return r < 0 ? r : read_attributes(object, members, n, out);
 }
 
-int bb_event_json_read(json_t *object, struct bb_buf *out, struct bb_buf *err)
+/* Stands for an event that has no bytes of its own, and is refused for the reason for which it has none. */
+static void write_refused(struct bb_buf *out, bool is_utf8)
+{
+    bb_mp_write_array(out, is_utf8 ? 2 : 3);
+    bb_mp_write_str(out, (struct bb_slice){0});
+    if (is_utf8) {
+        bb_mp_write_str(out, bb_slice("\xff", 1)); /* BB_EUTF8 */
+    } else {
+        bb_mp_write_nil(out);
+        bb_mp_write_nil(out); /* attributes that are no map: BB_EEVENT */
+    }
+}
+
+/* One event, if need be one that will be refused alone. Without @object: its text could not be read for @error. */
+static int add_event(json_t *object, int error, struct bb_buf *out)
 {
     size_t old_len = out->len;
-    struct bb_event_view event = {0};
-    if (!json_is_object(object)) {
-        return refuse(err, BB_EEVENT, "must be an object", "event");
-    }
-    int r = read_members(object, out, err);
-    r = r < 0 ? r : out->error;
-    if (r == 0) {
-        struct bb_slice bytes = bb_slice(out->data + old_len, out->len - old_len);
-        r = bb_event_read(&bytes, &event);
-        r = r < 0 ? r : event.error;
-        if (r < 0) {
-            (void)refuse(err, r, bb_strerror(r), "event");
-        }
-    }
-    if (r < 0) {
+    int r = object != NULL ? read_event(object, out) : error;
+    bool is_malformed_form = object != NULL && r == BB_EMALFORMED; /* of those with a $: that is JSON */
+    if (r == BB_EEVENT || r == BB_EINVAL || r == BB_EUTF8 || is_malformed_form) {
         out->len = old_len;
+        write_refused(out, r == BB_EUTF8);
+        r = 0;
     }
+    return r < 0 ? r : out->error;
+}
+
+int bb_events_json_read(json_t *value, struct bb_buf *out)
+{
+    size_t old_len = out->len;
+    size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    int r = 0;
+    for (size_t i = 0; i < n && r == 0; i++) {
+        r = add_event(json_is_array(value) ? json_array_get(value, i) : value, 0, out);
+    }
+    out->len = r < 0 ? old_len : out->len;
     return r;
 }
 
-int bb_events_json_read(json_t *value, struct bb_buf *out, size_t *ret_count, struct bb_buf *err)
+static int add_piece(struct bb_slice text, struct bb_buf *out)
+{
+    json_t *value = NULL;
+    int r = bb_json_parse((const char *)text.data, text.len, NULL, &value);
+    r = add_event(value, r, out);
+    json_decref(value);
+    return r;
+}
+
+int bb_events_json_read_pieces(struct bb_slice text, struct bb_buf *out)
 {
     size_t old_len = out->len;
-    if (!json_is_array(value)) {
-        int r = bb_event_json_read(value, out, err);
-        *ret_count = r < 0 ? *ret_count : 1;
-        return r;
+    struct bb_slice name;
+    struct bb_slice value;
+    int r = 0;
+    if (text.len == 0 || text.data[0] != '[') {
+        return add_piece(text, out);
     }
-    size_t n = json_array_size(value);
-    if (n > BB_EVENTS_MAX) {
-        return refuse(err, BB_ETOOBIG, "too many events", "events");
+    struct bb_json_split split = bb_json_split(text);
+    while (r == 0 && bb_json_split_next(&split, &name, &value)) {
+        r = add_piece(value, out);
     }
-    for (size_t i = 0; i < n; i++) {
-        int r = bb_event_json_read(json_array_get(value, i), out, err);
-        if (r < 0) {
-            out->len = old_len;
-            return r;
-        }
-    }
-    *ret_count = n;
-    return 0;
+    r = r < 0 ? r : split.error;
+    out->len = r < 0 ? old_len : out->len;
+    return r;
 }

@@ -45,20 +45,22 @@ int bb_event_map_write(struct bb_buf *out,
                        const struct bb_event_view *event);
 
 /**
- * bb_event_json_read() - append the event for an event object, in the shape of an event or of async_nexus
- * @object: borrowed, not changed, distrusted; from bb_json_parse()
- * @err:    gets a sentence for a person; may be NULL
+ * bb_events_json_read() - append the events for an event object or an array of them
+ * @value: borrowed, not changed, distrusted; from bb_json_parse()
  *
- * The members that are the broker's are ignored; of the publisher's, null is as good as absent.
+ * Of the members, those of the broker are ignored; of the publisher's, null is as good as absent. What is no event, or cannot
+ * be held, becomes an event that bb_event_read() finds bad, for the same reason: so the core refuses it alone, by its
+ * index, as it refuses the bad one of any publisher (PROTOCOL 6.2).
  *
- * Return: 0; BB_EEVENT, BB_EPATH, or what bb_json_to_mp() says, and @out has its old content.
+ * Return: 0; BB_ETOODEEP, BB_ETOOBIG, BB_ENOMEM, and @out has its old content.
  */
-int bb_event_json_read(json_t *object, struct bb_buf *out, struct bb_buf *err);
+int bb_events_json_read(json_t *value, struct bb_buf *out);
 
 /**
- * bb_events_json_read() - append the events for an event object or an array of them
- * @ret_count: how many
+ * bb_events_json_read_pieces() - the same from a text of which bb_json_parse() says that something in it cannot be held
+ * or is not UTF-8
+ * @text: without space in front
  *
- * All or nothing. Errors as bb_event_json_read(); BB_ETOOBIG for more than BB_EVENTS_MAX.
+ * Return: as above, or BB_EMALFORMED.
  */
-int bb_events_json_read(json_t *value, struct bb_buf *out, size_t *ret_count, struct bb_buf *err);
+int bb_events_json_read_pieces(struct bb_slice text, struct bb_buf *out);

@@ -92,9 +92,19 @@ static int text_check(const char *text, size_t len, struct bb_buf *err)
     return structure_check(text, len, err);
 }
 
+/* Whether it is what the grammar allows, but nothing that can be held. */
+static bool is_grammatical(json_error_t *error)
+{
+    enum json_error_code code = json_error_code(error);
+    return code == json_error_numeric_overflow || code == json_error_duplicate_key ||
+           code == json_error_null_byte_in_key ||
+           strncmp(error->text, "invalid Unicode", 15) == 0; /* half a surrogate pair */
+}
+
 /* jansson quotes the text it stumbles over, line ends and half characters and all. */
 static int fail_jansson(struct bb_buf *err, json_error_t *error)
 {
+    int r = is_grammatical(error) ? BB_EINVAL : BB_EMALFORMED;
     if (error->text[0] == '\0' || json_error_code(error) == json_error_out_of_memory) {
         return BB_ENOMEM; /* about which it mostly says nothing at all */
     }
@@ -106,7 +116,7 @@ static int fail_jansson(struct bb_buf *err, json_error_t *error)
     if (err != NULL) {
         bb_buf_printf(err, "line %d, column %d: %s", error->line, error->column, error->text);
     }
-    return BB_EMALFORMED;
+    return r;
 }
 
 int bb_json_parse(const char *text, size_t len, struct bb_buf *err, json_t **ret_value)

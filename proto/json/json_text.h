@@ -21,10 +21,10 @@
  * @ret_value: gets a new reference.
  *
  * Size, nesting, number of values and UTF-8 are judged first, so that jansson never sees text beyond the
- * limits. Equal keys in one object are an error, and so are numbers that cannot be held: an integer beyond
- * int64, a real beyond double. "\u0000" is kept in strings and refused in keys.
+ * limits. "\u0000" is kept in strings.
  *
- * Return: 0, BB_EMALFORMED, BB_ETOODEEP, BB_ETOOBIG, BB_EUTF8 or BB_ENOMEM.
+ * Return: 0; BB_EINVAL for JSON that cannot be held: equal keys in one object, an integer beyond int64, a real beyond
+ * double, half a surrogate pair, "\u0000" in a key; BB_EMALFORMED, BB_ETOODEEP, BB_ETOOBIG, BB_EUTF8 or BB_ENOMEM.
  */
 int bb_json_parse(const char *text, size_t len, struct bb_buf *err, json_t **ret_value);
 

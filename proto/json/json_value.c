@@ -268,7 +268,7 @@ int bb_json_value_to_mp(const char *text, size_t len, struct bb_buf *out, struct
     json_t *value;
     int r = bb_json_parse(text, len, err, &value);
     if (r < 0) {
-        return r;
+        return r == BB_EINVAL ? BB_EMALFORMED : r;
     }
     r = bb_json_to_mp(value, out, err);
     json_decref(value);

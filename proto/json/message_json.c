@@ -2,6 +2,7 @@
 #include "proto/json/message_json.h"
 
 #include "proto/base/error.h"
+#include "proto/json/json_split.h"
 #include "proto/json/json_text.h"
 #include "proto/json/json_value.h"
 #include "proto/wire/message.h"
@@ -68,9 +69,12 @@ read_field(const json_t *object, const struct bb_field *field, struct bb_buf *ou
         write_absent(field, out);
         return 0;
     }
+    if (err != NULL) {
+        bb_buf_reset(err);
+    }
     int r = bb_json_to_mp(json_object_get(object, field->name), out, err);
     if (r < 0 || field->kind == BB_FIELD_RAW) {
-        return r;
+        return r == BB_EMALFORMED ? BB_EINVAL : r; /* a form with a $ that stands for nothing */
     }
     struct bb_mp_reader reader = bb_mp_reader(bb_slice(out->data + start, out->len - start));
     if (bb_mp_peek_type(&reader) != kinds[field->kind].type) {
@@ -89,15 +93,14 @@ static bool is_member(const struct bb_msg_row *row, const char *name)
     return strcmp(name, "op") == 0 || (row->type == BB_MSG_PUBLISH && strcmp(name, "events") == 0);
 }
 
-static int read_message(json_t *object, const struct bb_msg_row *row, struct bb_buf *out, struct bb_buf *err)
+static int read_head(json_t *object, const struct bb_msg_row *row, struct bb_buf *out, struct bb_buf *err)
 {
     const char *name = NULL;
     json_t *value = NULL;
-    size_t n_events = 0;
     json_object_foreach(object, name, value)
     {
         if (!is_member(row, name)) {
-            return fail(err, BB_EMALFORMED, name, "is not a member of this message");
+            return fail(err, BB_EINVAL, name, "is not a member of this message");
         }
     }
     for (size_t i = 0; i < row->n_required; i++) {
@@ -117,46 +120,174 @@ static int read_message(json_t *object, const struct bb_msg_row *row, struct bb_
             return r;
         }
     }
-    json_t *events = json_object_get(object, "events");
-    if (row->type == BB_MSG_PUBLISH && events != NULL) {
-        return bb_events_json_read(events, out, &n_events, err);
-    }
     return 0;
 }
 
-static int read_value(json_t *value, struct bb_buf *out, struct bb_buf *err)
+/* The number that @value is, 0 if it is none. */
+static uint64_t number_of(const json_t *value)
 {
-    const json_t *op = json_object_get(value, "op"); /* NULL for what is no object */
-    size_t n_events = 0;
-    if (op == NULL) {
-        return bb_events_json_read(value, out, &n_events, err);
+    struct bb_buf bytes = BB_BUF_INIT;
+    uint64_t number = 0;
+    if (value != NULL && bb_json_to_mp(value, &bytes, NULL) == 0) {
+        struct bb_mp_reader reader = bb_mp_reader(bb_buf_slice(&bytes));
+        number = bb_mp_peek_type(&reader) == BB_MP_UINT ? bb_mp_read_uint(&reader) : 0;
     }
+    bb_buf_fini(&bytes);
+    return number;
+}
+
+/* NULL: there is no message of this `op`. */
+static const struct bb_msg_row *recognise(const json_t *object, struct bb_message_head *ret_head)
+{
+    const json_t *op = json_object_get(object, "op");
     const struct bb_msg_row *row = NULL;
     if (json_is_string(op)) {
         row = bb_msg_row_find_name(bb_slice(json_string_value(op), json_string_length(op)));
     }
+    if (row != NULL) {
+        ret_head->type = row->type;
+        ret_head->corr = number_of(json_object_get(object, row->type == BB_MSG_PUBLISH ? "number" : "corr"));
+    }
+    return row;
+}
+
+static int read_value(json_t *value, struct bb_buf *out, struct bb_message_head *ret_head, struct bb_buf *err)
+{
+    if (json_object_get(value, "op") == NULL) { /* also of what is no object */
+        return bb_events_json_read(value, out);
+    }
+    const struct bb_msg_row *row = recognise(value, ret_head);
     if (row == NULL) {
         return fail(err, BB_EUNKNOWN, "op", "does not name a message");
     }
-    return read_message(value, row, out, err);
+    int r = read_head(value, row, out, err);
+    json_t *events = row->type == BB_MSG_PUBLISH ? json_object_get(value, "events") : NULL;
+    return r < 0 || events == NULL ? r : bb_events_json_read(events, out);
 }
 
-int bb_message_json_read(struct bb_slice text, struct bb_buf *out, struct bb_buf *err)
+/* --- reading piece by piece, when something in the text cannot be held ------------------------------ */
+
+struct pieces {
+    json_t *head;           /* the members that can be held, but for `events` */
+    struct bb_slice events; /* the text of that one */
+    int error;              /* why the head cannot be taken */
+};
+
+static int add_member(struct pieces *pieces, const char *name, struct bb_slice text)
+{
+    json_t *value = NULL;
+    bool is_events = strcmp(name, "events") == 0;
+    if (json_object_get(pieces->head, name) != NULL || (is_events && pieces->events.len > 0)) {
+        return BB_EINVAL; /* equal names */
+    }
+    if (is_events) {
+        pieces->events = text;
+        return 0;
+    }
+    int r = bb_json_parse((const char *)text.data, text.len, NULL, &value);
+    if (r == 0 && json_object_set(pieces->head, name, value) != 0) {
+        r = BB_ENOMEM;
+    }
+    json_decref(value);
+    return r;
+}
+
+static int add_piece(struct pieces *pieces, struct bb_slice name, struct bb_slice text)
+{
+    json_t *key = NULL;
+    int r = bb_json_parse((const char *)name.data, name.len, NULL, &key);
+    if (r == 0) {
+        const char *string = json_string_value(key); /* NULL: it is no string */
+        r = string == NULL                              ? BB_EMALFORMED
+            : strlen(string) != json_string_length(key) ? BB_EINVAL /* U+0000 */
+                                                        : add_member(pieces, string, text);
+    }
+    json_decref(key);
+    return r;
+}
+
+/* As far as @text can be followed. Of several errors the one counts that leaves the least. */
+static void split_message(struct bb_slice text, struct pieces *pieces)
+{
+    struct bb_json_split split = bb_json_split(text);
+    struct bb_slice name;
+    struct bb_slice value;
+    while (split.close == '}' && pieces->error != BB_ENOMEM && bb_json_split_next(&split, &name, &value)) {
+        int r = add_piece(pieces, name, value);
+        if (r < 0 && pieces->error != BB_EMALFORMED) {
+            pieces->error = r;
+        }
+    }
+    pieces->error = split.error != 0 ? split.error : pieces->error; /* of an array it has none: bare events */
+}
+
+/* The message of which all members can be held, but maybe not all of its events. */
+static int
+read_held(struct pieces *pieces, const struct bb_msg_row *row, struct bb_buf *out, struct bb_buf *err)
+{
+    struct bb_slice events = pieces->events;
+    if (row->type != BB_MSG_PUBLISH && events.len > 0) { /* a member like the others */
+        json_t *value = NULL;
+        int r = bb_json_parse((const char *)events.data, events.len, NULL, &value);
+        r = r == 0 && json_object_set(pieces->head, "events", value) != 0 ? BB_ENOMEM : r;
+        json_decref(value);
+        return r < 0 ? r : read_head(pieces->head, row, out, err);
+    }
+    int r = read_head(pieces->head, row, out, err);
+    return r < 0 || events.len == 0 ? r : bb_events_json_read_pieces(events, out);
+}
+
+/* @error: what bb_json_parse() says of the whole. */
+static int read_pieces(struct bb_slice text,
+                       int error,
+                       struct bb_buf *out,
+                       struct bb_message_head *ret_head,
+                       struct bb_buf *err)
+{
+    struct pieces pieces = {.head = json_object()};
+    if (pieces.head == NULL) {
+        return BB_ENOMEM;
+    }
+    split_message(text, &pieces);
+    const struct bb_msg_row *row = recognise(pieces.head, ret_head);
+    int r = pieces.error;
+    if (r == BB_ENOMEM) {
+        *ret_head = (struct bb_message_head){0}; /* `op` or the number may be what could not be read */
+    } else if (error != BB_EINVAL && error != BB_EUTF8) {
+        r = error; /* and what was recognised is all that is asked for */
+    } else if (r != BB_EMALFORMED && json_object_get(pieces.head, "op") == NULL) {
+        r = bb_events_json_read_pieces(text, out);
+    } else if (r != BB_EMALFORMED && row == NULL) {
+        r = fail(err, BB_EUNKNOWN, "op", "does not name a message");
+    } else if (r == 0) {
+        r = read_held(&pieces, row, out, err);
+    }
+    json_decref(pieces.head);
+    return r;
+}
+
+static struct bb_slice without_space(struct bb_slice text)
+{
+    while (text.len > 0 && memchr(" \t\r\n", text.data[0], 4) != NULL) {
+        text = bb_slice(text.data + 1, text.len - 1);
+    }
+    return text;
+}
+
+int bb_message_json_read(struct bb_slice text,
+                         struct bb_buf *out,
+                         struct bb_message_head *ret_head,
+                         struct bb_buf *err)
 {
     json_t *value = NULL;
     size_t before = out->len;
+    *ret_head = (struct bb_message_head){0};
     int r = bb_json_parse((const char *)text.data, text.len, err, &value);
-    if (r < 0) {
-        return r;
-    }
-    r = read_value(value, out, err);
+    r = r == 0 ? read_value(value, out, ret_head, err)
+               : read_pieces(without_space(text), r, out, ret_head, err);
     json_decref(value);
-    if (r == 0) {
-        r = out->error;
-    }
-    if (r < 0) {
-        out->len = before;
-    }
+    r = r == 0 ? out->error : r;
+    out->len = r < 0 ? before : out->len;
     return r;
 }
 

@@ -6,7 +6,7 @@ import unittest
 import zmq
 
 from broker import Broker, until
-from peers import JsonClient, socket
+from peers import Client, Failure, JsonClient, pack, random_id, socket
 
 LARGE = 270_000  # more than the core collects before it sends
 
@@ -53,6 +53,65 @@ class Conversion(unittest.TestCase):
             self.assertEqual(client.counter("ingest_refused"), 0)
             shown.close()
             push.close()
+
+
+class Refusals(unittest.TestCase):
+    """The same sequence of good and bad publishes in both forms: the answers are the same, and all numbers are used up."""
+
+    GOOD = {"path": "e/good", "payload": 1}
+
+    def publishes(self, form):
+        """The bytes of publish N for N from 1, and what is expected: ("ack", indexes refused) or an error code."""
+        good = b'{"path":"e/good","payload":1}'
+        json = lambda number, *events: b'{"op":"publish","number":%d,"level":1,"events":[%s]}' % (number, b",".join(events))
+        array = ["e/good", 1]
+        rows = [
+            (json(1, good, good), pack([2, 1, 1], array, array), ("ack", [])),
+            (json(2, good, b'{"path":"e/?","payload":1}', good), pack([2, 2, 1], array, ["e/?", 1], array),
+             ("ack", [(1, "bad_path")])),
+            (json(3, b'{"path":"e","other":1}', good), pack([2, 3, 1], ["e", 1, {"other": 1}], array),
+             ("ack", [(0, "bad_event")])),
+            (json(4, good, b'{"path":"e","payload":1e400}'), pack([2, 4, 1], array, ["e", 1, None]),
+             ("ack", [(1, "bad_event")])),
+            (json(5, good)[:-6], pack([2, 5, 1], array, array)[:-1], "malformed"),
+            (b'{"op":"publish","number":6,"level":"high"}', pack([2, 6, "high"]), "malformed"),
+            (json(7, good), pack([2, 7, 1], array), ("ack", [])),
+        ]
+        return [(row[0] if form is JsonClient else row[1], row[2]) for row in rows]
+
+    def answer_of(self, client, number):
+        try:
+            entry = client.wait_ack(number)
+        except Failure as failure:
+            return failure.code
+        return "ack", [tuple(refusal) for refusal in entry.get("refused") or []]
+
+    def test_answers_are_those_of_messagepack(self):
+        for form in (JsonClient, Client):
+            with self.subTest(form=form.__name__), Broker() as broker, form(broker, client=random_id(), epoch=1) as client:
+                ledger = client.subscribe(["e/*"])
+                for number, (data, expected) in enumerate(self.publishes(form), 1):
+                    client.send_raw(data)
+                    self.assertEqual(self.answer_of(client, number), expected, data)
+                client.collect_events(7)
+                self.assertEqual(ledger.sequences, list(range(1, 8)))
+
+    def test_a_publisher_goes_on_behind_what_was_refused(self):
+        with Broker() as broker, JsonClient(broker, client=random_id(), epoch=1) as client:
+            for number in range(1, 60, 2):
+                client.send_raw(b'{"op":"publish","number":%d,"levle":1,"events":[]}' % number)
+                self.assertEqual(self.answer_of(client, number), "bad_argument")
+                client.number = number
+                self.assertEqual(client.publish(self.GOOD)["positions"], [["e", (number + 1) // 2, 1]])
+            self.assertIsNone(client.goodbye)
+
+    def test_requests_are_answered_by_their_corr(self):
+        with Broker() as broker, JsonClient(broker) as client:
+            for op, number in (("subscribe", 3), ("unsubscribe", 4), ("status", 8), ("matches", 9), ("cursor", 11),
+                               ("query", 12), ("channel", 13), ("log", 14)):
+                with self.assertRaises(Failure) as caught:
+                    client.request(op, nonsense=1)
+                self.assertEqual((caught.exception.message["about"], caught.exception.code), (number, "bad_argument"))
 
 
 if __name__ == "__main__":

@@ -193,3 +193,102 @@ Test(edge, frames_that_were_put_together_are_a_message)
     cr_assert_str_eq(bb_buf_string(&peer->got), "{\"op\":\"pong\",\"token\":5}\n");
     close_fixture(&fixture);
 }
+
+/* --- what cannot be taken ------------------------------------------------------------------------- */
+
+/* Sends @text and expects an answer with @answer in it. */
+static void expect(struct fixture *fixture, struct peer *peer, const char *text, const char *answer)
+{
+    const char *got = answer_to(fixture, peer, text);
+    cr_expect_neq(strstr(got, answer), NULL, "%.200s: %s", text, got);
+}
+
+Test(edge, a_publish_that_cannot_be_taken_is_answered_by_its_number)
+{
+    static const char *const rows[][2] = {
+        {"\"number\":1,\"events\":[{\"path\":\"a\"},{\"path\":\"a\",\"x\":1},{\"path\":\"?\"}]}",
+         "\"entries\":[[1,1,null,[[\"a\",1,1]],[[1,\"bad_event\"],[2,\"bad_path\"]]]]"},
+        {"\"number\":2,\"events\":[{\"path\":\"a\",\"payload\":1e400},{\"path\":\"a\"}]}",
+         "\"entries\":[[2,1,null,[[\"a\",2,1]],[[0,\"bad_event\"]]]]"},
+        {"\"number\":3,\"levle\":1,\"events\":[{\"path\":\"a\"}]}",
+         "\"about\":2,\"corr\":3,\"code\":\"bad_argument\""},
+        {"\"number\":4,\"level\":\"1\"}", "\"about\":2,\"corr\":4,\"code\":\"malformed\""},
+        {"\"number\":5,\"options\":{\"expect\":{\"a\":1e400}}}",
+         "\"about\":2,\"corr\":5,\"code\":\"bad_argument\""},
+        {"\"number\":6,\"events\":[{\"path\":\"a\"}", "\"about\":2,\"corr\":6,\"code\":\"malformed\""},
+        {"\"number\":7,\"events\":[{\"path\":\"a\"}]}", "\"entries\":[[7,1,null,[[\"a\",3,1]]]]"},
+        {"\"number\":3,\"events\":[{\"path\":\"a\"}]}", "\"about\":2,\"corr\":3,\"code\":\"bad_argument\""},
+    };
+    struct fixture fixture;
+    char text[512];
+    open_fixture(&fixture);
+    expect(&fixture, &fixture.peers[0],
+           "{\"op\":\"hello\",\"corr\":1,\"version\":1,\"client\":{\"$binary\":\"AAECAwQFBgcICQoLDA0ODw==\"},"
+           "\"epoch\":1}",
+           "welcome");
+    for (size_t i = 0; i < BB_COUNT(rows); i++) {
+        (void)snprintf(text, sizeof(text), "{\"op\":\"publish\",%s", rows[i][0]);
+        expect(&fixture, &fixture.peers[0], text, rows[i][1]);
+    }
+    close_fixture(&fixture);
+}
+
+Test(edge, a_request_that_cannot_be_taken_is_answered_by_its_corr)
+{
+    struct fixture fixture;
+    struct peer *peer = &fixture.peers[0];
+    open_fixture(&fixture);
+    expect(
+        &fixture, peer, "{\"op\":\"hello\",\"corr\":1,\"version\":1,\"epoch\":0,\"nam\":1}",
+        "\"about\":1,\"corr\":1,\"code\":\"bad_argument\",\"text\":\"\\\"nam\\\" is not a member of this message\"");
+    greet(&fixture, peer);
+    expect(&fixture, peer, "{\"op\":\"subscribe\",\"corr\":2,\"sub\":1,\"pattern\":[\"a\"]}",
+           "\"about\":3,\"corr\":2,\"code\":\"bad_argument\"");
+    expect(&fixture, peer, "{\"op\":\"matches\",\"corr\":3,\"path\":7}",
+           "\"about\":9,\"corr\":3,\"code\":\"malformed\"");
+    expect(&fixture, peer, "{\"op\":\"status\",\"corr\":4,\"what\":[",
+           "\"about\":8,\"corr\":4,\"code\":\"malformed\"");
+    expect(&fixture, peer, "{\"op\":\"nothing\",\"corr\":5}",
+           "\"about\":0,\"corr\":0,\"code\":\"unknown_message\"");
+    expect(&fixture, peer, "[{\"path\":\"a\"},{\"path\":\"a\",\"x\":1}]",
+           "\"about\":2,\"corr\":0,\"code\":\"bad_event\"");
+    close_fixture(&fixture);
+}
+
+/* PROTOCOL 9: the bytes can be taken. */
+Test(edge, what_can_be_followed_is_no_strike)
+{
+    struct fixture fixture;
+    struct peer *peer = &fixture.peers[0];
+    open_fixture(&fixture);
+    greet(&fixture, peer);
+    for (int i = 0; i < 20; i++) {
+        expect(&fixture, peer, "{\"path\":\"a\",\"x\":1}", "bad_event");
+        expect(&fixture, peer, "{\"op\":\"status\",\"corr\":4,\"wat\":1}", "bad_argument");
+        expect(&fixture, peer, "{\"op\":\"query\",\"corr\":4,\"query\":{\"payload\":1e400}}", "bad_argument");
+    }
+    cr_assert_neq(peer->client, NULL);
+    for (int i = 0; i < 16; i++) {
+        send_text(&fixture, peer, "{\"op\":\"status\",\"corr\":4");
+    }
+    cr_assert_eq(peer->client, NULL);
+    close_fixture(&fixture);
+}
+
+Test(edge, what_grows_beyond_the_limit_is_too_big)
+{
+    struct fixture fixture;
+    struct peer *peer = &fixture.peers[0];
+    struct bb_buf text = BB_BUF_INIT;
+    open_fixture(&fixture);
+    greet(&fixture, peer);
+    bb_buf_printf(&text, "{\"op\":\"publish\",\"number\":1,\"events\":[{\"path\":\"a\",\"payload\":[1e1");
+    for (size_t i = 0; i < 200000; i++) {
+        bb_buf_printf(&text, ",1e1");
+    }
+    bb_buf_printf(&text, "]}]}");
+    expect(&fixture, peer, bb_buf_string(&text), "\"about\":2,\"corr\":1,\"code\":\"too_big\"");
+    expect(&fixture, peer, "{\"op\":\"publish\",\"number\":2}", "\"entries\":[[2,1,null,[]]]");
+    bb_buf_fini(&text);
+    close_fixture(&fixture);
+}

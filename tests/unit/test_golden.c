@@ -188,9 +188,14 @@ static void check_read(const char *name, const json_t *json, struct bb_slice byt
     char *text = json_dumps(json, JSON_COMPACT);
     struct bb_buf found = BB_BUF_INIT;
     struct bb_buf err = BB_BUF_INIT;
-    int r = bb_message_json_read(bb_slice_str(text), &found, &err);
+    struct bb_message_head head;
+    int r = bb_message_json_read(bb_slice_str(text), &found, &head, &err);
     cr_assert_eq(r, 0, "%s: %s", name, bb_buf_string(&err));
     cr_assert(bb_slice_equal(bb_buf_slice(&found), bytes), "%s", name);
+    struct bb_msg msg = {0}; /* of bare events: as nothing */
+    (void)(bb_msg_is_head(bytes) && bb_msg_decode(bytes, &msg) == 0);
+    cr_assert_eq(head.type, msg.type, "%s", name);
+    cr_assert_eq(head.corr, msg.type == BB_MSG_PUBLISH ? msg.number : msg.corr, "%s", name);
     bb_buf_fini(&found);
     bb_buf_fini(&err);
     free(text);

@@ -198,7 +198,7 @@ Test(json_value, a_sentence_is_one_line_of_valid_text_whatever_it_quotes)
     for (size_t i = 0; i < BB_COUNT(texts); i++) {
         struct bb_buf err = BB_BUF_INIT;
         json_t *value;
-        cr_assert_eq(bb_json_parse(texts[i], strlen(texts[i]), &err, &value), BB_EMALFORMED);
+        cr_assert_lt(bb_json_parse(texts[i], strlen(texts[i]), &err, &value), 0);
         cr_assert_null(strchr(bb_buf_string(&err), '\n'));
         cr_assert(bb_utf8_is_valid(err.data, err.len), "%s", bb_buf_string(&err));
         bb_buf_fini(&err);

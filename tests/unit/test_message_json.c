@@ -9,7 +9,8 @@
 
 static int read_text(const char *json, struct bb_buf *out, struct bb_buf *err)
 {
-    return bb_message_json_read(bb_slice_str(json), out, err);
+    struct bb_message_head head;
+    return bb_message_json_read(bb_slice_str(json), out, &head, err);
 }
 
 static int judge(const char *json)
@@ -69,6 +70,9 @@ static int judge_written(const char *bytes, size_t len)
 }
 
 #define JUDGE_WRITTEN(bytes) judge_written(bytes, sizeof(bytes) - 1)
+
+/* What stands for an event that could not be converted. */
+#define BAD_EVENT "\x93\xa0\xc0\xc0"
 
 Test(message_json, the_first_byte_tells_json_from_messagepack)
 {
@@ -153,13 +157,13 @@ Test(message_json, a_field_of_another_kind_is_malformed)
     }
 }
 
-Test(message_json, a_member_that_the_message_does_not_have_is_malformed)
+Test(message_json, a_member_that_the_message_does_not_have_is_a_bad_argument)
 {
-    cr_assert_eq(judge("{\"op\":\"ping\",\"token\":1,\"corr\":1}"), BB_EMALFORMED);
-    cr_assert_eq(judge("{\"op\":\"ping\",\"token\":1,\"events\":[]}"), BB_EMALFORMED);
+    cr_assert_eq(judge("{\"op\":\"ping\",\"token\":1,\"corr\":1}"), BB_EINVAL);
+    cr_assert_eq(judge("{\"op\":\"ping\",\"token\":1,\"events\":[]}"), BB_EINVAL);
     cr_assert_eq(judge("{\"op\":\"subscribe\",\"corr\":1,\"sub\":1,\"pattern\":[\"a\"],\"patterns\":[]}"),
-                 BB_EMALFORMED);
-    cr_assert_eq(judge("{\"op\":\"ping\",\"token\":1,\"token\":1}"), BB_EMALFORMED);
+                 BB_EINVAL);
+    cr_assert_eq(judge("{\"op\":\"ping\",\"token\":1,\"token\":1}"), BB_EINVAL);
 }
 
 Test(message_json, the_sentence_names_the_field)
@@ -192,7 +196,7 @@ Test(message_json, text_that_is_no_json_is_refused)
     cr_assert_eq(judge(""), BB_EMALFORMED);
     cr_assert_eq(judge("{"), BB_EMALFORMED);
     cr_assert_eq(judge("{\"op\":\"ping\",\"token\":1}x"), BB_EMALFORMED);
-    cr_assert_eq(judge("{\"op\":\"ping\",\"token\":9223372036854775808}"), BB_EMALFORMED);
+    cr_assert_eq(judge("{\"op\":\"ping\",\"token\":9223372036854775808}"), BB_EINVAL);
     cr_assert_eq(judge("{\"op\":\"goodbye\",\"code\":\"\xff\"}"), BB_EUTF8);
 }
 
@@ -219,12 +223,16 @@ Test(message_json, what_has_no_op_is_bare_events)
                                                                                 "a\x01\x92\xa1"
                                                                                 "b\xcb\x3f\xf0\0\0\0\0\0\0");
     READS("[]", "");
-    cr_assert_eq(judge("[{\"path\":\"a\"},{\"op\":\"ping\",\"token\":1}]"), BB_EEVENT);
-    cr_assert_eq(judge("[1]"), BB_EEVENT);
-    cr_assert_eq(judge("7"), BB_EEVENT);
-    cr_assert_eq(judge("{}"), BB_EEVENT);
-    cr_assert_eq(judge("{\"path\":\"a/*\"}"), BB_EPATH);
-    cr_assert_eq(judge("{\"path\":\"a\",\"payloud\":1}"), BB_EEVENT);
+    READS("[{\"path\":\"a\"},{\"op\":\"ping\",\"token\":1}]", "\x92\xa1"
+                                                              "a\xc0" BAD_EVENT);
+    READS("[1]", BAD_EVENT);
+    READS("7", BAD_EVENT);
+    READS("{}", BAD_EVENT);
+    READS("{\"path\":\"a/*\"}", "\x92\xa3"
+                                "a/*\xc0");
+    READS("{\"path\":\"a\",\"payloud\":1}", BAD_EVENT);
+    READS("{\"path\":\"a\",\"payload\":1e400}", BAD_EVENT);
+    cr_assert_eq(judge("{\"path\":1e400,}"), BB_EMALFORMED);
 }
 
 Test(message_json, the_event_of_async_nexus_is_an_event)
@@ -243,11 +251,68 @@ Test(message_json, the_members_of_the_broker_are_ignored_in_what_is_published)
         "a\x02");
 }
 
-Test(message_json, one_bad_event_refuses_the_message)
+Test(message_json, a_bad_event_is_bad_alone)
 {
-    cr_assert_eq(judge("{\"op\":\"publish\",\"number\":1,\"events\":[{\"path\":\"a\"},{\"path\":\"?\"}]}"),
-                 BB_EPATH);
-    cr_assert_eq(judge("{\"op\":\"publish\",\"number\":1,\"events\":7}"), BB_EEVENT);
+    READS(
+        "{\"op\":\"publish\",\"number\":1,\"events\":[{\"path\":\"a\"},{\"path\":\"?\"},{\"path\":\"b\",\"x\":1}]}",
+        "\x92\x02\x01\x92\xa1"
+        "a\xc0\x92\xa1?\xc0" BAD_EVENT);
+    READS("{\"op\":\"publish\",\"number\":1,\"events\":7}", "\x92\x02\x01" BAD_EVENT);
+    READS(
+        " {\"events\":[{\"path\":\"a\",\"payload\":-1e999}, {\"path\":\"a\"}] , \"number\": 1, \"op\":\"publish\"} ",
+        "\x92\x02\x01" BAD_EVENT "\x92\xa1"
+        "a\xc0");
+    READS("{\"op\":\"publish\",\"number\":2,\"events\":[{\"path\":\"\xff\"}]}",
+          "\x92\x02\x02\x92\xa0\xa1\xff");
+}
+
+/* What is said of @json, and that head is recognised in it. */
+static void expect_head(const char *json, int error, enum bb_msg_type type, uint64_t corr)
+{
+    struct bb_buf out = BB_BUF_INIT;
+    struct bb_message_head head = {.type = BB_MSG_LOG, .corr = 99};
+    int r = bb_message_json_read(bb_slice_str(json), &out, &head, NULL);
+    cr_expect_eq(r, error, "%s: %d", json, r);
+    cr_expect_eq(head.type, type, "%s: %d", json, (int)head.type);
+    cr_expect_eq(head.corr, corr, "%s: %llu", json, (unsigned long long)head.corr);
+    bb_buf_fini(&out);
+}
+
+Test(message_json, the_head_is_recognised_in_what_cannot_be_taken)
+{
+    static const struct {
+        const char *json;
+        int error;
+        enum bb_msg_type type;
+        uint64_t corr;
+    } rows[] = {
+        {"{\"op\":\"publish\",\"number\":7,\"levle\":2}", BB_EINVAL, BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"publish\",\"level\":{},\"number\":7}", BB_EMALFORMED, BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"publish\",\"options\":{\"expect\":{\"a\":1e400}},\"number\":7}", BB_EINVAL,
+         BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"publish\",\"number\":7,\"options\":{\"$x\":1}}", BB_EINVAL, BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"publish\",\"number\":7,\"events\":[{\"path\":\"a\"", BB_EMALFORMED, BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"publish\",\"number\":7,\"number\":8}", BB_EINVAL, BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"publish\",\"number\":7,\"events\":[],\"events\":[]}", BB_EINVAL, BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"publish\",\"number\":-7}", BB_EMALFORMED, BB_MSG_PUBLISH, 0},
+        {"{\"op\":\"publish\",\"number\":1e400}", BB_EINVAL, BB_MSG_PUBLISH, 0},
+        {"{\"op\":\"publish\",\"number\":{\"$uint\":\"18446744073709551615\"},\"x\":0}", BB_EINVAL,
+         BB_MSG_PUBLISH, UINT64_MAX},
+        {"{\"op\":\"publish\",\"number\":7}x", BB_EMALFORMED, BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"publish\",\"x\\u0000\":1,\"number\":7}", BB_EINVAL, BB_MSG_PUBLISH, 7},
+        {"{\"op\":\"subscribe\",\"corr\":3,\"sub\":1,\"patern\":[]}", BB_EINVAL, BB_MSG_SUBSCRIBE, 3},
+        {"{\"op\":\"query\",\"corr\":4,\"query\":{\"where\":\"\xff\"}}", BB_EUTF8, BB_MSG_QUERY, 4},
+        {"{\"op\":\"status\",\"corr\":5", BB_EMALFORMED, BB_MSG_STATUS, 5},
+        {"{\"op\":\"credit\",\"sub\":5}", BB_EMALFORMED, BB_MSG_CREDIT, 0},
+        {"{\"op\":\"nothing\",\"corr\":5,\"x\":1e400}", BB_EUNKNOWN, BB_MSG_NONE, 0},
+        {"{\"corr\":5,\"op\"", BB_EMALFORMED, BB_MSG_NONE, 0},
+        {"{\"corr\"5,\"op\":1}", BB_EMALFORMED, BB_MSG_NONE, 0},
+        {"{\"op\":\"credit\",\"sub\":1,\"bytes\":1,\"events\":1e400}", BB_EINVAL, BB_MSG_CREDIT, 0},
+        {"{7:5}", BB_EMALFORMED, BB_MSG_NONE, 0},
+    };
+    for (size_t i = 0; i < BB_COUNT(rows); i++) {
+        expect_head(rows[i].json, rows[i].error, rows[i].type, rows[i].corr);
+    }
 }
 
 /* --- writing -------------------------------------------------------------------------------------- */

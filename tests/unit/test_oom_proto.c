@@ -180,7 +180,8 @@ static int there_and_back(const char *text, struct bb_buf *out)
 {
     struct bb_buf bytes = BB_BUF_INIT;
     struct bb_buf err = BB_BUF_INIT;
-    int r = bb_message_json_read(bb_slice_str(text), &bytes, &err);
+    struct bb_message_head head;
+    int r = bb_message_json_read(bb_slice_str(text), &bytes, &head, &err);
     r = r == 0 ? bb_message_json_write(bb_buf_slice(&bytes), 1, BB_SHAPE_EVENT, out) : r;
     bb_buf_fini(&bytes);
     bb_buf_fini(&err);
@@ -199,7 +200,20 @@ static int step_events_json(struct bb_buf *out)
         "{\"op\":\"publish\",\"number\":1,\"level\":1,\"events\":[{\"path\":\"a/b\",\"payload\":1,"
         "\"headers\":{\"k\":\"v\"}},{\"path\":\"a/c\",\"payload\":{\"x\":[1,2,3]}}]}";
     struct bb_buf err = BB_BUF_INIT;
-    int r = bb_message_json_read(bb_slice(text, sizeof(text) - 1), out, &err);
+    struct bb_message_head head;
+    int r = bb_message_json_read(bb_slice(text, sizeof(text) - 1), out, &head, &err);
+    bb_buf_fini(&err);
+    return r;
+}
+
+static int step_events_json_pieces(struct bb_buf *out)
+{
+    static const char text[] =
+        "{\"op\":\"publish\",\"number\":1,\"options\":{},\"events\":[{\"path\":\"a/b\",\"payload\":1e400},"
+        "{\"path\":\"a/c\",\"payload\":{\"x\":[1,2,3]}}]}";
+    struct bb_buf err = BB_BUF_INIT;
+    struct bb_message_head head;
+    int r = bb_message_json_read(bb_slice(text, sizeof(text) - 1), out, &head, &err);
     bb_buf_fini(&err);
     return r;
 }
@@ -296,6 +310,7 @@ Test(oom_proto, json_messages)
 Test(oom_proto, json_publishes)
 {
     sweep(step_events_json, true);
+    sweep(step_events_json_pieces, true);
 }
 
 Test(oom_proto, json_events)
