@@ -230,10 +230,19 @@ dispatch(struct bk_core *core, struct bk_client *client, const struct bb_msg *ms
     handlers[msg->type].handle(core, client, msg);
 }
 
-static void refuse_message(struct bk_core *core, struct bk_client *client, int error, const char *text)
+/* PROTOCOL 6.2: a publish that is refused has used up its number. */
+static void refuse_bad(struct bk_core *core, struct bk_client *client, const struct bk_bad_message *bad)
 {
-    bk_client_send_error(core, client, BB_MSG_NONE, 0, error, text, (struct bb_slice){0});
-    bk_client_strike(core, client);
+    struct bb_msg msg = {.type = BB_MSG_PUBLISH, .number = bad->corr};
+    if (bad->about == BB_MSG_PUBLISH && bad->corr != 0 && client->state == BK_CLIENT_READY) {
+        bk_publish_refuse(core, client, &msg, bad->error);
+    } else {
+        bk_client_send_error(core, client, bad->about, bad->corr, bad->error, bad->text,
+                             (struct bb_slice){0});
+    }
+    if (bad->is_strike) {
+        bk_client_strike(core, client);
+    }
 }
 
 static void
@@ -241,7 +250,7 @@ take_message(struct bk_core *core, struct bk_client *client, struct bb_slice byt
 {
     struct bb_msg msg = {0};
     if (bytes.len > core->config.max_message) {
-        refuse_message(core, client, BB_ETOOBIG, NULL);
+        refuse_bad(core, client, &(struct bk_bad_message){.error = BB_ETOOBIG, .is_strike = true});
     } else if (bytes.len > 0 && !bb_msg_is_head(bytes)) {
         msg.type = BB_MSG_PUBLISH; /* PROTOCOL 6.3: bare events */
         msg.body = bytes;
@@ -254,8 +263,8 @@ take_message(struct bk_core *core, struct bk_client *client, struct bb_slice byt
         if (r == 0) {
             dispatch(core, client, &msg, owner);
         } else {
-            bk_client_send_error(core, client, msg.type, msg.corr, r, NULL, (struct bb_slice){0});
-            bk_client_strike(core, client);
+            struct bk_bad_message bad = {.about = msg.type, .corr = msg.corr, .error = r, .is_strike = true};
+            refuse_bad(core, client, &bad);
         }
     }
 }
@@ -297,16 +306,7 @@ void bk_deferred_resume(struct bk_core *core, struct bk_client *client)
 
 void bk_core_bad_message(struct bk_core *core, struct bk_client *client, const struct bk_bad_message *bad)
 {
-    struct bb_msg msg = {.type = BB_MSG_PUBLISH, .number = bad->corr};
-    if (bad->about == BB_MSG_PUBLISH && bad->corr != 0 && client->state == BK_CLIENT_READY) {
-        bk_publish_refuse(core, client, &msg, bad->error);
-    } else {
-        bk_client_send_error(core, client, bad->about, bad->corr, bad->error, bad->text,
-                             (struct bb_slice){0});
-    }
-    if (bad->is_strike) {
-        bk_client_strike(core, client);
-    }
+    refuse_bad(core, client, bad);
     gone_free(core);
 }
 
