@@ -71,6 +71,44 @@ static int judge_written(const char *bytes, size_t len)
 
 #define JUDGE_WRITTEN(bytes) judge_written(bytes, sizeof(bytes) - 1)
 
+/* PROTOCOL 7.5: 2^53 - 1, as large as a life may be. */
+#define LIFE    "9007199254740991"
+#define MP_LIFE "\xcf\x00\x1f\xff\xff\xff\xff\xff\xff"
+
+Test(message_json, positions_carry_lives_both_ways)
+{
+    READS("{\"op\":\"subscribe\",\"corr\":1,\"sub\":2,\"patterns\":[],\"from\":{\"after\":{\"a\":[5," LIFE
+          "],\"b\":6}}}",
+          "\x95\x03\x01\x02\x90\x81\xa5"
+          "after\x82\xa1"
+          "a\x92\x05" MP_LIFE "\xa1"
+          "b\x06");
+    READS(
+        "{\"op\":\"subscribe\",\"corr\":1,\"sub\":2,\"patterns\":[],\"from\":\"oldest\",\"options\":{\"until\":{\"last\":{"
+        "\"a\":[5," LIFE "]}}}}",
+        "\x96\x03\x01\x02\x90\xa6"
+        "oldest\x81\xa5until\x81\xa4last\x81\xa1"
+        "a\x92\x05" MP_LIFE);
+    READS("{\"op\":\"cursor\",\"corr\":1,\"name\":\"c\",\"positions\":[[\"a\",5," LIFE "]]}",
+          "\x94\x0b\x01\xa1"
+          "c\x91\x93\xa1"
+          "a\x05" MP_LIFE);
+    WRITES("\x96\x11\x01\x02\x07\x91\x93\xa1"
+           "a\x05" MP_LIFE "\x81\xa1"
+           "a\x92\x09" MP_LIFE,
+           "{\"op\":\"subscribed\",\"corr\":1,\"sub\":2,\"session\":7,\"positions\":[[\"a\",5," LIFE
+           "]],\"ends\":{\"a\":[9," LIFE "]}}");
+    WRITES("\x93\x14\x02\x92\x96\xa1"
+           "a\x06\xc0\xc0\xa7restart" MP_LIFE "\x95\xa1"
+           "b\x01\x02\x01\xa7"
+           "expired",
+           "{\"op\":\"gap\",\"sub\":2,\"gaps\":[[\"a\",6,null,null,\"restart\"," LIFE
+           "],[\"b\",1,2,1,\"expired\"]]}");
+    WRITES("\x93\x13\x02\x91\x94\xa1"
+           "a\x00\x05" MP_LIFE,
+           "{\"op\":\"deliver\",\"sub\":2,\"ranges\":[[\"a\",0,5," LIFE "]],\"events\":[]}");
+}
+
 /* What stands for an event that could not be converted. */
 #define BAD_EVENT "\x93\xa0\xc0\xc0"
 
