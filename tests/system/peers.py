@@ -100,7 +100,8 @@ class Ledger:
     """What one subscription was told."""
 
     def __init__(self, positions):
-        self.covered = dict((channel, sequence) for channel, sequence in positions)
+        self.covered = {channel: sequence for channel, sequence, *_ in positions}
+        self.lives = {channel: life[0] for channel, _, *life in positions if life}  # PROTOCOL 7.5
         self.last = {}  # sequence of the newest event
         self.events = []
         self.gaps = []
@@ -108,7 +109,8 @@ class Ledger:
 
     def deliver(self, ranges, events, gaps):
         self.gap(gaps)  # PROTOCOL 7.4: first the gaps, then the rest
-        for channel, start, end in ranges:
+        for channel, start, end, *life in ranges:
+            self.lives.update({channel: life[0]} if life else {})
             assert self.covered.get(channel, 0) == start, f"range {start}..{end} after {self.covered.get(channel, 0)}"
             assert start < end or (gaps and start == end), f"empty range {start}..{end}"
             self.covered[channel] = end
@@ -120,12 +122,22 @@ class Ledger:
         self.events += events
 
     def gap(self, gaps):
-        for channel, start, end, count, reason in gaps:
-            if reason != "restart":
+        for channel, start, end, count, reason, *life in gaps:
+            self.lives.update({channel: life[0]} if life else {})
+            if reason in ("restart", "retracted"):  # the position goes back
+                self.covered[channel] = start - 1 if reason == "retracted" else 0
+                self.last[channel] = min(self.last.get(channel, 0), self.covered[channel])
+            else:
                 assert self.covered.get(channel, 0) + 1 == start, f"gap {start} after {self.covered.get(channel, 0)}"
                 assert end >= start
                 self.covered[channel] = end
             self.gaps.append((channel, start, end, count, reason))
+
+    @property
+    def places(self):
+        """For `after`: positions with their lives as far as they were told."""
+        return {channel: [sequence, self.lives[channel]] if channel in self.lives else sequence
+                for channel, sequence in self.covered.items()}
 
     @property
     def lost(self):
