@@ -4,7 +4,8 @@
 #include "proto/base/error.h"
 #include "proto/base/time.h"
 
-#include "broker/host.h"
+#include "broker/host/host.h"
+#include "broker/plug/zmq/zmq_socket.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,7 +14,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
-#include <zmq.h>
 
 #define EXIT_USAGE 2
 
@@ -180,11 +180,9 @@ static const struct option_row *find_row(const char *name, size_t len)
 
 static void print_version(void)
 {
-    int major = 0;
-    int minor = 0;
-    int patch = 0;
-    zmq_version(&major, &minor, &patch);
-    (void)printf("busbard %s, libzmq %d.%d.%d\n", BUSBAR_VERSION, major, minor, patch);
+    char libzmq[BK_ZMQ_VERSION_MAX];
+    bk_zmq_version(libzmq);
+    (void)printf("busbard %s, libzmq %s\n", BUSBAR_VERSION, libzmq);
 }
 
 /* Returns -1 to go on, else the exit code. */

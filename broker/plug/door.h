@@ -8,7 +8,7 @@
 struct bk_door;
 
 struct bk_door_ops {
-    /* Listen on one more endpoint. Errors as bk_endpoint_bind(). */
+    /* Listen on one more endpoint. Errors as bk_endpoint_check(). */
     int (*bind)(struct bk_door *door, const char *endpoint, bool insecure, struct bb_buf *err);
     /* No new connections from now on. The ones that are there stay. */
     void (*stop_accepting)(struct bk_door *door);

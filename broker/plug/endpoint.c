@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include <zmq.h>
 
 #define IPC "ipc://"
 #define TCP "tcp://"
@@ -34,7 +33,7 @@ void bk_endpoints_fini(struct bk_endpoints *endpoints)
     *endpoints = (struct bk_endpoints){0};
 }
 
-static int endpoints_add(struct bk_endpoints *endpoints, const char *name)
+int bk_endpoints_add(struct bk_endpoints *endpoints, const char *name)
 {
     char **names = realloc(endpoints->names, (endpoints->n_names + 1) * sizeof(char *));
     char *copy = strdup(name);
@@ -110,8 +109,9 @@ static int check_ipc(const char *endpoint, struct bb_buf *err)
     return directories_add(path, err);
 }
 
-static int check(const char *endpoint, bool insecure, struct bb_buf *err)
+int bk_endpoint_check(const char *endpoint, bool insecure, struct bb_buf *err)
 {
+    bb_buf_reset(err);
     if (strncmp(endpoint, IPC, strlen(IPC)) == 0) {
         return check_ipc(endpoint, err);
     }
@@ -129,32 +129,7 @@ static int check(const char *endpoint, bool insecure, struct bb_buf *err)
     return 0;
 }
 
-int bk_endpoint_bind(void *socket,
-                     const char *endpoint,
-                     bool insecure,
-                     struct bk_endpoints *endpoints,
-                     struct bb_buf *err)
-{
-    char name[256];
-    size_t len = sizeof(name);
-    bb_buf_reset(err);
-    int r = check(endpoint, insecure, err);
-    if (r < 0) {
-        return r;
-    }
-    if (zmq_bind(socket, endpoint) != 0) {
-        int error = zmq_errno();
-        bb_buf_printf(err, "cannot bind %s: %s", endpoint, zmq_strerror(error));
-        return error == EADDRINUSE ? BB_EEXISTS : error == EINVAL ? BB_EINVAL : BB_ESYSTEM;
-    }
-    if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, name, &len) != 0) {
-        bb_buf_printf(err, "%s: %s", endpoint, zmq_strerror(zmq_errno()));
-        return BB_ESYSTEM;
-    }
-    return endpoints_add(endpoints, name);
-}
-
-/* --- listening without libzmq --------------------------------------------------------------------- */
+/* --- listening ------------------------------------------------------------------------------------ */
 
 #define BACKLOG 1024
 
@@ -296,14 +271,13 @@ int bk_endpoint_listen(const char *endpoint,
 {
     char name[320];
     int fd = -1;
-    bb_buf_reset(err);
-    int r = check(endpoint, insecure, err);
+    int r = bk_endpoint_check(endpoint, insecure, err);
     bool is_ipc = strncmp(endpoint, IPC, strlen(IPC)) == 0;
     if (r == 0) {
         r = is_ipc ? listen_ipc(endpoint, err, &fd) : listen_tcp(endpoint, err, name, &fd);
     }
     if (r == 0) {
-        r = endpoints_add(endpoints, is_ipc ? endpoint : name);
+        r = bk_endpoints_add(endpoints, is_ipc ? endpoint : name);
     }
     if (r < 0 && fd >= 0) {
         (void)close(fd);

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A plug: a way in or out of the broker. It owns its endpoints and its peers and runs on the core's thread: the
- * loop waits on what items() names and calls step() when something may have happened. What carries bytes is
+ * loop waits on its descriptors and calls step() when something may have happened. What carries bytes is
  * nothing the core knows about; it sees struct bk_out alone.
  */
 #pragma once
 
 #include "broker/core/core.h"
-#include "broker/plug/connections.h"
+#include "broker/plug/crowd.h"
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <zmq.h>
 
-/* Items a plug waits on at most. */
-#define BK_PLUG_ITEMS 8
+/* Descriptors of a plug at most. */
+#define BK_PLUG_FDS 8
 
 struct bk_plug;
 
 struct bk_plug_ops {
-    /* Fill @items with what to wait on; returns how many. */
-    size_t (*items)(struct bk_plug *plug, zmq_pollitem_t *items);
+    /* Fill @fds with what is readable when there may be something to take; returns how many. They stay the same. */
+    size_t (*fds)(const struct bk_plug *plug, int fds[BK_PLUG_FDS]);
+    /* Whether there is something to take, for descriptors that tell of changes alone. NULL: they are readable as long as
+     * there is. */
+    bool (*has_input)(const struct bk_plug *plug);
     /* Take what has arrived into the core, about @budget bytes at most. Returns whether there may be more. @now: us. */
     bool (*step)(struct bk_plug *plug, uint64_t now, size_t budget);
     /* Write what the core has sent since. NULL: sending does it. */
@@ -39,7 +41,7 @@ struct bk_plug {
 
 /* What every plug is opened with. */
 struct bk_plug_context {
-    void *zmq;
+    void *zmq;            /* libzmq's context, for the plugs on it */
     struct bk_core *core; /* NULL until the core exists; plugs are opened first */
     size_t max_message;
     size_t max_peers;

@@ -516,7 +516,7 @@ static void accept_some(struct plug_zmtp *plug, const struct peer *listener)
 {
     const struct bk_crowd *crowd = plug->context->crowd;
     for (int i = 0; i < ACCEPTS_MAX; i++) {
-        if (crowd->n >= crowd->max - crowd->max / 10) { /* the rest of the descriptors is for others */
+        if (bk_crowd_is_large(crowd)) {
             listeners_watch(plug, false);
             return;
         }
@@ -567,9 +567,9 @@ static void door_stop_accepting(struct bk_door *door)
 
 /* --- the plug ------------------------------------------------------------------------------------- */
 
-static size_t items(struct bk_plug *base, zmq_pollitem_t *to)
+static size_t fds(const struct bk_plug *base, int to[BK_PLUG_FDS])
 {
-    to[0] = (zmq_pollitem_t){.fd = of(base)->epoll, .events = ZMQ_POLLIN};
+    to[0] = of(bb_unconst(base))->epoll;
     return 1;
 }
 
@@ -640,9 +640,8 @@ static void tick(struct bk_plug *base, uint64_t now)
         peer = next;
     }
     dead_free(plug);
-    const struct bk_crowd *crowd =
-        plug->context->crowd; /* of the windows as well: nobody says when they went */
-    if (plug->is_full && plug->accepting && crowd->n < crowd->max - crowd->max / 5) {
+    /* The crowd is that of the windows as well: nobody says when they went. */
+    if (plug->is_full && plug->accepting && bk_crowd_is_small(plug->context->crowd)) {
         listeners_watch(plug, true);
     }
 }
@@ -687,7 +686,7 @@ static void free_plug(struct bk_plug *base)
 }
 
 static const struct bk_plug_ops plug_ops = {
-    .items = items,
+    .fds = fds,
     .step = step,
     .flush = flush,
     .tick = tick,

@@ -5,7 +5,8 @@ import os
 import re
 import sys
 
-# Folder -> folders it may include, besides itself. The longest folder that is a prefix of a file counts.
+# Folder -> folders it may include, besides itself. The longest folder that is a prefix of a file counts: what has a row of
+# its own is not part of the folder around it.
 LAYERS = {
     "proto/base": [],
     "proto/wire": ["proto/base"],
@@ -15,6 +16,8 @@ LAYERS = {
     "broker/core": ["proto/base", "proto/wire"],
     "broker/backend": ["proto/base", "proto/wire", "broker/core"],
     "broker/plug": ["proto", "broker/core"],
+    "broker/plug/zmq": ["proto", "broker/core", "broker/plug"],
+    "broker/host": ["proto", "broker/core", "broker/backend", "broker/plug"],
     "broker": ["proto", "broker"],
     "tools": ["proto", "bus"],
     "tests": [""],
@@ -22,9 +25,9 @@ LAYERS = {
 
 # System headers -> the only layers that may include them. proto/wire, proto/json and broker/core have no
 # sockets, threads, files or clock. proto/base is what asks the system: for the time and who the user is.
-OUTSIDE = ["proto/io", "bus", "broker/plug", "broker/backend", "broker", "tools", "tests"]
+OUTSIDE = ["proto/io", "bus", "broker/plug", "broker/plug/zmq", "broker/backend", "broker/host", "broker", "tools", "tests"]
 SYSTEM = {
-    r"zmq\.h": ["broker/plug", "broker", "tests"],
+    r"zmq\.h": ["broker/plug/zmq", "tests"],
     r"poll\.h|sys/socket\.h|sys/un\.h|sys/epoll\.h|sys/\w+fd\.h|netinet/.*|arpa/.*": OUTSIDE,
     r"pthread\.h|threads\.h|signal\.h|fcntl\.h|sys/stat\.h|sys/mman\.h": OUTSIDE,
     r"time\.h|sys/time\.h|unistd\.h": ["proto/base", *OUTSIDE],
@@ -53,7 +56,7 @@ def judge(path, kind, name):
     if kind == '"':
         if not os.path.exists(name):
             return f'"{name}" is not a path from the root'
-        if not any(inside(name, f) for f in [layer, *LAYERS[layer]]):
+        if layer_of(name) != layer and not any(inside(name, f) for f in LAYERS[layer]):
             return f'{layer} may not include "{name}"'
         return None
     for pattern, layers in SYSTEM.items():

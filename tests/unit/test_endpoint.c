@@ -3,6 +3,7 @@
 #include "proto/base/error.h"
 
 #include "broker/plug/endpoint.h"
+#include "broker/plug/zmq/zmq_socket.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -39,7 +40,7 @@ static void teardown(struct fixture *f)
 
 static int bind_to(struct fixture *f, const char *endpoint, bool insecure)
 {
-    return bk_endpoint_bind(f->socket, endpoint, insecure, &f->endpoints, &f->err);
+    return bk_zmq_bind(f->socket, endpoint, insecure, &f->endpoints, &f->err);
 }
 
 Test(endpoint, a_port_that_libzmq_chose_is_noted)

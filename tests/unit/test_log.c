@@ -2,7 +2,7 @@
 /* The broker's log: what a line looks like, which are written, how a flood ends. */
 #include "proto/base/error.h"
 
-#include "broker/log.h"
+#include "broker/host/log.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>

@@ -2,7 +2,7 @@
 /* The ports file: JSON, complete, and only ever replaced as a whole. */
 #include "proto/base/error.h"
 
-#include "broker/ports_file.h"
+#include "broker/host/ports_file.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>

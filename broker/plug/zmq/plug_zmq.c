@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "broker/plug/plug_zmq.h"
+#include "broker/plug/zmq/plug_zmq.h"
 
 #include "proto/base/error.h"
 #include "proto/base/map.h"
 #include "proto/wire/message.h"
 
 #include "broker/plug/edge.h"
-#include "broker/plug/zmq_bytes.h"
+#include "broker/plug/zmq/connections.h"
+#include "broker/plug/zmq/zmq_bytes.h"
+#include "broker/plug/zmq/zmq_socket.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <zmq.h>
 
 /* What the broker assigns: a zero and a counter. No peer can set an id that begins with zero, so an id of this
  * form cannot be taken over by another peer (PROTOCOL 1). */
@@ -241,12 +244,18 @@ static bool step(struct bk_plug *plug, uint64_t now, size_t budget)
     return true;
 }
 
-static size_t items(struct bk_plug *plug, zmq_pollitem_t *to)
+static size_t fds(const struct bk_plug *plug, int to[BK_PLUG_FDS])
 {
-    struct plug_zmq *zmq = of(plug);
-    to[0] = (zmq_pollitem_t){.socket = zmq->socket, .events = ZMQ_POLLIN};
-    to[1] = bk_connections_item(&zmq->connections);
+    const struct plug_zmq *zmq = of(bb_unconst(plug));
+    to[0] = bk_zmq_fd(zmq->socket);
+    to[1] = bk_zmq_fd(zmq->connections.monitor);
     return 2;
+}
+
+static bool has_input(const struct bk_plug *plug)
+{
+    const struct plug_zmq *zmq = of(bb_unconst(plug));
+    return bk_zmq_has_input(zmq->socket) || bk_zmq_has_input(zmq->connections.monitor);
 }
 
 /* --- opening and closing ----------------------------------------------------------------------------- */
@@ -278,7 +287,8 @@ static void free_plug(struct bk_plug *plug)
 }
 
 static const struct bk_plug_ops plug_ops = {
-    .items = items,
+    .fds = fds,
+    .has_input = has_input,
     .step = step,
     .close = close_plug,
     .free = free_plug,
@@ -309,7 +319,7 @@ static int set_options(const struct plug_zmq *zmq)
 
 static int door_bind(struct bk_door *door, const char *endpoint, bool insecure, struct bb_buf *err)
 {
-    return bk_endpoint_bind(of_door(door)->socket, endpoint, insecure, &door->endpoints, err);
+    return bk_zmq_bind(of_door(door)->socket, endpoint, insecure, &door->endpoints, err);
 }
 
 static void door_stop_accepting(struct bk_door *door)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "broker/plug/windows.h"
+#include "broker/plug/zmq/windows.h"
 
 #include "proto/base/error.h"
 #include "proto/base/utf8.h"
@@ -11,9 +11,12 @@
 #include "proto/wire/path.h"
 
 #include "broker/plug/input.h"
-#include "broker/plug/zmq_bytes.h"
+#include "broker/plug/zmq/connections.h"
+#include "broker/plug/zmq/zmq_bytes.h"
+#include "broker/plug/zmq/zmq_socket.h"
 
 #include <stdlib.h>
+#include <zmq.h>
 
 /* Messages that wait for one subscriber; with the bytes of all of them below. */
 #define PUBLISH_HWM   10000
@@ -252,17 +255,29 @@ static bool take_events(struct windows *windows, void *socket, size_t budget)
 
 /* --- the plug ------------------------------------------------------------------------------------- */
 
-static size_t items(struct bk_plug *plug, zmq_pollitem_t *to)
+static size_t fds(const struct bk_plug *plug, int to[BK_PLUG_FDS])
 {
-    struct windows *windows = of(plug);
+    const struct windows *windows = of(bb_unconst(plug));
     size_t n = 0;
     for (size_t i = 0; i < BK_WINDOW_KINDS; i++) {
         if (windows->windows[i].socket != NULL) {
-            to[n++] = (zmq_pollitem_t){.socket = windows->windows[i].socket, .events = ZMQ_POLLIN};
-            to[n++] = bk_connections_item(&windows->windows[i].connections);
+            to[n++] = bk_zmq_fd(windows->windows[i].socket);
+            to[n++] = bk_zmq_fd(windows->windows[i].connections.monitor);
         }
     }
     return n;
+}
+
+static bool has_input(const struct bk_plug *plug)
+{
+    const struct windows *windows = of(bb_unconst(plug));
+    bool found = false;
+    for (size_t i = 0; i < BK_WINDOW_KINDS && !found; i++) {
+        const struct window *window = &windows->windows[i];
+        found = window->socket != NULL &&
+                (bk_zmq_has_input(window->socket) || bk_zmq_has_input(window->connections.monitor));
+    }
+    return found;
 }
 
 static bool step(struct bk_plug *plug, uint64_t now, size_t budget)
@@ -311,7 +326,8 @@ static void free_plug(struct bk_plug *plug)
 }
 
 static const struct bk_plug_ops ops = {
-    .items = items,
+    .fds = fds,
+    .has_input = has_input,
     .step = step,
     .close = close_plug,
     .free = free_plug,
@@ -377,8 +393,8 @@ int bk_windows_bind(struct bk_plug *plug,
         bb_buf_printf(err, "%s: %s", endpoint, zmq_strerror(zmq_errno()));
         return BB_ESYSTEM;
     }
-    return bk_endpoint_bind(windows->windows[kind].socket, endpoint, insecure,
-                            &windows->windows[kind].endpoints, err);
+    return bk_zmq_bind(windows->windows[kind].socket, endpoint, insecure, &windows->windows[kind].endpoints,
+                       err);
 }
 
 const struct bk_endpoints *bk_windows_endpoints(struct bk_plug *plug, enum bk_window_kind kind)

@@ -2,7 +2,7 @@
 /* The ports file: what the broker bound, as JSON, for who started it. */
 #pragma once
 
-#include "broker/host.h"
+#include "broker/host/host.h"
 #include "broker/plug/endpoint.h"
 
 /** bk_ports_file_write() - write the endpoints of each door, all at once (a reader never sees half). Return: 0, BB_ESYSTEM,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "broker/ports_file.h"
+#include "broker/host/ports_file.h"
 
 #include "proto/base/error.h"
 #include "proto/json/json_text.h"

@@ -19,7 +19,7 @@ enum bk_window_kind {
 /** bk_windows_new() - without any window. @context is borrowed. Return: 0, BB_ENOMEM. */
 int bk_windows_new(const struct bk_plug_context *context, struct bk_plug **ret_plug);
 
-/** bk_windows_bind() - open a window on one more endpoint. Errors as bk_endpoint_bind(). */
+/** bk_windows_bind() - open a window on one more endpoint. Errors as bk_zmq_bind(). */
 int bk_windows_bind(struct bk_plug *plug,
                     enum bk_window_kind kind,
                     const char *endpoint,

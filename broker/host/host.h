@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The host: the one file that knows every part of the broker. It opens them in order, runs the loop and closes them. */
+/* The host: knows every part of the broker, opens them in order, runs the loop and closes them. */
 #pragma once
 
 #include "broker/backend/registry.h"
 #include "broker/core/core.h"
-#include "broker/log.h"
+#include "broker/host/log.h"
 
 enum bk_door_kind {
     BK_DOOR_LISTEN,

@@ -7,18 +7,13 @@
  */
 #pragma once
 
+#include "broker/plug/crowd.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <zmq.h>
 
 #define BK_LISTENERS_MAX 16
-
-/* What all sockets share. */
-struct bk_crowd {
-    size_t max; /* connections that the descriptors allow */
-    size_t n;   /* connected now */
-};
 
 struct bk_connections {
     struct bk_crowd *crowd;
@@ -36,9 +31,6 @@ struct bk_connections {
 
 /** bk_connections_watch() - begin, before the socket is bound. @connections: zeroed. Return: 0, BB_ESYSTEM. */
 int bk_connections_watch(struct bk_connections *connections, void *zmq, void *socket, struct bk_crowd *crowd);
-
-/** bk_connections_item() - what to wait on. */
-zmq_pollitem_t bk_connections_item(const struct bk_connections *connections);
 
 /** bk_connections_step() - take what happened; hold new ones back or let them in. */
 void bk_connections_step(struct bk_connections *connections);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "broker/log.h"
+#include "broker/host/log.h"
 
 #include "proto/base/error.h"
 #include "proto/base/time.h"

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "broker/plug/zmq_bytes.h"
+#include "broker/plug/zmq/zmq_bytes.h"
 
 #include "proto/base/error.h"
 #include "proto/wire/message.h"
 
-#include "broker/plug/handover.h"
+#include "broker/plug/zmq/handover.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "broker/plug/connections.h"
+#include "broker/plug/zmq/connections.h"
 
 #include "proto/base/error.h"
 
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <zmq.h>
 
 #define EVENTS (ZMQ_EVENT_LISTENING | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED)
 
@@ -25,11 +26,6 @@ int bk_connections_watch(struct bk_connections *connections, void *zmq, void *so
     }
     connections->monitor = zmq_socket(zmq, ZMQ_PAIR);
     return connections->monitor != NULL && zmq_connect(connections->monitor, name) == 0 ? 0 : BB_ESYSTEM;
-}
-
-zmq_pollitem_t bk_connections_item(const struct bk_connections *connections)
-{
-    return (zmq_pollitem_t){.socket = connections->monitor, .events = ZMQ_POLLIN};
 }
 
 /* --- charges -------------------------------------------------------------------------------------- */
@@ -149,9 +145,9 @@ void bk_connections_step(struct bk_connections *connections)
         (void)zmq_recv(connections->monitor, endpoint, sizeof(endpoint), ZMQ_DONTWAIT);
         take_event(connections, event, value);
     }
-    if (crowd->n >= crowd->max - crowd->max / 10) {
+    if (bk_crowd_is_large(crowd)) {
         hold(connections, true);
-    } else if (crowd->n < crowd->max - crowd->max / 5 && !connections->is_ending) {
+    } else if (bk_crowd_is_small(crowd) && !connections->is_ending) {
         hold(connections, false);
     }
 }
