@@ -5,8 +5,8 @@ import os
 import re
 import sys
 
-# Folder -> folders it may include, besides itself. The longest folder that is a prefix of a file counts: what has a row of
-# its own is not part of the folder around it.
+# Folder, or file without its ending -> folders it may include and whose functions it may use, besides itself. The longest one
+# that is the beginning of a file's path counts: what has a row of its own is no part of the folder around it.
 LAYERS = {
     "proto/base": [],
     "proto/wire": ["proto/base"],
@@ -22,6 +22,24 @@ LAYERS = {
     "tools": ["proto", "bus"],
     "tests": [""],
 }
+
+# Rooms of a folder, lowest first: each may use those below it, and the files of the folder that are in no room.
+ROOMS = {
+    "broker/core": ["keep", "clients", "subs", "deliver", "log", "ingest", "requests", ("core.c", "tick", "leave")],
+}
+
+
+def add_rooms():
+    for folder, rooms in ROOMS.items():
+        below = [folder]
+        for room in rooms:
+            names = [f"{folder}/{name}" for name in ([room] if isinstance(room, str) else room)]
+            for name in names:
+                LAYERS[name] = [*LAYERS[folder], *below, *names]
+            below += names
+
+
+add_rooms()
 
 # System headers -> the only layers that may include them. proto/wire, proto/json and broker/core have no
 # sockets, threads, files or clock. proto/base is what asks the system: for the time and who the user is.
@@ -41,7 +59,13 @@ INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
 def inside(path, folder):
-    return folder == "" or path.startswith(folder + "/")
+    return folder in ("", path, os.path.splitext(path)[0]) or path.startswith(folder + "/")
+
+
+def may_use(layer, path):
+    """Whether files of the layer may use the file at path: it is of the same layer, or in one of those below."""
+    other = layer_of(path)
+    return other == layer or any(inside(other or path, below) for below in LAYERS[layer])
 
 
 def layer_of(path):
@@ -56,7 +80,7 @@ def judge(path, kind, name):
     if kind == '"':
         if not os.path.exists(name):
             return f'"{name}" is not a path from the root'
-        if layer_of(name) != layer and not any(inside(name, f) for f in LAYERS[layer]):
+        if not may_use(layer, name):
             return f'{layer} may not include "{name}"'
         return None
     for pattern, layers in SYSTEM.items():
@@ -80,4 +104,5 @@ def main():
     return 1 if bad else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
