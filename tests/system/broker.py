@@ -24,6 +24,8 @@ class Settings:
     options = []  # of every busbard
     sanitizer = ""
     size = 1
+    seconds = 10.0  # of the random tests
+    seed = None
     examples = []
 
 

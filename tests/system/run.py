@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the system tests of some modules: run.py --busbard PATH [option...] MODULE[.Class[.test]]...
 
---size N makes the heavy tests N times as heavy. The last line counts the tests, for tools/test.sh."""
+--size N makes the heavy tests N times as heavy; --seconds and --seed are for the random ones. The last line counts the tests, for tools/test.sh."""
 import argparse
 import faulthandler
 import os
@@ -33,6 +33,8 @@ def main():
     parser.add_argument("--libzmq", action="store_true", help="with the main door that libzmq serves")
     parser.add_argument("--sanitizer", default="")
     parser.add_argument("--size", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=10, help="how long the random tests go on")
+    parser.add_argument("--seed", type=int, help="with which they begin")
     parser.add_argument("tests", nargs="+")
     arguments = parser.parse_args()
     Settings.busbard = os.path.abspath(arguments.busbard)
@@ -41,6 +43,8 @@ def main():
     Settings.options = ["--libzmq"] if arguments.libzmq else []
     Settings.sanitizer = arguments.sanitizer
     Settings.size = arguments.size
+    Settings.seconds = arguments.seconds
+    Settings.seed = arguments.seed
     sys.stdout.reconfigure(line_buffering=True)
     faulthandler.enable()
     suite = unittest.defaultTestLoader.loadTestsFromNames(arguments.tests)
