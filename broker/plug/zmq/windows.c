@@ -2,15 +2,10 @@
 #include "broker/plug/zmq/windows.h"
 
 #include "proto/base/error.h"
-#include "proto/base/utf8.h"
 #include "proto/json/event_json.h"
-#include "proto/json/json_text.h"
-#include "proto/json/json_value.h"
-#include "proto/json/message_json.h"
-#include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
-#include "broker/plug/input.h"
+#include "broker/plug/ingest.h"
 #include "broker/plug/zmq/connections.h"
 #include "broker/plug/zmq/zmq_bytes.h"
 #include "broker/plug/zmq/zmq_socket.h"
@@ -48,7 +43,7 @@ struct windows {
     struct bk_meter meter; /* bytes on their way out */
     bool is_open;
     zmq_msg_t msg;
-    struct bb_buf shown; /* what goes out; what came in lies elsewhere: see input.h */
+    struct bb_buf shown; /* what goes out; what came in lies elsewhere: see ingest.c */
 };
 
 static struct windows *of(struct bk_plug *plug)
@@ -156,46 +151,6 @@ const bool *bk_windows_is_open(struct bk_plug *plug)
 
 /* --- in ------------------------------------------------------------------------------------------- */
 
-static int convert_json(struct bb_slice text, struct bb_buf *out)
-{
-    struct bb_message_head head;
-    int r = bb_message_json_read(text, out, &head, NULL);
-    return r == 0 && head.type != BB_MSG_NONE ? BB_EMALFORMED : r; /* events are all that a window takes */
-}
-
-/* PROTOCOL 11: the JSON value if it is valid JSON, else the text if it is UTF-8, else binary. */
-static int convert_pair(struct bb_slice path, struct bb_slice body, struct bb_buf *out)
-{
-    if (bb_path_check(path) < 0) {
-        return BB_EPATH;
-    }
-    bb_mp_write_array(out, 2);
-    bb_mp_write_str(out, path);
-    if (bb_json_value_to_mp((const char *)body.data, body.len, out, NULL) == 0) {
-        return out->error;
-    }
-    if (bb_utf8_is_valid(body.data, body.len)) {
-        bb_mp_write_str(out, body);
-    } else {
-        bb_mp_write_bin(out, body);
-    }
-    return out->error;
-}
-
-/* What was converted, if it could be. */
-static int ingest(struct windows *windows, int error, struct bb_buf *converted)
-{
-    struct bk_core *core = windows->context->core;
-    struct bk_bytes *input = error < 0 ? NULL : bk_input_own(bk_core_meter(core), converted);
-    bb_buf_fini(converted);
-    if (input == NULL) {
-        return error < 0 ? error : BB_ENOMEM;
-    }
-    int r = bk_core_ingest(core, bk_input_slice(input), input);
-    bk_bytes_unref(input);
-    return r;
-}
-
 static int take_pair(struct windows *windows, void *socket)
 {
     uint8_t path[BB_PATH_MAX];
@@ -210,29 +165,19 @@ static int take_pair(struct windows *windows, void *socket)
         bk_zmq_drop_rest(socket, &windows->msg);
         return BB_EMALFORMED;
     }
-    if (len > sizeof(path)) {
-        return BB_EPATH;
-    }
-    struct bb_slice body = bb_slice(zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
-    struct bb_buf converted = BB_BUF_INIT;
-    int r = convert_pair(bb_slice(path, len), body, &converted);
-    return ingest(windows, r, &converted);
+    struct bb_slice payload = bb_slice(zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
+    return len > sizeof(path) ? BB_EPATH
+                              : bk_ingest_pair(windows->context->core, bb_slice(path, len), payload);
 }
 
 static int take_one(struct windows *windows)
 {
     struct bk_core *core = windows->context->core;
-    struct bb_slice bytes = bb_slice(zmq_msg_data(&windows->msg), zmq_msg_size(&windows->msg));
-    if (bb_message_is_json(bytes)) {
-        struct bb_buf converted = BB_BUF_INIT;
-        int r = convert_json(bytes, &converted);
-        return ingest(windows, r, &converted);
-    }
     struct bk_bytes *owner = bk_zmq_take(bk_core_meter(core), &windows->msg);
     if (owner == NULL) {
         return BB_ENOMEM;
     }
-    int r = bk_core_ingest(core, bb_slice(owner->data, owner->len), owner);
+    int r = bk_ingest_frame(core, bb_slice(owner->data, owner->len), owner);
     bk_bytes_unref(owner);
     return r;
 }
