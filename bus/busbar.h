@@ -413,9 +413,10 @@ BB_API char *bb_payload_json(const struct bb_event *event, size_t *ret_len);
 enum bb_from {
     BB_FROM_NEW,      /* with the next event */
     BB_FROM_LAST,     /* with the newest matching event of each channel */
-    BB_FROM_SEQUENCE, /* from_value: with this sequence of each channel; 1 for everything there is */
+    BB_FROM_SEQUENCE, /* from_value: with this sequence of each channel; a gap if it is not there any more */
     BB_FROM_TIME,     /* from_value: microseconds since 1970-01-01 UTC */
     BB_FROM_ID,       /* after the event from_id */
+    BB_FROM_OLDEST,   /* with the oldest event there is of each channel: everything, without a gap */
 };
 
 /* Where a subscription ends by itself. */

@@ -30,9 +30,13 @@ static void write_positions(const struct bb_subscription *sub, struct bb_buf *ou
     size_t at = 0;
     bb_mp_write_array(out, (uint32_t)bb_map_count(&sub->places));
     while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
-        bb_mp_write_array(out, 2);
+        bool has_life = sub->bus->has_lives && place->taken.life != 0;
+        bb_mp_write_array(out, 2u + has_life);
         bb_mp_write_str(out, bb_slice(place->channel, place->len));
-        bb_mp_write_uint(out, place->taken);
+        bb_mp_write_uint(out, place->taken.sequence);
+        if (has_life) {
+            bb_mp_write_uint(out, place->taken.life);
+        }
     }
 }
 
@@ -98,7 +102,7 @@ void bb_cursor_begin(struct bb_subscription *sub)
         return;
     }
     while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
-        place->taken = place->sequence;
+        place->taken = place->has_answer ? place->taken : place->at; /* a resumed one moves as things come */
     }
     moved(sub, 0);
     consider(sub);
@@ -107,7 +111,7 @@ void bb_cursor_begin(struct bb_subscription *sub)
 static void take(struct bb_subscription *sub, const struct bb_delivery *delivery)
 {
     for (size_t i = 0; i < delivery->n_moves; i++) {
-        delivery->moves[i].place->taken = delivery->moves[i].sequence;
+        delivery->moves[i].place->taken = delivery->moves[i].to;
     }
     if (delivery->retained == BB_RETAINED_LAST) {
         sub->has_taken_retained = true;
@@ -125,33 +129,35 @@ void bb_cursor_take(struct bb_subscription *sub, const struct bb_delivery *deliv
     }
 }
 
-/* Sequence and channel that an event or a gap moves to; false for what moves nothing. */
-static bool find_move(const struct bb_event *event, struct bb_slice *ret_channel, uint64_t *ret_sequence)
+static const struct bb_move *find_move(const struct bb_delivery *delivery, const struct bb_event *event)
 {
-    if (event->gap != NULL) {
-        *ret_channel = bb_slice_str(event->gap->channel);
-        *ret_sequence = event->gap->to;
-        /* Where they lead back to is known when the whole message is worked off. */
-        return event->gap->to != BB_UNKNOWN && strcmp(event->gap->reason, "retracted") != 0;
+    struct bb_slice channel = bb_path_channel(bb_slice(event->path, event->path_len));
+    for (size_t i = 0; i < delivery->n_moves; i++) {
+        const struct bb_place *place = delivery->moves[i].place;
+        if (bb_slice_equal(channel, bb_slice(place->channel, place->len))) {
+            return &delivery->moves[i];
+        }
     }
-    *ret_channel = bb_path_channel(bb_slice(event->path, event->path_len));
-    *ret_sequence = event->sequence;
-    return !event->is_retained && !event->is_retained_end;
+    return NULL;
 }
 
-/* Sequences of a channel rise inside a message, but for gaps that its events lie in. */
-static void give_events(struct bb_subscription *sub, const struct bb_event *events, size_t n)
+/*
+ * The last of these events are of @delivery, which was read in part. Sequences of a channel rise inside a message, but
+ * for gaps that its events lie in: where those lead is known when the whole message is worked off.
+ */
+static void give_events(struct bb_subscription *sub,
+                        const struct bb_delivery *delivery,
+                        const struct bb_event *events,
+                        size_t n)
 {
-    bool has_gap = false;
-    for (size_t i = 0; i < n; i++) {
-        has_gap = has_gap || events[i].gap != NULL;
+    if (delivery->gaps != NULL) {
+        return;
     }
-    for (size_t i = 0; i < n && !has_gap; i++) {
-        struct bb_slice channel;
-        uint64_t sequence;
-        struct bb_place *place;
-        if (find_move(&events[i], &channel, &sequence) && bb_places_get(sub, channel, &place) == 0) {
-            place->given = sequence;
+    for (size_t i = n - BB_MIN(n, delivery->n_events); i < n; i++) {
+        bool is_placed = !events[i].is_retained && !events[i].is_retained_end;
+        const struct bb_move *move = is_placed ? find_move(delivery, &events[i]) : NULL;
+        if (move != NULL) {
+            move->place->given = (struct bb_spot){events[i].sequence, move->to.life};
             sub->cursor.has_given = true;
         }
     }
@@ -165,17 +171,22 @@ static void take_given(struct bb_subscription *sub)
         return;
     }
     while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
-        place->taken = BB_MAX(place->taken, place->given);
-        place->given = 0;
+        bool is_ahead =
+            place->given.life != place->taken.life || place->given.sequence > place->taken.sequence;
+        place->taken = place->given.sequence > 0 && is_ahead ? place->given : place->taken;
+        place->given = (struct bb_spot){0};
     }
     sub->cursor.has_given = false;
     moved(sub, 0);
 }
 
-void bb_cursor_take_events(struct bb_subscription *sub, const struct bb_event *events, size_t n)
+void bb_cursor_take_events(struct bb_subscription *sub,
+                           const struct bb_delivery *delivery,
+                           const struct bb_event *events,
+                           size_t n)
 {
     if (is_durable(sub)) {
-        give_events(sub, events, n);
+        give_events(sub, delivery, events, n);
         take_given(sub);
     }
 }
@@ -195,7 +206,7 @@ void bb_cursor_take_read(struct bb_subscription *sub)
 void bb_cursor_note_partial(struct bb_subscription *sub, const struct bb_event *events, size_t n)
 {
     (void)pthread_mutex_lock(&sub->bus->lock);
-    give_events(sub, events, n);
+    give_events(sub, sub->reading, events, n);
     (void)pthread_mutex_unlock(&sub->bus->lock);
 }
 

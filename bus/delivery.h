@@ -27,10 +27,16 @@ enum bb_retained {
     BB_RETAINED_LAST, /* and these were the last */
 };
 
+/* A sequence of a channel, and the life that it is of (PROTOCOL 7.5). */
+struct bb_spot {
+    uint64_t sequence;
+    uint64_t life; /* 0: not known */
+};
+
 /* Where a channel is when a delivery has been worked off. */
 struct bb_move {
     struct bb_place *place;
-    uint64_t sequence;
+    struct bb_spot to;
 };
 
 struct bb_delivery {

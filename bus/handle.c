@@ -11,6 +11,8 @@
 /* A broker that reads nothing is not answered without end. */
 #define PONG_UNWRITTEN_MAX ((size_t)64 << 10)
 
+#define MP_NIL 0xc0
+
 static int error_of(const struct bb_msg *msg)
 {
     return bb_error_from_code((const char *)msg->code.data, msg->code.len);
@@ -61,6 +63,7 @@ static void handle_welcome(struct bb_bus *bus, const struct bb_msg *msg)
     uint64_t heartbeat = limit_find(msg->limits, "heartbeat", bus->options.heartbeat_ms);
     uint64_t max_message = limit_find(msg->limits, "max_message", BB_MESSAGE_DEFAULT);
     bus->has_log = has_feature(msg->features, "log");
+    bus->has_lives = has_feature(msg->features, "lives");
     bool is_log = bus->has_log && msg->server == bus->server;
     enum bb_memory memory = msg->run == bus->run ? BB_MEMORY_RUN : is_log ? BB_MEMORY_LOG : BB_MEMORY_NONE;
     bus->run = msg->run;
@@ -81,8 +84,10 @@ static void handle_subscribed(struct bb_bus *bus, const struct bb_msg *msg)
     if (sub == NULL || sub->corr != msg->corr || sub->state != BB_SUB_ASKED) {
         return;
     }
-    bb_buf_reset(&sub->ends);
-    bb_buf_append(&sub->ends, msg->ends.data, msg->ends.len);
+    if (msg->ends.len > 0 && msg->ends.data[0] != MP_NIL) { /* else what they were still holds */
+        bb_buf_reset(&sub->ends);
+        bb_buf_append(&sub->ends, msg->ends.data, msg->ends.len);
+    }
     if (sub->ends.error < 0 || bb_places_begin(sub, msg->positions, bus->run) < 0) {
         bb_conn_drop(bus, BB_EMALFORMED, "the broker's answer to subscribe cannot be understood");
         return;

@@ -29,7 +29,7 @@ static void call_events(struct bb_subscription *sub, struct bb_delivery *deliver
     if (is_whole) {
         bb_cursor_take(sub, delivery);
     } else {
-        bb_cursor_take_events(sub, events, n);
+        bb_cursor_take_events(sub, delivery, events, n);
     }
     bb_subscription_consumed(sub, delivery);
 }

@@ -56,7 +56,7 @@ static int copy_options(struct bb_subscription *sub, const struct bb_subscribe_o
         return BB_EINVAL;
     }
     memcpy(options, given, given->size < sizeof(*options) ? given->size : sizeof(*options));
-    if ((unsigned)options->overflow > BB_OVERFLOW_DISCONNECT || (unsigned)options->from > BB_FROM_ID ||
+    if ((unsigned)options->overflow > BB_OVERFLOW_DISCONNECT || (unsigned)options->from > BB_FROM_OLDEST ||
         (unsigned)options->until > BB_UNTIL_TIME || (unsigned)options->view > BB_VIEW_EARLY ||
         options->window_bytes == 0 || options->window_events == 0 ||
         (options->retained && options->from != BB_FROM_NEW)) {

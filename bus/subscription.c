@@ -33,7 +33,7 @@ struct bb_subscription *bb_subscription_find(struct bb_bus *bus, uint64_t number
 static void write_from(const struct bb_subscription *sub, struct bb_buf *out)
 {
     if (sub->has_started) {
-        bb_places_write(sub, out);
+        bb_places_write(sub, sub->bus->has_lives, out);
         return;
     }
     switch (sub->options.from) {
@@ -42,6 +42,9 @@ static void write_from(const struct bb_subscription *sub, struct bb_buf *out)
         break;
     case BB_FROM_LAST:
         bb_mp_write_str(out, bb_slice_str("last"));
+        break;
+    case BB_FROM_OLDEST:
+        bb_mp_write_str(out, bb_slice_str("oldest"));
         break;
     case BB_FROM_SEQUENCE:
         bb_mp_write_uint(out, sub->options.from_value);

@@ -17,15 +17,18 @@ enum bb_sub_state {
 
 /* Where a subscription is in a channel. */
 struct bb_place {
-    uint64_t sequence;
-    uint64_t start;
-    bool has_start;
+    struct bb_spot at;     /* what came reaches so far */
+    struct bb_spot answer; /* where `subscribed` said that it resumes */
+    bool has_answer;       /* and nothing came from there yet */
+    bool is_settled;       /* what is staged has taken the answer into account */
     bool is_staged;
-    uint64_t staged; /* sequence after the message that is being taken */
+    bool has_start;
+    uint64_t start;
+    struct bb_spot staged; /* `at` after the message that is being taken */
     struct bb_place *next_staged;
-    uint64_t taken; /* of a durable subscription: what was given to the application is done with */
-    uint64_t
-        given; /* the same once the next bb_receive() says so, of a message that is read in part; 0: nothing */
+    struct bb_spot taken; /* of a durable subscription: what was given to the application is done with */
+    /* The same once the next bb_receive() says so, of a message that is read in part; sequence 0: nothing. */
+    struct bb_spot given;
     size_t len;
     char channel[]; /* zero-terminated */
 };
@@ -59,8 +62,9 @@ struct bb_subscription {
     bool has_retained;       /* all retained values came */
     bool has_taken_retained; /* and are worked off */
     struct bb_buf patterns;  /* MessagePack array */
-    struct bb_buf ends;      /* what "now" was when it began, for `until` as it resumes; empty: not known */
-    struct bb_map places;    /* by channel */
+    struct bb_buf
+        ends; /* what "now" was when it began, as it came, for `until` as it resumes; empty: not known */
+    struct bb_map places; /* by channel */
     struct bb_place *staged;
 
     uint64_t connection; /* that the next four are of */
@@ -132,11 +136,8 @@ void bb_places_commit(struct bb_subscription *sub, const struct bb_delivery *del
 /** bb_places_revert() - it does not: forget what is staged. */
 void bb_places_revert(struct bb_subscription *sub);
 
-/** bb_places_write() - the value of `from` that resumes after these places. */
-void bb_places_write(const struct bb_subscription *sub, struct bb_buf *out);
-
-/** bb_places_get() - the place of @channel, made if need be. Return: 0, BB_ENOMEM, BB_ELIMIT. */
-int bb_places_get(struct bb_subscription *sub, struct bb_slice channel, struct bb_place **ret_place);
+/** bb_places_write() - the value of `from` that resumes after these places; @with_lives: the broker knows lives. */
+void bb_places_write(const struct bb_subscription *sub, bool with_lives, struct bb_buf *out);
 
 /** bb_places_fini() - free them. */
 void bb_places_fini(struct bb_subscription *sub);
@@ -149,8 +150,11 @@ void bb_cursor_begin(struct bb_subscription *sub);
 /** bb_cursor_take() - the application is done with all of @delivery. */
 void bb_cursor_take(struct bb_subscription *sub, const struct bb_delivery *delivery);
 
-/** bb_cursor_take_events() - the same for the last @n events that it was given of a delivery. */
-void bb_cursor_take_events(struct bb_subscription *sub, const struct bb_event *events, size_t n);
+/** bb_cursor_take_events() - the same for the last @n events that it was given of @delivery. */
+void bb_cursor_take_events(struct bb_subscription *sub,
+                           const struct bb_delivery *delivery,
+                           const struct bb_event *events,
+                           size_t n);
 
 /** bb_cursor_take_read() - the same for what bb_receive() gave last. */
 void bb_cursor_take_read(struct bb_subscription *sub);

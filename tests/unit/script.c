@@ -90,7 +90,7 @@ const struct bb_msg *script_expect(struct script *script, enum bb_msg_type type)
     return &script->msg;
 }
 
-void script_welcome(struct script *script, uint64_t run, uint64_t last)
+void script_welcome_with(struct script *script, uint64_t run, uint64_t last, struct bb_slice features)
 {
     script_send(script, &(struct bb_msg){
                             .type = BB_MSG_WELCOME,
@@ -101,8 +101,13 @@ void script_welcome(struct script *script, uint64_t run, uint64_t last)
                             .client_number = 5,
                             .last = last,
                             .limits = MP("\x81\xabmax_message\xce\x00\x10\x00\x00"),
-                            .features = MP("\x90"),
+                            .features = features,
                         });
+}
+
+void script_welcome(struct script *script, uint64_t run, uint64_t last)
+{
+    script_welcome_with(script, run, last, NO_FEATURES);
 }
 
 void script_ack(struct script *script, struct bb_slice entries)
@@ -149,6 +154,11 @@ void script_write_block(struct bb_buf *out, uint64_t sequence, uint64_t n)
     bb_buf_fini(&events);
 }
 
+void script_gaps(struct script *script, struct bb_slice gaps)
+{
+    script_send(script, &(struct bb_msg){.type = BB_MSG_GAP, .sub = 1, .gaps = gaps});
+}
+
 void script_deliver(struct script *script, struct bb_slice ranges, uint64_t sequence, uint64_t n)
 {
     struct bb_buf body = BB_BUF_INIT;
@@ -178,6 +188,23 @@ bb_bus *script_open_ready(struct script *script)
     return bus;
 }
 
+const struct bb_msg *script_come_back(struct script *script, uint64_t run, struct bb_slice features)
+{
+    script_goodbye(script);
+    (void)script_expect(script, BB_MSG_HELLO);
+    script_welcome_with(script, run, 0, features);
+    return script_expect(script, BB_MSG_SUBSCRIBE);
+}
+
+void script_receive_all(bb_subscription *sub, struct bb_event *events, size_t n)
+{
+    for (size_t at = 0; at < n;) {
+        int got = bb_receive(sub, events + at, n - at, PATIENCE_MS);
+        cr_assert_gt(got, 0);
+        at += (size_t)got;
+    }
+}
+
 void script_finish(struct script *script, bb_bus *bus)
 {
     cr_assert_eq(bb_bus_close(bus), 0);
@@ -199,6 +226,16 @@ bb_subscription *script_subscribe(bb_bus *bus, struct bb_subscribe_options optio
     bb_subscription *sub = NULL;
     cr_assert_eq(bb_subscribe(bus, &options, 0, &sub), 0);
     return sub;
+}
+
+bool script_holds(struct bb_slice in, struct bb_slice what)
+{
+    for (size_t at = 0; at + what.len <= in.len; at++) {
+        if (memcmp(in.data + at, what.data, what.len) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 int script_publish(bb_bus *bus, const char *text)

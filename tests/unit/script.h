@@ -16,6 +16,11 @@
 
 #define PATIENCE_MS 10000
 
+/* Features of a welcome. */
+#define NO_FEATURES MP("\x90")
+#define LOG         MP("\x92\x01\xa3log")
+#define LIVES       MP("\x92\xa3log\xa5lives")
+
 /* MessagePack written by hand. */
 #define MP(text) bb_slice(text, sizeof(text) - 1)
 
@@ -47,6 +52,10 @@ void script_send(struct script *script, const struct bb_msg *msg);
 
 /* Answers to the message that came last. */
 void script_welcome(struct script *script, uint64_t run, uint64_t last);
+
+/** script_welcome_with() - the same of a broker with @features, MessagePack. */
+void script_welcome_with(struct script *script, uint64_t run, uint64_t last, struct bb_slice features);
+
 void script_subscribed(struct script *script, struct bb_slice positions);
 
 void script_ack(struct script *script, struct bb_slice entries);
@@ -59,6 +68,9 @@ void script_goodbye(struct script *script);
 /** script_write_block() - a block of @n events "a" with the payloads @sequence, @sequence + 1, ... */
 void script_write_block(struct bb_buf *out, uint64_t sequence, uint64_t n);
 
+/** script_gaps() - a message with nothing but gaps for subscription 1. */
+void script_gaps(struct script *script, struct bb_slice gaps);
+
 /** script_deliver() - such a block to subscription 1. */
 void script_deliver(struct script *script, struct bb_slice ranges, uint64_t sequence, uint64_t n);
 
@@ -69,6 +81,12 @@ bb_bus *script_open_bus(struct script *script, struct bb_options options);
 
 /** script_open_ready() - the same with the defaults, and welcome it. */
 bb_bus *script_open_ready(struct script *script);
+
+/** script_come_back() - break the connection; welcome the next one as @run, and expect its subscribe. */
+const struct bb_msg *script_come_back(struct script *script, uint64_t run, struct bb_slice features);
+
+/** script_receive_all() - all events and gaps until @n came. */
+void script_receive_all(bb_subscription *sub, struct bb_event *events, size_t n);
 
 /** script_finish() - close the bus and stop the script. */
 void script_finish(struct script *script, bb_bus *bus);
@@ -81,6 +99,9 @@ bb_subscription *script_subscribe(bb_bus *bus, struct bb_subscribe_options optio
 
 /** script_publish() - publish a text on "a/b". */
 int script_publish(bb_bus *bus, const char *text);
+
+/** script_holds() - is @what somewhere in @in? */
+bool script_holds(struct bb_slice in, struct bb_slice what);
 
 /** script_thread() - start a thread; its end is for the caller to join. */
 pthread_t script_thread(void *(*function)(void *), void *arg);

@@ -11,17 +11,7 @@
 
 static void welcome_with_log(struct script *script, uint64_t run, uint64_t last)
 {
-    script_send(script, &(struct bb_msg){
-                            .type = BB_MSG_WELCOME,
-                            .corr = script->msg.corr,
-                            .version = 1,
-                            .server = 9,
-                            .run = run,
-                            .client_number = 5,
-                            .last = last,
-                            .limits = MP("\x80"),
-                            .features = MP("\x92\x01\xa3log"),
-                        });
+    script_welcome_with(script, run, last, LOG);
 }
 
 static bb_bus *open_with_log(struct script *script)
@@ -47,16 +37,6 @@ static void refuse(struct script *script, enum bb_msg_type about, uint64_t corr,
                             .code = bb_slice_str(code),
                             .text = bb_slice_str("no"),
                         });
-}
-
-static bool holds(struct bb_slice in, struct bb_slice what)
-{
-    for (size_t at = 0; at + what.len <= in.len; at++) {
-        if (memcmp(in.data + at, what.data, what.len) == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* --- publishing ------------------------------------------------------------------------------------- */
@@ -198,9 +178,9 @@ Test(bus_log, from_an_id_until_a_time_in_the_early_view)
     (void)script_subscribe(bus, options);
     const struct bb_msg *msg = script_expect(&script, BB_MSG_SUBSCRIBE);
     cr_expect(bb_slice_equal(msg->from, MP("\x81\xa2id\x93\x09\x64\x03")));
-    cr_expect(holds(msg->options, MP("\xa5until\x81\xa4time\x05")));
-    cr_expect(holds(msg->options, MP("\xa4view\xa5"
-                                     "early")));
+    cr_expect(script_holds(msg->options, MP("\xa5until\x81\xa4time\x05")));
+    cr_expect(script_holds(msg->options, MP("\xa4view\xa5"
+                                            "early")));
     script_finish(&script, bus);
 }
 
@@ -231,7 +211,7 @@ Test(bus_log, the_end_comes_after_the_last_event)
     options.on_ended = on_ended;
     options.arg = &ended;
     bb_subscription *sub = script_subscribe(bus, options);
-    cr_assert(holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa5until\xa3now")));
+    cr_assert(script_holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa5until\xa3now")));
     script_subscribed(&script, NO_POSITIONS);
     script_deliver(&script,
                    MP("\x91\x93\xa1"
@@ -261,10 +241,7 @@ static void subscribed_until(struct script *script, struct bb_slice ends)
 
 static const struct bb_msg *come_back(struct script *script, uint64_t run)
 {
-    script_goodbye(script);
-    (void)script_expect(script, BB_MSG_HELLO);
-    welcome_with_log(script, run, 0);
-    return script_expect(script, BB_MSG_SUBSCRIBE);
+    return script_come_back(script, run, LOG);
 }
 
 Test(bus_log, now_stays_what_it_was_across_reconnections)
@@ -276,18 +253,18 @@ Test(bus_log, now_stays_what_it_was_across_reconnections)
     options.from_value = 3;
     options.until = BB_UNTIL_NOW;
     bb_subscription *sub = script_subscribe(bus, options);
-    cr_assert(holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa5until\xa3now")));
+    cr_assert(script_holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa5until\xa3now")));
     /* Not answered: so nobody knows yet what now was. */
-    cr_assert(holds(come_back(&script, 7)->options, MP("\xa5until\xa3now")));
+    cr_assert(script_holds(come_back(&script, 7)->options, MP("\xa5until\xa3now")));
     subscribed_until(&script, MP("\x81\xa1"
                                  "a\x07"));
-    cr_expect(holds(come_back(&script, 7)->options, MP("\xa5until\x81\xa4last\x81\xa1"
-                                                       "a\x07")));
+    cr_expect(script_holds(come_back(&script, 7)->options, MP("\xa5until\x81\xa4last\x81\xa1"
+                                                              "a\x07")));
     /* A restart took some of it. */
     subscribed_until(&script, MP("\x81\xa1"
                                  "a\x05"));
-    cr_expect(holds(come_back(&script, 8)->options, MP("\xa5until\x81\xa4last\x81\xa1"
-                                                       "a\x05")));
+    cr_expect(script_holds(come_back(&script, 8)->options, MP("\xa5until\x81\xa4last\x81\xa1"
+                                                              "a\x05")));
     subscribed_until(&script, MP("\x81\xa1"
                                  "a\x05"));
     script_send(&script, &(struct bb_msg){.type = BB_MSG_ENDED, .sub = 1, .code = bb_slice_str("done")});
@@ -330,7 +307,7 @@ Test(bus_log, retained_values_come_first_and_end_with_a_mark)
     cr_assert_eq(bb_subscribe(bus, &options, 0, &sub), BB_EINVAL);
     options.from = BB_FROM_NEW;
     sub = script_subscribe(bus, options);
-    cr_assert(holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa8retained\xc3")));
+    cr_assert(script_holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa8retained\xc3")));
     script_subscribed(&script, MP("\x91\x92\xa1"
                                   "a\x08"));
     deliver_retained(&script, 1, 5);
@@ -342,7 +319,7 @@ Test(bus_log, retained_values_come_first_and_end_with_a_mark)
     welcome_with_log(&script, 7, 0);
     const struct bb_msg *msg = script_expect(&script, BB_MSG_SUBSCRIBE);
     cr_assert(bb_slice_equal(msg->from, MP("\xa3new")));
-    cr_assert(holds(msg->options, MP("\xa8retained\xc3")));
+    cr_assert(script_holds(msg->options, MP("\xa8retained\xc3")));
     script_subscribed(&script, MP("\x91\x92\xa1"
                                   "a\x09"));
     deliver_retained(&script, 1, 9);
@@ -368,7 +345,7 @@ Test(bus_log, retained_values_come_first_and_end_with_a_mark)
     cr_expect(bb_slice_equal(msg->from, MP("\x82\xa3run\x07\xa5"
                                            "after\x81\xa1"
                                            "a\x0a")));
-    cr_expect_not(holds(msg->options, MP("\xa8retained")));
+    cr_expect_not(script_holds(msg->options, MP("\xa8retained")));
     script_finish(&script, bus);
 }
 
@@ -444,8 +421,8 @@ Test(bus_log, a_cursor_follows_what_was_worked_off)
     struct bb_event events[8];
     bb_bus *bus = open_with_log(&script);
     bb_subscription *sub = script_subscribe(bus, durable());
-    cr_assert(holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa7"
-                                                                          "durable\xa4mine")));
+    cr_assert(script_holds(script_expect(&script, BB_MSG_SUBSCRIBE)->options, MP("\xa7"
+                                                                                 "durable\xa4mine")));
     script_subscribed(&script, MP("\x91\x92\xa1"
                                   "a\x04"));
     expect_cursor(&script, 4); /* by the clock */
@@ -573,16 +550,16 @@ Test(bus_log, a_query_goes_on_page_after_page)
     asking.options.max = 5;
     pthread_t thread = script_thread(ask, &asking);
     const struct bb_msg *msg = script_expect(&script, BB_MSG_QUERY);
-    cr_assert(holds(msg->query, MP("\x91\xa3"
-                                   "a/*")));
-    cr_assert(holds(msg->query, MP("\xa6.x > 1")));
-    cr_assert(holds(msg->query, MP("\xa3max\x05")));
-    cr_assert_not(holds(msg->query, MP("after")));
+    cr_assert(script_holds(msg->query, MP("\x91\xa3"
+                                          "a/*")));
+    cr_assert(script_holds(msg->query, MP("\xa6.x > 1")));
+    cr_assert(script_holds(msg->query, MP("\xa3max\x05")));
+    cr_assert_not(script_holds(msg->query, MP("after")));
     found(&script, true, 1, 2);
     msg = script_expect(&script, BB_MSG_QUERY);
-    cr_assert(holds(msg->query, MP("\xa5"
-                                   "after\x93\x09\x65\x02")));
-    cr_assert(holds(msg->query, MP("\xa3max\x03")));
+    cr_assert(script_holds(msg->query, MP("\xa5"
+                                          "after\x93\x09\x65\x02")));
+    cr_assert(script_holds(msg->query, MP("\xa3max\x03")));
     found(&script, true, 3, 3);
     (void)pthread_join(thread, NULL);
     cr_expect_eq(asking.result, 1);

@@ -175,18 +175,6 @@ Test(bus_subscribe, a_gap_of_the_broker_is_passed_on_and_moves_the_position)
     script_finish(&script, bus);
 }
 
-/* All events and gaps until @n came. */
-static void receive_all(bb_subscription *sub, struct bb_event *events, size_t n)
-{
-    size_t at = 0;
-    while (at < n) {
-        int got = bb_receive(sub, events + at, n - at, PATIENCE_MS);
-        cr_assert_gt(got, 0);
-        at += (size_t)got;
-    }
-    cr_assert_eq(at, n);
-}
-
 static void expect_position(bb_subscription *sub, uint64_t sequence)
 {
     struct bb_position *positions = NULL;
@@ -226,7 +214,7 @@ Test(bus_subscribe, the_gaps_of_a_message_come_before_its_events_which_may_lie_i
                                                  "conflated")},
                      bb_buf_slice(&body));
     bb_buf_fini(&body);
-    receive_all(sub, events, 4);
+    script_receive_all(sub, events, 4);
     cr_assert_not_null(events[0].gap);
     cr_expect_eq(events[0].gap->from, 5);
     cr_expect_eq(events[0].gap->to, 10);
@@ -262,7 +250,7 @@ Test(bus_subscribe, the_ranges_of_a_message_join_its_gaps)
                                                  "a\x07\x08\x01\xae"
                                                  "dropped_oldest")},
                      bb_buf_slice(&body));
-    receive_all(sub, events, 3);
+    script_receive_all(sub, events, 3);
     cr_assert_not_null(events[0].gap);
     cr_expect_eq(events[0].gap->to, 6);
     cr_assert_not_null(events[1].gap);
@@ -280,7 +268,7 @@ Test(bus_subscribe, the_ranges_of_a_message_join_its_gaps)
                                       .gaps = MP("\xc0")},
                      bb_buf_slice(&body));
     bb_buf_fini(&body);
-    receive_all(sub, events, 1);
+    script_receive_all(sub, events, 1);
     cr_expect_null(events[0].gap);
     cr_expect_eq(events[0].sequence, 10);
     script_finish(&script, bus);
@@ -301,7 +289,7 @@ Test(bus_subscribe, what_lies_inside_the_gaps_of_an_unreadable_message_is_lost_t
                                                  "a\x06\x09\x01\xa9"
                                                  "conflated")},
                      MP("\x97\x01\x01\x01\x06\x01\x03\x02\xc1\xc1"));
-    receive_all(sub, events, 4);
+    script_receive_all(sub, events, 4);
     static const struct bb_gap gaps[] = {
         {"a", 5, 5, BB_UNKNOWN, "transport"}, /* the hole before the gap */
         {"a", 6, 9, 1, "conflated"},
@@ -332,7 +320,7 @@ Test(bus_subscribe, several_gaps_of_one_message_come_in_its_order)
                                                      "a\x05\x07\xc0\xa7trimmed\x95\xa1"
                                                      "a\x08\x09\x01\xa8overflow\x95\xa1"
                                                      "c\x63\xc0\xc0\xa7restart")});
-    receive_all(sub, events, 4);
+    script_receive_all(sub, events, 4);
     static const struct bb_gap gaps[] = {
         {"b", 1, 2, 2, "overflow"},
         {"a", 5, 7, BB_UNKNOWN, "trimmed"},

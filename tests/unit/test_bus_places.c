@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Positions and lives (PROTOCOL 7.5): what a subscription and a cursor keep, and with what they resume. */
+#include "tests/unit/script.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+/* Lives are one byte here; every channel is "a". */
+#define AFTER(channels) \
+    MP("\x81\xa5"       \
+       "after" channels)
+
+static bb_bus *open_with_lives(struct script *script)
+{
+    bb_bus *bus = script_open_bus(script, (struct bb_options)BB_OPTIONS_INIT);
+    (void)script_expect(script, BB_MSG_HELLO);
+    script_welcome_with(script, 7, 0, LIVES);
+    cr_assert_eq(bb_bus_wait_ready(bus, PATIENCE_MS), 0);
+    return bus;
+}
+
+/* A subscription that is at 4 of the life 9. */
+static bb_subscription *subscribe_at_4(struct script *script, bb_bus *bus, const char *durable)
+{
+    struct bb_subscribe_options options = script_to_all();
+    options.durable = durable;
+    bb_subscription *sub = script_subscribe(bus, options);
+    (void)script_expect(script, BB_MSG_SUBSCRIBE);
+    script_subscribed(script, MP("\x91\x93\xa1"
+                                 "a\x04\x09"));
+    return sub;
+}
+
+static void deliver_4_to_6(struct script *script)
+{
+    script_deliver(script,
+                   MP("\x91\x93\xa1"
+                      "a\x04\x06"),
+                   5, 2);
+}
+
+static void expect_gap(const struct bb_event *event, uint64_t from, uint64_t to, const char *reason)
+{
+    cr_assert_not_null(event->gap);
+    cr_expect_eq(event->gap->from, from);
+    cr_expect_eq(event->gap->to, to);
+    cr_expect_str_eq(event->gap->reason, reason);
+}
+
+static void expect_event(const struct bb_event *event, uint64_t sequence)
+{
+    cr_assert_null(event->gap);
+    cr_expect_eq(event->sequence, sequence);
+}
+
+/* The next subscribe after a break asks for @from. */
+static void expect_resume(struct script *script, uint64_t run, struct bb_slice from)
+{
+    cr_assert(bb_slice_equal(script_come_back(script, run, LIVES)->from, from));
+}
+
+Test(bus_places, a_resume_says_sequence_and_life)
+{
+    struct script script;
+    struct bb_event events[2];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, NULL);
+    deliver_4_to_6(&script);
+    script_receive_all(sub, events, 2);
+    expect_resume(&script, 7,
+                  AFTER("\x81\xa1"
+                        "a\x92\x06\x09"));
+    /* It goes on in another life of the channel, and nobody is told anything else. */
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x06\x0a"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x06\x07"),
+                   7, 1);
+    script_receive_all(sub, events, 1);
+    expect_event(&events[0], 7);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x07\x0a"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_range_or_a_gap_may_bring_a_life)
+{
+    struct script script;
+    struct bb_event events[2];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x94\xa1"
+                      "a\x00\x01\x05"),
+                   1, 1);
+    script_receive_all(sub, events, 1);
+    expect_resume(&script, 7,
+                  AFTER("\x81\xa1"
+                        "a\x92\x01\x05"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x01\x05"));
+    script_gaps(&script, MP("\x91\x96\xa1"
+                            "a\x02\x03\x02\xa8"
+                            "overflow\x06"));
+    script_receive_all(sub, events, 1);
+    expect_resume(&script, 7,
+                  AFTER("\x81\xa1"
+                        "a\x92\x03\x06"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_restart_leaves_no_old_sequence_behind)
+{
+    struct script script;
+    struct bb_event events[4];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, NULL);
+    script_gaps(&script, MP("\x91\x95\xa1"
+                            "a\x05\xc0\xc0\xa7"
+                            "restart"));
+    script_receive_all(sub, events, 1);
+    expect_gap(&events[0], 5, BB_UNKNOWN, "restart");
+    /* Removed, and not made again: it will begin at its beginning. */
+    expect_resume(&script, 7, AFTER("\x80"));
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x94\xa1"
+                      "a\x00\x02\x0b"),
+                   1, 2);
+    script_receive_all(sub, events, 2);
+    expect_event(&events[0], 1);
+    /* Removed and made again before the next event. */
+    script_gaps(&script, MP("\x91\x96\xa1"
+                            "a\x03\xc0\xc0\xa7"
+                            "restart\x0c"));
+    script_receive_all(sub, events, 1);
+    expect_resume(&script, 7,
+                  AFTER("\x81\xa1"
+                        "a\x92\x00\x0c"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_place_that_is_void_stays_until_the_gap_has_come)
+{
+    struct script script;
+    struct bb_event events[4];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, NULL);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x04\x09"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x00\x0b"));
+    /* It breaks again before the gap: who asked with the new life would never hear of the loss. */
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x04\x09"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x00\x0b"));
+    script_gaps(&script, MP("\x91\x95\xa1"
+                            "a\x05\xc0\xc0\xa7"
+                            "restart"));
+    script_receive_all(sub, events, 1);
+    expect_gap(&events[0], 5, BB_UNKNOWN, "restart");
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x00\x0b"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x00\x0b"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    script_receive_all(sub, events, 1);
+    expect_event(&events[0], 1);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x01\x0b"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, what_was_retracted_is_asked_for_again_in_its_new_life)
+{
+    struct script script;
+    struct bb_event events[4];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, NULL);
+    deliver_4_to_6(&script);
+    script_receive_all(sub, events, 2);
+    script_gaps(&script, MP("\x91\x96\xa1"
+                            "a\x06\x06\x01\xa9"
+                            "retracted\x0d"));
+    script_receive_all(sub, events, 1);
+    expect_gap(&events[0], 6, 6, "retracted");
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x05\x0d"));
+    /* The same while nobody was connected: what 5 was is not there either. */
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x04\x0e"));
+    script_gaps(&script, MP("\x91\x95\xa1"
+                            "a\x05\x05\xc0\xa9"
+                            "retracted"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x04\x05"),
+                   5, 1);
+    script_receive_all(sub, events, 2);
+    expect_gap(&events[0], 5, 5, "retracted");
+    expect_event(&events[1], 5);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x05\x0e"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_hole_after_a_resume_is_a_gap)
+{
+    struct script script;
+    struct bb_event events[2];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, NULL);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x04\x09"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x06\x09"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x06\x07"),
+                   7, 1);
+    script_receive_all(sub, events, 2);
+    expect_gap(&events[0], 5, 6, "transport");
+    expect_event(&events[1], 7);
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_broker_that_goes_back_without_a_gap_has_lost_what_was_there)
+{
+    struct script script;
+    struct bb_event events[2];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, NULL);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x04\x09"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x02\x0b"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x02\x03"),
+                   3, 1);
+    script_receive_all(sub, events, 2);
+    expect_gap(&events[0], 5, BB_UNKNOWN, "restart");
+    expect_event(&events[1], 3);
+    /* The same on one connection. */
+    script_deliver(&script,
+                   MP("\x91\x94\xa1"
+                      "a\x00\x01\x0c"),
+                   1, 1);
+    script_receive_all(sub, events, 2);
+    expect_gap(&events[0], 4, BB_UNKNOWN, "restart");
+    expect_event(&events[1], 1);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x01\x0c"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_place_without_a_life_is_judged_by_its_run)
+{
+    struct script script;
+    struct bb_event events[2];
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x04"));
+    /* The broker that comes back knows lives. */
+    expect_resume(&script, 8,
+                  MP("\x82\xa3run\x07\xa5"
+                     "after\x81\xa1"
+                     "a\x04"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x04\x09"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x04\x05"),
+                   5, 1);
+    script_receive_all(sub, events, 1);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x05\x09"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x05\x09"));
+    /* And the one after that does not. */
+    cr_assert(bb_slice_equal(script_come_back(&script, 9, LOG)->from, MP("\x82\xa3run\x08\xa5"
+                                                                         "after\x81\xa1"
+                                                                         "a\x05")));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, ends_go_back_as_they_came)
+{
+    struct script script;
+    struct bb_subscribe_options options = script_to_all();
+    options.until = BB_UNTIL_NOW;
+    options.from = BB_FROM_OLDEST;
+    bb_bus *bus = open_with_lives(&script);
+    (void)script_subscribe(bus, options);
+    const struct bb_msg *msg = script_expect(&script, BB_MSG_SUBSCRIBE);
+    cr_expect(bb_slice_equal(msg->from, MP("\xa6oldest")));
+    struct bb_msg answer = {.type = BB_MSG_SUBSCRIBED,
+                            .corr = msg->corr,
+                            .sub = 1,
+                            .positions = MP("\x91\x93\xa1"
+                                            "a\x02\x09"),
+                            .ends = MP("\x81\xa1"
+                                       "a\x92\x07\x09")};
+    script_send(&script, &answer);
+    for (int i = 0; i < 2; i++) {
+        msg = script_come_back(&script, 8, LIVES);
+        cr_assert(script_holds(msg->options, MP("\xa5until\x81\xa4last\x81\xa1"
+                                                "a\x92\x07\x09")));
+        answer.corr = msg->corr;
+        answer.ends = (struct bb_slice){0}; /* what now was still holds */
+        script_send(&script, &answer);
+    }
+    script_finish(&script, bus);
+}
+
+/* --- cursors ---------------------------------------------------------------------------------------- */
+
+static void expect_saved(struct script *script, struct bb_slice positions)
+{
+    const struct bb_msg *msg = script_expect(script, BB_MSG_CURSOR);
+    cr_assert(bb_slice_equal(msg->positions, positions));
+    script_send(script, &(struct bb_msg){.type = BB_MSG_RESULT, .corr = msg->corr, .value = MP("\xc0")});
+}
+
+static void expect_save(struct script *script, bb_subscription *sub, struct bb_slice positions)
+{
+    cr_assert_eq(bb_subscription_save(sub, 0), 0);
+    expect_saved(script, positions);
+}
+
+Test(bus_places, a_cursor_is_saved_with_lives_and_follows_a_restart)
+{
+    struct script script;
+    struct bb_event events[4];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
+    expect_saved(&script, MP("\x91\x93\xa1"
+                             "a\x04\x09")); /* by the clock */
+    deliver_4_to_6(&script);
+    cr_assert_eq(bb_receive(sub, events, 1, PATIENCE_MS), 1);
+    script_gaps(&script, MP("\x91\x96\xa1"
+                            "a\x07\xc0\xc0\xa7"
+                            "restart\x0b"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x02"),
+                   1, 2);
+    script_send(&script,
+                &(struct bb_msg){.type = BB_MSG_PING, .token = 1}); /* answered behind what came before */
+    (void)script_expect(&script, BB_MSG_PONG);
+    /* What was given of the message that is read in part, though what is received is of another life. */
+    expect_save(&script, sub,
+                MP("\x91\x93\xa1"
+                   "a\x05\x09"));
+    cr_assert_eq(bb_receive(sub, events, 4, PATIENCE_MS), 1);
+    expect_event(&events[0], 6);
+    cr_assert_eq(bb_receive(sub, events, 1, PATIENCE_MS), 1);
+    expect_gap(&events[0], 7, BB_UNKNOWN, "restart");
+    cr_assert_eq(bb_receive(sub, events, 1, PATIENCE_MS), 1);
+    expect_event(&events[0], 1);
+    expect_save(&script, sub,
+                MP("\x91\x93\xa1"
+                   "a\x01\x0b"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_cursor_does_not_move_before_the_gap_of_a_resume_was_given)
+{
+    struct script script;
+    struct bb_event events[4];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
+    expect_saved(&script, MP("\x91\x93\xa1"
+                             "a\x04\x09"));
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x04\x09"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x00\x0b"));
+    expect_saved(&script, MP("\x91\x93\xa1"
+                             "a\x04\x09"));
+    script_gaps(&script, MP("\x91\x95\xa1"
+                            "a\x05\xc0\xc0\xa7"
+                            "restart"));
+    cr_assert_eq(bb_receive(sub, events, 4, PATIENCE_MS), 1);
+    expect_gap(&events[0], 5, BB_UNKNOWN, "restart");
+    expect_save(&script, sub,
+                MP("\x91\x93\xa1"
+                   "a\x00\x0b"));
+    script_finish(&script, bus);
+}
