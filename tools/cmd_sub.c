@@ -57,7 +57,8 @@ static const struct option_row options[] = {
     {'t', OPTION_DURATION, "timeout", "TIME", "end after this time in all", AT(timeout_us), NULL},
     {'i', OPTION_DURATION, "idle", "TIME", "end when nothing came for this time", AT(idle_us), NULL},
     {'f', OPTION_TEXT, "from", "WHERE",
-     "new, last, all, a sequence, an id (S/S/I), a time ago (10m), an RFC 3339 time (new)", AT(from), NULL},
+     "new, last, oldest or all, a sequence, an id (S/S/I), a time ago (10m), an RFC 3339 time (new)",
+     AT(from), NULL},
     {0, OPTION_TEXT, "until", "WHERE", "end with what there is now, a sequence, or a time", AT(until), NULL},
     {'w', OPTION_TEXT, "where", "EXPR", "only payloads that it holds for, such as '.temp > 80'", AT(where),
      NULL},
@@ -96,9 +97,8 @@ static bool from_parse(const char *text, struct bb_subscribe_options *to)
         to->from = BB_FROM_NEW;
     } else if (strcmp(text, "last") == 0) {
         to->from = BB_FROM_LAST;
-    } else if (strcmp(text, "all") == 0) {
-        to->from = BB_FROM_SEQUENCE;
-        to->from_value = 1;
+    } else if (strcmp(text, "all") == 0 || strcmp(text, "oldest") == 0) {
+        to->from = BB_FROM_OLDEST;
     } else if (option_parse_count(text, &to->from_value)) {
         to->from = BB_FROM_SEQUENCE;
     } else if (event_id_parse(text, &to->from_id)) {
@@ -107,7 +107,7 @@ static bool from_parse(const char *text, struct bb_subscribe_options *to)
         to->from = BB_FROM_TIME;
         to->from_value = us > 0 ? (uint64_t)us : 0;
     } else {
-        say("--from cannot be '%s': it is new, last, all, a sequence such as 17, an id such as 1/7/3, a time ago such as "
+        say("--from cannot be '%s': it is new, last, oldest (or all), a sequence such as 17, an id such as 1/7/3, a time ago such as "
             "10m, or an instant such as 2026-01-31T12:00:00Z",
             text);
         return false;

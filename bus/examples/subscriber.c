@@ -44,8 +44,7 @@ int main(int argc, char **argv)
     options.name = "example subscriber";
     subscribe.patterns = patterns;
     subscribe.n_patterns = 1;
-    subscribe.from = BB_FROM_SEQUENCE;
-    subscribe.from_value = 1;
+    subscribe.from = BB_FROM_OLDEST;
     int r = bb_bus_open(&options, &bus);
     if (r == 0) {
         r = bb_subscribe(bus, &subscribe, 5000, &sub);
