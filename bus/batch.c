@@ -55,6 +55,7 @@ struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap, struct bb_slice 
     batch->next = NULL;
     batch->n_tracked = 0;
     batch->number = 0;
+    batch->returned = 0;
     batch->begin = 0;
     batch->count = 0;
     batch->level = 0;

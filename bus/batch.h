@@ -48,6 +48,7 @@ struct bb_batch {
     uint32_t max_tracked;
     struct bb_ack answer; /* what is the same for all its events */
     uint64_t number;      /* 0 until it is sent */
+    int returned;         /* why the broker that it was sent to last did not take it, 0 if it may have */
     uint64_t begin;       /* events published before it */
     uint32_t count;       /* of events */
     uint32_t level;       /* the highest asked for */
@@ -81,12 +82,6 @@ void bb_batches_unref(struct bb_batch *first);
 
 /** bb_batch_number() - write the head in front of the events; nobody else may read it. */
 void bb_batch_number(struct bb_batch *batch, uint64_t number);
-
-/** bb_batch_options() - as they were given. */
-static inline struct bb_slice bb_batch_options(const struct bb_batch *batch)
-{
-    return bb_slice(batch->bytes + BB_BATCH_HEAD_MAX, batch->options_len);
-}
 
 /** bb_batch_message_len() - bytes of the message, which begin at bytes[start]. */
 static inline size_t bb_batch_message_len(const struct bb_batch *batch)

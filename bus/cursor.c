@@ -238,7 +238,7 @@ bool bb_cursors_answered(struct bb_bus *bus, uint64_t corr, int error)
         return false;
     }
     sub->cursor.corr = 0;
-    if (error == BB_ENOMEM || error == BB_ELOGFULL || error == BB_ELOGFAILED) {
+    if (error == BB_ENOMEM || error == BB_ELOGFULL || error == BB_ELOGFAILED || error == BB_ESHUTDOWN) {
         sub->cursor.is_moved = true; /* it will pass: once more, a while later */
     }
     consider(sub);

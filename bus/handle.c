@@ -62,17 +62,14 @@ static void handle_welcome(struct bb_bus *bus, const struct bb_msg *msg)
     }
     uint64_t heartbeat = limit_find(msg->limits, "heartbeat", bus->options.heartbeat_ms);
     uint64_t max_message = limit_find(msg->limits, "max_message", BB_MESSAGE_DEFAULT);
-    bus->has_log = has_feature(msg->features, "log");
     bus->has_lives = has_feature(msg->features, "lives");
-    bool is_log = bus->has_log && msg->server == bus->server;
-    enum bb_memory memory = msg->run == bus->run ? BB_MEMORY_RUN : is_log ? BB_MEMORY_LOG : BB_MEMORY_NONE;
     bus->run = msg->run;
     bus->server = msg->server;
     bus->client_number = msg->client_number;
     bus->max_message = (size_t)BB_MIN(max_message, BB_MESSAGE_MAX);
     bus->n_connects++;
     bb_conn_welcomed(&bus->conn, bb_now_ms(), (uint32_t)BB_MIN(heartbeat, UINT32_MAX));
-    bb_outbox_resume(&bus->outbox, msg->last, memory, bus->max_message);
+    bb_outbox_resume(&bus->outbox, msg->last, bus->max_message);
     bb_subscriptions_ready(bus);
     bb_conn_send_batches(bus);
     bb_bus_changed(bus);
@@ -135,6 +132,24 @@ static void handle_ping(struct bb_bus *bus, const struct bb_msg *msg)
     }
 }
 
+static void handle_refusal(struct bb_bus *bus, const struct bb_msg *msg, int error)
+{
+    if (bb_outbox_refuse(&bus->outbox, msg->corr, error) < 0) {
+        bb_conn_drop(bus, BB_ESEQUENCE, "the broker counts what is published differently");
+        return;
+    }
+    bb_conn_send_batches(bus);
+    bb_bus_changed(bus);
+}
+
+/* A broker that ends refuses nothing for good: the next one is asked again. */
+static void handle_unsubscribed(struct bb_bus *bus, const struct bb_msg *msg, int error)
+{
+    if (error != BB_ESHUTDOWN) {
+        bb_subscriptions_refused(bus, msg->corr, error, msg->text);
+    }
+}
+
 static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
 {
     int error = error_of(msg);
@@ -147,11 +162,9 @@ static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
         /* BB_EHELLO, about anything: the broker has forgotten this client. Nothing was refused, all is repeated. */
         bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
     } else if (msg->about == BB_MSG_PUBLISH) {
-        bb_outbox_refuse(&bus->outbox, msg->corr, error);
-        bb_conn_send_batches(bus);
-        bb_bus_changed(bus);
+        handle_refusal(bus, msg, error);
     } else if (msg->about == BB_MSG_SUBSCRIBE) {
-        bb_subscriptions_refused(bus, msg->corr, error, msg->text);
+        handle_unsubscribed(bus, msg, error);
     } else if (!bb_cursors_answered(bus, msg->corr, error)) {
         bb_requests_finish(bus, BB_MSG_NONE, msg->corr, error, (struct bb_slice){0});
     }

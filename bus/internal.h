@@ -64,8 +64,7 @@ struct bb_bus {
     uint64_t last_corr;
     uint64_t run; /* 0 before the first welcome */
     uint64_t server;
-    bool has_log;   /* the broker keeps channels on disk */
-    bool has_lives; /* and its positions carry lives */
+    bool has_lives; /* positions of the broker carry lives */
     uint64_t client_number;
     size_t max_message;
     uint64_t n_connects;

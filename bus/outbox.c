@@ -8,9 +8,6 @@
 
 #include <stdlib.h>
 
-/* The number of a batch that was sent to a broker that is no more. */
-#define NUMBER_VOID UINT64_MAX
-
 #define IN_FLIGHT_MAX 64
 /* Without batching a message is small, and the bytes are what bounds. */
 #define IN_FLIGHT_MAX_UNBATCHED 256 /* the outcomes that a broker keeps (PROTOCOL 6.2) */
@@ -41,6 +38,7 @@ void bb_outbox_fini(struct bb_outbox *outbox)
     bb_outbox_fail(outbox, BB_ECLOSED);
     bb_batches_unref(bb_outbox_take_done(outbox));
     bb_batch_unref(outbox->open);
+    bb_batch_unref(outbox->filler);
     bb_pool_fini(&outbox->pool);
 }
 
@@ -104,21 +102,21 @@ int bb_outbox_room(struct bb_outbox *outbox,
     return 0;
 }
 
-/*
- * Numbers are given when a batch leaves; one below the next is a repetition of what the broker took. Nothing reads
- * the head that is written over: what was on its way by an older connection went with it.
- */
-static void number_unsent(struct bb_outbox *outbox)
+/* An empty batch for the number behind the front, which nothing is to be sent under any more. */
+static struct bb_batch *fill_hole(struct bb_outbox *outbox)
 {
-    uint64_t number = outbox->unsent->number;
-    if (number == 0 || number > outbox->next_number) {
-        bb_batch_number(outbox->unsent, outbox->next_number);
+    if (outbox->filler == NULL) {
+        outbox->filler = bb_batch_new(&outbox->pool, 0, (struct bb_slice){0});
     }
+    if (outbox->filler != NULL) {
+        bb_batch_number(outbox->filler, outbox->front + 1);
+    }
+    return outbox->filler;
 }
 
 struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
 {
-    if (outbox->in_flight >= outbox->max_in_flight) {
+    if (outbox->in_flight >= outbox->max_in_flight || outbox->is_halted) {
         return NULL;
     }
     if (outbox->unsent == NULL) {
@@ -127,15 +125,29 @@ struct bb_batch *bb_outbox_next(struct bb_outbox *outbox)
         }
         bb_outbox_seal(outbox);
     }
-    number_unsent(outbox);
-    return outbox->unsent;
+    struct bb_batch *batch = outbox->unsent;
+    if (batch->number == 0) {
+        bb_batch_number(batch, outbox->next_number);
+    }
+    bool is_hole = outbox->first_number != 0 && batch->number > outbox->front + 1;
+    return BB_LIKELY(!is_hole) ? batch : fill_hole(outbox);
 }
 
 void bb_outbox_sent(struct bb_outbox *outbox)
 {
-    outbox->next_number += outbox->unsent->number == outbox->next_number;
-    outbox->unsent = outbox->unsent->next;
+    struct bb_batch *batch = outbox->unsent;
+    if (BB_UNLIKELY(outbox->filler != NULL)) {
+        outbox->front = outbox->filler->number;
+        bb_batch_unref(outbox->filler);
+        outbox->filler = NULL;
+        return;
+    }
+    outbox->next_number = BB_MAX(outbox->next_number, batch->number + 1);
+    outbox->front = BB_MAX(outbox->front, batch->number);
+    outbox->first_number = outbox->first_number != 0 ? outbox->first_number : batch->number;
+    outbox->unsent = batch->next;
     outbox->in_flight++;
+    batch->returned = 0;
 }
 
 /* --- answers ------------------------------------------------------------------------------------ */
@@ -188,17 +200,30 @@ finish(struct bb_outbox *outbox, struct bb_batch **at, struct bb_batch *before, 
     outbox->done_end = &batch->next;
 }
 
-/* Answers come in the order of the numbers, so this looks at the first batch nearly always. */
-static void answer_number(struct bb_outbox *outbox, uint64_t number, struct bb_answer *answer)
+/*
+ * The place in the list of the batch that was sent as @number, NULL if there is none. Answers come in the order of the
+ * numbers, so this looks at the first batch nearly always.
+ */
+static struct bb_batch **find_sent(struct bb_outbox *outbox, uint64_t number, struct bb_batch **ret_before)
 {
     struct bb_batch *before = NULL;
     for (struct bb_batch **at = &outbox->first; *at != outbox->unsent; at = &(*at)->next) {
         if ((*at)->number == number) {
-            outbox->in_flight--;
-            finish(outbox, at, before, answer);
-            return;
+            *ret_before = before;
+            return at;
         }
         before = *at;
+    }
+    return NULL;
+}
+
+static void answer_number(struct bb_outbox *outbox, uint64_t number, struct bb_answer *answer)
+{
+    struct bb_batch *before;
+    struct bb_batch **at = find_sent(outbox, number, &before);
+    if (at != NULL) {
+        outbox->in_flight--;
+        finish(outbox, at, before, answer);
     }
 }
 
@@ -213,45 +238,55 @@ int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry)
     return r;
 }
 
-void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error)
+/* Neither answer uses the number up (PROTOCOL 6.2). What follows a batch that was given back is out of sequence. */
+static void give_back(struct bb_outbox *outbox, uint64_t number, int error)
 {
-    answer_number(outbox, number, &(struct bb_answer){.error = error, .matches = BB_UNKNOWN});
-}
-
-/* The number of the oldest batch that was sent, the next number if there is none. */
-static uint64_t first_sent(const struct bb_outbox *outbox)
-{
-    for (const struct bb_batch *batch = outbox->first; batch != NULL; batch = batch->next) {
-        if (batch->number != 0 && batch->number != NUMBER_VOID) {
-            return batch->number;
-        }
+    struct bb_batch *before;
+    struct bb_batch **at = find_sent(outbox, number, &before);
+    outbox->is_halted = true;
+    if (at != NULL) {
+        (*at)->returned = error;
     }
-    return outbox->next_number;
 }
 
-void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, enum bb_memory memory, size_t max_message)
+int bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error)
+{
+    bool is_first = number == outbox->first_number; /* which a broker takes whatever it is */
+    if (error == BB_ESHUTDOWN || (error == BB_ESEQUENCE && outbox->is_halted)) {
+        give_back(outbox, number, BB_ESHUTDOWN);
+        return 0;
+    }
+    if (error == BB_ESEQUENCE && !is_first) {
+        give_back(outbox, number, BB_ESEQUENCE);
+        return BB_ESEQUENCE;
+    }
+    answer_number(outbox, number, &(struct bb_answer){.error = error, .matches = BB_UNKNOWN});
+    return 0;
+}
+
+void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_message)
 {
     struct bb_answer too_big = {.error = BB_ETOOBIG, .matches = BB_UNKNOWN};
     struct bb_batch *before = NULL;
     struct bb_batch **at = &outbox->first;
-    uint64_t next = memory == BB_MEMORY_LOG ? BB_MAX(last + 1, first_sent(outbox)) : last + 1;
     outbox->unsent = outbox->first;
     outbox->in_flight = 0;
+    outbox->is_halted = false;
+    outbox->first_number = 0;
+    outbox->front = last;
+    outbox->next_number = BB_MAX(outbox->next_number, last + 1);
+    bb_batch_unref(outbox->filler);
+    outbox->filler = NULL;
     while (*at != NULL) {
         struct bb_batch *batch = *at;
-        bool was_sent = batch->number != 0;
         if (batch->len + batch->options_len + BB_BATCH_HEAD_MAX > max_message) {
             finish(outbox, at, before, &too_big);
             continue;
         }
-        if (was_sent && memory == BB_MEMORY_NONE) {
-            batch->number = NUMBER_VOID;
-        }
-        outbox->repeated += was_sent;
+        outbox->repeated += batch->number != 0;
         before = batch;
         at = &batch->next;
     }
-    outbox->next_number = next;
 }
 
 /* --- the rest ----------------------------------------------------------------------------------- */
@@ -280,7 +315,10 @@ void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error)
         bb_outbox_seal(outbox);
     }
     while (outbox->first != NULL) {
-        int error = outbox->first->number == 0 ? unsent_error : BB_EUNKNOWNRESULT;
+        const struct bb_batch *first = outbox->first;
+        int error = first->number == 0     ? unsent_error
+                    : first->returned != 0 ? first->returned
+                                           : BB_EUNKNOWNRESULT;
         finish(outbox, &outbox->first, NULL, &(struct bb_answer){.error = error, .matches = BB_UNKNOWN});
     }
     outbox->in_flight = 0;

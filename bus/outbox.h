@@ -17,13 +17,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Whom a new connection leads to. */
-enum bb_memory {
-    BB_MEMORY_NONE, /* a broker that knows nothing of what was sent */
-    BB_MEMORY_RUN,  /* the same run of the same broker */
-    BB_MEMORY_LOG,  /* another run, which has read its log */
-};
-
 struct bb_outbox {
     struct bb_pool pool;
     struct bb_batch *first; /* the oldest unacknowledged or unsent batch */
@@ -36,7 +29,11 @@ struct bb_outbox {
     uint32_t in_flight;
     uint32_t max_in_flight;
     bool unbatched;
-    uint64_t next_number; /* of what is not a repetition; all below are taken by the broker or in flight */
+    uint64_t next_number;  /* of what was never sent; never given twice */
+    uint64_t first_number; /* that was sent by this connection, 0: none yet */
+    uint64_t front; /* the broker has all up to here: it took them, or they were sent by this connection */
+    struct bb_batch *filler; /* to be sent before `unsent`; see bb_outbox_next() */
+    bool is_halted; /* the broker ends and takes nothing more: what is left is for the next connection */
     uint64_t last_ticket;
     unsigned n_callbacks;  /* on_ack of events that were not called yet; who calls them counts them off */
     struct bb_batch *done; /* answered; someone waited for their events */
@@ -123,7 +120,12 @@ static inline bool bb_outbox_wants_out(const struct bb_outbox *outbox)
     return outbox->unsent != NULL || bb_outbox_is_eager(outbox);
 }
 
-/** bb_outbox_next() - the batch to be sent now, numbered; NULL for none. bb_outbox_sent() follows. */
+/**
+ * bb_outbox_next() - the batch to be sent now, numbered; NULL for none. bb_outbox_sent() follows.
+ *
+ * A connection begins with any number and goes on without a hole. Where a batch in between was answered already, an
+ * empty one takes its number.
+ */
 struct bb_batch *bb_outbox_next(struct bb_outbox *outbox);
 
 /** bb_outbox_sent() - what bb_outbox_next() gave was sent. */
@@ -138,26 +140,32 @@ static inline bool bb_outbox_has_unacked(const struct bb_outbox *outbox)
 /** bb_outbox_ack() - one entry of an ack (PROTOCOL 6.2), distrusted. Return: 0 or BB_EMALFORMED. */
 int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry);
 
-/** bb_outbox_refuse() - the broker refused the whole batch @number. */
-void bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error);
+/**
+ * bb_outbox_refuse() - the broker refused the whole batch @number
+ *
+ * It is answered with @error, but for BB_ESHUTDOWN: then it stays, and nothing is sent before the next connection.
+ *
+ * Return: 0; BB_ESEQUENCE: the broker counts differently, which a new connection mends. It stays as well.
+ */
+BB_MUST_CHECK int bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error);
 
 /**
- * bb_outbox_resume() - a new connection: everything unacknowledged is to be sent again
+ * bb_outbox_resume() - a new connection: everything unacknowledged is to be sent again, under the same numbers
  * @last:        highest number that the broker took
- * @memory:      what the broker still has of what the batches were sent to
  * @max_message: what the broker takes; larger batches are refused here
  *
- * What the same run took keeps its number, and the broker says again what became of it: it may have been a
- * refusal. So it is with what was sent to another run of a broker with a log, whatever @last is: what was
- * acknowledged below synced may be lost there, and its numbers are not used again. The rest is numbered from
- * @last + 1: a broker that lost its memory counts from the beginning.
+ * A number belongs to one batch for ever, whichever brokers it was sent to: so the one that took it, and comes back
+ * later, knows it again.
  */
-void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, enum bb_memory memory, size_t max_message);
+void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_message);
 
 /** bb_outbox_drop_oldest() - drop the oldest batch that was never sent; false if there is none. */
 bool bb_outbox_drop_oldest(struct bb_outbox *outbox);
 
-/** bb_outbox_fail() - the bus ends: @unsent_error for what was never sent, BB_EUNKNOWNRESULT for the rest. */
+/**
+ * bb_outbox_fail() - the bus ends: @unsent_error for what was never sent, the reason for what the broker gave back,
+ * BB_EUNKNOWNRESULT for the rest
+ */
 void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error);
 
 /** bb_outbox_forget() - nobody waits with @waiter any more. */

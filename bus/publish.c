@@ -21,6 +21,7 @@ struct piece {
     struct bb_slice attributes; /* MessagePack map, empty for none */
     struct bb_slice options;    /* of the publish: the event is a batch of its own; empty for none */
     uint32_t level;
+    uint64_t deadline; /* until when it may wait for room */
 };
 
 /* @scratch takes what JSON becomes. */
@@ -80,10 +81,11 @@ static size_t put_event(uint8_t *to, const struct piece *piece)
 
 /* --- into the outbox ---------------------------------------------------------------------------- */
 
-/* Room at any price that the options allow. @ret_dropped: it is this event that is dropped. */
+/* Room at any price that the options allow, until piece->deadline. @ret_dropped: it is this event that is dropped. */
 static int
 make_room(struct bb_bus *bus, const struct piece *piece, size_t need, uint8_t **ret_to, bool *ret_dropped)
 {
+    int waited = 0;
     for (;;) {
         if (bus->error != 0) {
             return BB_ECLOSED;
@@ -91,6 +93,9 @@ make_room(struct bb_bus *bus, const struct piece *piece, size_t need, uint8_t **
         int r = bb_outbox_room(&bus->outbox, need, piece->level, piece->options, ret_to);
         if (r != BB_EFULL) {
             return r;
+        }
+        if (waited < 0) {
+            return waited;
         }
         switch (bus->options.when_full) {
         case BB_FULL_REFUSE:
@@ -112,7 +117,7 @@ make_room(struct bb_bus *bus, const struct piece *piece, size_t need, uint8_t **
         if (r < 0) {
             return r;
         }
-        (void)bb_bus_wait(bus, BB_NEVER);
+        waited = bb_bus_wait(bus, piece->deadline);
     }
 }
 
@@ -149,7 +154,8 @@ static int append(struct bb_bus *bus, const struct piece *piece, const struct bb
 int bb_publish(bb_bus *bus, const char *path, enum bb_payload_kind kind, const void *data, size_t len)
 {
     struct bb_buf scratch = BB_BUF_INIT;
-    struct piece piece = {.path = bb_slice_str(path), .kind = kind, .data = bb_slice(data, len)};
+    struct piece piece = {
+        .path = bb_slice_str(path), .kind = kind, .data = bb_slice(data, len), .deadline = BB_NEVER};
     int r = bb_path_check(piece.path);
     r = r < 0 ? r : check_payload(&piece, &scratch);
     if (BB_LIKELY(r == 0)) {
@@ -285,6 +291,7 @@ static int prepare(const struct bb_draft *given, struct bb_draft *draft, struct 
         .kind = draft->kind,
         .data = bb_slice(draft->data, draft->len),
         .level = (uint32_t)draft->level,
+        .deadline = BB_NEVER,
     };
     if ((unsigned)draft->level > BB_LEVEL_CONSUMED || (unsigned)draft->expect > BB_EXPECT_PATH) {
         return BB_EINVAL;
@@ -345,6 +352,7 @@ int bb_publish_wait(bb_bus *bus, const struct bb_draft *given, int timeout_ms, s
     if (r == 0) {
         (void)pthread_mutex_lock(&bus->lock);
         struct bb_tracked tracked = {.waiter = &waiter, .ticket = ++bus->outbox.last_ticket};
+        prepared.piece.deadline = deadline;
         r = bb_bus_check_wait(bus);
         r = r < 0 ? r : append(bus, &prepared.piece, &tracked);
         r = r < 0 ? r : wait_ack(bus, &waiter, deadline);

@@ -258,7 +258,7 @@ Test(bus_outbox, after_a_reconnection_all_is_sent_again_in_order_under_the_same_
     send_batches(&outbox, 5);
     ack(&outbox, 1);
     for (int i = 0; i < 3; i++) {
-        bb_outbox_resume(&outbox, 3, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
+        bb_outbox_resume(&outbox, 3, BB_MESSAGE_DEFAULT);
         cr_assert_eq(bb_outbox_answered(&outbox), 1);
         expect_numbers(&outbox, 2, 5);
         cr_assert_eq(outbox.first->len, 902);
@@ -274,84 +274,134 @@ Test(bus_outbox, after_a_reconnection_all_is_sent_again_in_order_under_the_same_
 
 Test(bus_outbox, what_was_answered_out_of_turn_leaves_no_hole_in_the_numbers)
 {
-    struct bb_outbox outbox;
-    start(&outbox, 1 << 20);
-    send_batches(&outbox, 5);
-    bb_outbox_refuse(&outbox, 2, BB_ENOMEM);
-    bb_outbox_resume(&outbox, 3, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
-    static const uint64_t numbers[] = {1, 3, 4, 5};
-    static const size_t lens[] = {901, 903, 904, 905};
-    for (size_t i = 0; i < 4; i++) {
-        struct bb_batch *batch = bb_outbox_next(&outbox);
-        cr_assert_not_null(batch);
-        cr_assert_eq(batch->number, numbers[i]);
-        cr_assert_eq(batch->len, lens[i]);
-        bb_outbox_sent(&outbox);
+    static const size_t lens[] = {901, 0, 903, 904, 905};
+    for (uint64_t last = 0; last <= 3; last++) {
+        struct bb_outbox outbox;
+        start(&outbox, 1 << 20);
+        send_batches(&outbox, 5);
+        cr_assert_eq(bb_outbox_refuse(&outbox, 2, BB_ENOMEM), 0);
+        bb_outbox_resume(&outbox, last, BB_MESSAGE_DEFAULT);
+        for (uint64_t number = 1; number <= 5; number++) {
+            struct bb_batch *batch = bb_outbox_next(&outbox);
+            cr_assert_not_null(batch);
+            /* What the broker has anyway need not be filled. */
+            number += number == 2 && last >= 2;
+            cr_assert_eq(number_on_the_wire(batch), number);
+            cr_assert_eq(batch->len, lens[number - 1]);
+            bb_outbox_sent(&outbox);
+        }
+        cr_assert_null(bb_outbox_next(&outbox));
+        cr_assert_eq(outbox.in_flight, 4);
+        ack(&outbox, 2);
+        cr_assert_eq(outbox.in_flight, 4, "nobody waits for what filled the hole");
+        bb_outbox_fini(&outbox);
     }
-    cr_assert_null(bb_outbox_next(&outbox));
-    bb_outbox_fini(&outbox);
 }
 
-Test(bus_outbox, another_run_numbers_all_from_its_last_whatever_the_old_numbers_were)
+Test(bus_outbox, a_connection_begins_with_any_number)
+{
+    static const uint64_t lasts[] = {0, 1, 2, 4}; /* another broker, one that restarted, this one */
+    for (size_t i = 0; i < BB_COUNT(lasts); i++) {
+        struct bb_outbox outbox;
+        start(&outbox, 1 << 20);
+        send_batches(&outbox, 4);
+        ack(&outbox, 1);
+        ack(&outbox, 2);
+        bb_outbox_resume(&outbox, lasts[i], BB_MESSAGE_DEFAULT);
+        expect_numbers(&outbox, 3, 4);
+        cr_assert_eq(outbox.first->len, 903);
+        for (uint64_t number = 3; number <= 4; number++) {
+            ack(&outbox, number);
+        }
+        expect_numbers(&outbox, 5, 5);
+        bb_outbox_fini(&outbox);
+    }
+}
+
+Test(bus_outbox, a_number_is_never_given_to_another_batch)
 {
     struct bb_outbox outbox;
     start(&outbox, 1 << 20);
-    send_batches(&outbox, 5);
+    send_batches(&outbox, 3);
+    /* Another broker answers none of them, and then the first one is back, which had taken two. */
+    bb_outbox_resume(&outbox, 0, BB_MESSAGE_DEFAULT);
+    expect_numbers(&outbox, 1, 3);
+    bb_outbox_resume(&outbox, 2, BB_MESSAGE_DEFAULT);
+    expect_numbers(&outbox, 1, 3);
+    for (uint64_t number = 1; number <= 3; number++) {
+        ack(&outbox, number);
+    }
+    expect_numbers(&outbox, 4, 4);
+    ack(&outbox, 4);
+    bb_outbox_resume(&outbox, 0, BB_MESSAGE_DEFAULT);
+    publish(&outbox, 10);
+    expect_numbers(&outbox, 5, 5);
+    ack(&outbox, 5);
+    /* A broker that says it took more than was sent: those numbers are used up. */
+    bb_outbox_resume(&outbox, 9, BB_MESSAGE_DEFAULT);
+    publish(&outbox, 10);
+    expect_numbers(&outbox, 10, 10);
+    bb_outbox_fini(&outbox);
+}
+
+Test(bus_outbox, what_a_broker_that_ends_gives_back_stays_for_the_next_one)
+{
+    struct bb_outbox outbox;
+    start(&outbox, 1 << 20);
+    send_batches(&outbox, 3);
+    cr_assert_eq(bb_outbox_refuse(&outbox, 2, BB_ESHUTDOWN), 0);
+    cr_assert_eq(bb_outbox_refuse(&outbox, 3, BB_ESEQUENCE), 0, "2 was not taken, so 3 is out of sequence");
     ack(&outbox, 1);
-    bb_outbox_resume(&outbox, 4, BB_MEMORY_NONE, BB_MESSAGE_DEFAULT);
-    struct bb_batch *batch = bb_outbox_next(&outbox);
-    cr_assert_eq(batch->number, 5);
-    cr_assert_eq(batch->len, 902);
-    bb_outbox_sent(&outbox);
-    /* The connection breaks before the others are sent: their old numbers must not pass for repetitions. */
-    bb_outbox_resume(&outbox, 5, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
-    expect_numbers(&outbox, 5, 8);
+    cr_assert_eq(outbox.refused, 0);
+    publish(&outbox, BATCH);
+    cr_assert_null(bb_outbox_next(&outbox), "nothing more is sent by this connection");
+    bb_outbox_resume(&outbox, 1, BB_MESSAGE_DEFAULT);
+    expect_numbers(&outbox, 2, 4);
     cr_assert_eq(outbox.first->len, 902);
-    bb_outbox_fini(&outbox);
-}
-
-Test(bus_outbox, a_run_that_forgot_the_client_gets_new_numbers)
-{
-    struct bb_outbox outbox;
-    start(&outbox, 1 << 20);
-    send_batches(&outbox, 4);
-    ack(&outbox, 1);
     ack(&outbox, 2);
-    bb_outbox_resume(&outbox, 0, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
-    expect_numbers(&outbox, 1, 2);
-    cr_assert_eq(outbox.first->len, 903);
+    cr_assert_eq(bb_outbox_take_refusal(&outbox), 0);
     bb_outbox_fini(&outbox);
 }
 
-Test(bus_outbox, numbers_go_on_behind_what_the_broker_took_though_all_was_answered)
+Test(bus_outbox, what_was_given_back_and_never_sent_again_is_reported_with_the_reason)
 {
     struct bb_outbox outbox;
     start(&outbox, 1 << 20);
-    publish(&outbox, 10);
-    expect_numbers(&outbox, 1, 1);
-    ack(&outbox, 1);
-    bb_outbox_resume(&outbox, 1, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
-    cr_assert_null(bb_outbox_next(&outbox));
-    publish(&outbox, 10);
+    publish_tracked(&outbox, 10);
+    cr_assert_eq(send_all(&outbox), 1);
+    cr_assert_eq(bb_outbox_refuse(&outbox, 1, BB_ESHUTDOWN), 0);
+    bb_outbox_fail(&outbox, BB_ECLOSED);
+    struct bb_batch *done = take_done(&outbox, 1);
+    cr_assert_eq(done->tracked->error, BB_ESHUTDOWN);
+    bb_batch_unref(done);
+    /* And if it was sent again nobody knows. */
+    publish_tracked(&outbox, 10);
+    bb_outbox_resume(&outbox, 0, BB_MESSAGE_DEFAULT);
+    cr_assert_eq(send_all(&outbox), 1);
+    cr_assert_eq(bb_outbox_refuse(&outbox, 2, BB_ESHUTDOWN), 0);
+    bb_outbox_resume(&outbox, 0, BB_MESSAGE_DEFAULT);
     expect_numbers(&outbox, 2, 2);
+    bb_outbox_fail(&outbox, BB_ECLOSED);
+    done = take_done(&outbox, 1);
+    cr_assert_eq(done->tracked->error, BB_EUNKNOWNRESULT);
+    bb_batch_unref(done);
     bb_outbox_fini(&outbox);
 }
 
-Test(bus_outbox, a_broker_that_lost_its_memory_gets_numbers_from_one)
+Test(bus_outbox, numbers_that_are_out_of_step_are_mended_by_a_new_connection)
 {
     struct bb_outbox outbox;
     start(&outbox, 1 << 20);
-    for (int i = 0; i < 3; i++) {
-        publish(&outbox, 900);
-        (void)send_all(&outbox);
-    }
+    send_batches(&outbox, 3);
     ack(&outbox, 1);
-    bb_outbox_resume(&outbox, 0, BB_MEMORY_NONE, BB_MESSAGE_DEFAULT);
-    struct bb_batch *batch = bb_outbox_next(&outbox);
-    cr_assert_not_null(batch);
-    cr_assert_eq(batch->number, 1);
-    cr_assert_eq(batch->len, 900);
-    cr_assert_eq(number_on_the_wire(batch), 1);
+    cr_assert_eq(bb_outbox_refuse(&outbox, 2, BB_ESEQUENCE), BB_ESEQUENCE);
+    cr_assert_eq(outbox.refused, 0);
+    bb_outbox_resume(&outbox, 0, BB_MESSAGE_DEFAULT);
+    expect_numbers(&outbox, 2, 3);
+    /* A broker that does not take the first one either will never take it. */
+    cr_assert_eq(bb_outbox_refuse(&outbox, 2, BB_ESEQUENCE), 0);
+    cr_assert_eq(outbox.refused, 1);
+    cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_ESEQUENCE);
     bb_outbox_fini(&outbox);
 }
 
@@ -361,7 +411,7 @@ static void repeat_one(struct bb_outbox *outbox)
     start(outbox, 65536);
     publish_tracked(outbox, 10);
     cr_assert_eq(send_all(outbox), 1);
-    bb_outbox_resume(outbox, 1, BB_MEMORY_RUN, BB_MESSAGE_DEFAULT);
+    bb_outbox_resume(outbox, 1, BB_MESSAGE_DEFAULT);
     cr_assert_null(bb_outbox_take_done(outbox), "that it was taken does not say what became of it");
     expect_numbers(outbox, 1, 1);
 }
@@ -386,7 +436,7 @@ Test(bus_outbox, a_repetition_that_is_refused_is_a_refusal)
     for (size_t i = 0; i < 2; i++) {
         struct bb_outbox outbox;
         repeat_one(&outbox);
-        bb_outbox_refuse(&outbox, 1, errors[i]);
+        cr_assert_eq(bb_outbox_refuse(&outbox, 1, errors[i]), 0);
         struct bb_batch *done = take_done(&outbox, 1);
         cr_assert_eq(done->tracked->error, errors[i]);
         cr_assert_eq(bb_outbox_take_refusal(&outbox), errors[i]);
@@ -446,7 +496,7 @@ Test(bus_outbox, a_batch_refused_whole_is_a_refusal_of_each_event)
     publish(&outbox, 10);
     publish(&outbox, 10);
     cr_assert_eq(send_all(&outbox), 1);
-    bb_outbox_refuse(&outbox, 1, BB_ENOMEM);
+    cr_assert_eq(bb_outbox_refuse(&outbox, 1, BB_ENOMEM), 0);
     cr_assert_eq(outbox.refused, 2);
     cr_assert_eq(outbox.in_flight, 0);
     cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_ENOMEM);
@@ -479,10 +529,10 @@ Test(bus_outbox, batches_larger_than_the_broker_takes_are_refused_at_the_welcome
     publish(&outbox, 9000);
     publish(&outbox, 10);
     (void)send_all(&outbox);
-    bb_outbox_resume(&outbox, 0, BB_MEMORY_NONE, 8192);
+    bb_outbox_resume(&outbox, 0, 8192);
     cr_assert_eq(bb_outbox_take_refusal(&outbox), BB_ETOOBIG);
     cr_assert_eq(bb_outbox_answered(&outbox), 1);
-    cr_assert_eq(bb_outbox_next(&outbox)->number, 1);
+    cr_assert_eq(bb_outbox_next(&outbox)->number, 2);
     bb_outbox_fini(&outbox);
 }
 

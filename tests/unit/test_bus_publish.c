@@ -122,7 +122,7 @@ Test(bus_publish, a_refusal_that_was_lost_with_the_connection_is_asked_for)
     }
 }
 
-Test(bus_publish, a_broker_that_restarted_gets_new_numbers)
+Test(bus_publish, a_broker_that_restarted_gets_the_numbers_that_follow)
 {
     struct script script;
     bb_bus *bus = script_open_ready(&script);
@@ -137,9 +137,109 @@ Test(bus_publish, a_broker_that_restarted_gets_new_numbers)
     script_goodbye(&script);
     (void)script_expect(&script, BB_MSG_HELLO);
     script_welcome(&script, 8, 0);
-    cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, 1);
+    cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, 2);
+    script_ack_number(&script, 2);
+    cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), 0);
+    script_finish(&script, bus);
+}
+
+/* --- a broker that ends ----------------------------------------------------------------------------- */
+
+static void count_errors(bb_bus *bus, const struct bb_ack *ack, void *arg)
+{
+    int *calls = arg;
+    (void)bus;
+    calls[0]++;
+    calls[1] = ack->error;
+}
+
+/* A tracked event whose batch the broker gives back; how often it was answered goes to @calls, and with what. */
+static void publish_to_one_that_ends(struct script *script, bb_bus *bus, int *calls)
+{
+    struct bb_draft draft = BB_DRAFT_INIT;
+    draft.path = "a";
+    draft.on_ack = count_errors;
+    draft.arg = calls;
+    cr_assert_eq(bb_publish_event(bus, &draft, NULL), 0);
+    (void)script_expect(script, BB_MSG_PUBLISH);
+    script_refuse(script, 1, "shutting_down");
+}
+
+Test(bus_publish, what_a_broker_that_ends_does_not_take_is_taken_by_the_next)
+{
+    struct script script;
+    struct bb_bus_info info;
+    int calls[2] = {0};
+    bb_bus *bus = script_open_ready(&script);
+    publish_to_one_that_ends(&script, bus, calls);
+    cr_assert_eq(bb_bus_flush(bus, 0), BB_ETIMEOUT);
+    /* It still answers, but it is sent nothing that it would have to refuse. */
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_PING, .token = 3});
+    cr_assert_eq(script_publish(bus, "later"), 0);
+    (void)script_expect(&script, BB_MSG_PONG);
+    script_goodbye(&script);
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 8, 0);
+    for (uint64_t number = 1; number <= 2; number++) {
+        cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, number);
+        script_ack_number(&script, number);
+    }
+    cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), 0);
+    cr_expect_eq(calls[0], 1);
+    cr_expect_eq(calls[1], 0);
+    bb_bus_get_info(bus, &info);
+    cr_expect_eq(info.refused, 0);
+    script_finish(&script, bus);
+}
+
+Test(bus_publish, what_no_broker_takes_any_more_is_reported_once)
+{
+    struct script script;
+    int calls[2] = {0};
+    bb_bus *bus = script_open_ready(&script);
+    publish_to_one_that_ends(&script, bus, calls);
+    cr_expect_eq(bb_bus_drain(bus, 1), BB_ETIMEOUT);
+    cr_expect_eq(bb_bus_flush(bus, 1), BB_ETIMEOUT);
+    cr_assert_eq(bb_bus_close(bus), 0);
+    cr_expect_eq(calls[0], 1);
+    cr_expect_eq(calls[1], BB_ESHUTDOWN);
+    script_stop(&script);
+}
+
+Test(bus_publish, a_refusal_of_the_next_broker_is_reported_once_with_its_reason)
+{
+    struct script script;
+    int calls[2] = {0};
+    bb_bus *bus = script_open_ready(&script);
+    publish_to_one_that_ends(&script, bus, calls);
+    script_goodbye(&script);
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 8, 0);
+    (void)script_expect(&script, BB_MSG_PUBLISH);
+    script_refuse(&script, 1, "unsupported");
+    cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), BB_EUNSUPPORTED);
+    cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), 0);
+    cr_expect_eq(calls[0], 1);
+    cr_expect_eq(calls[1], BB_EUNSUPPORTED);
+    script_finish(&script, bus);
+}
+
+Test(bus_publish, a_broker_that_counts_differently_is_connected_to_again)
+{
+    struct script script;
+    bb_bus *bus = script_open_ready(&script);
+    cr_assert_eq(script_publish(bus, "one"), 0);
+    (void)script_expect(&script, BB_MSG_PUBLISH);
     script_ack_number(&script, 1);
     cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), 0);
+    cr_assert_eq(script_publish(bus, "two"), 0);
+    cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, 2);
+    script_refuse(&script, 2, "bad_sequence");
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 7, 0);
+    cr_assert_eq(script_expect(&script, BB_MSG_PUBLISH)->number, 2);
+    script_refuse(&script, 2, "bad_sequence"); /* and now it is final */
+    cr_assert_eq(bb_bus_flush(bus, PATIENCE_MS), BB_ESEQUENCE);
     script_finish(&script, bus);
 }
 
@@ -249,6 +349,27 @@ static bb_bus *open_small(struct script *script, enum bb_when_full when_full, si
     bb_bus *bus = script_open_bus(script, options);
     welcome_first(script, bus);
     return bus;
+}
+
+Test(bus_publish, a_publisher_that_waits_keeps_its_timeout_while_the_queue_is_full)
+{
+    static const bool modes[] = {false, true};
+    for (size_t i = 0; i < BB_COUNT(modes); i++) {
+        struct script script;
+        struct bb_options options = BB_OPTIONS_INIT;
+        struct bb_draft draft = BB_DRAFT_INIT;
+        struct bb_ack ack = {.ticket = 77};
+        uint8_t bytes[SMALL_QUEUE] = {0};
+        options.queue_bytes = SMALL_QUEUE;
+        options.embedded = modes[i];
+        bb_bus *bus = script_open_bus(&script, options);
+        cr_assert_eq(bb_publish(bus, "a", BB_PAYLOAD_BINARY, bytes, sizeof(bytes)), 0);
+        draft.path = "a";
+        cr_expect_eq(bb_publish_wait(bus, &draft, 0, &ack), BB_ETIMEOUT);
+        cr_expect_eq(bb_publish_wait(bus, &draft, 5, &ack), BB_ETIMEOUT);
+        cr_expect_eq(ack.ticket, 77);
+        script_finish(&script, bus);
+    }
 }
 
 static uint64_t payload_of(struct bb_slice *rest)

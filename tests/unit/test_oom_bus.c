@@ -65,7 +65,7 @@ static bool run_outbox(size_t nth, enum fault_mode mode)
     n_taken += publish(&outbox, 5000);
     n_sent += send_all(&outbox);
     for (uint64_t number = 1; number < outbox.next_number; number++) {
-        bb_outbox_refuse(&outbox, number, BB_EREFUSED);
+        cr_assert_eq(bb_outbox_refuse(&outbox, number, BB_EREFUSED), 0);
     }
     n_sent += send_all(&outbox);
     cr_assert_eq(n_sent, n_taken, "fault %zu", nth);
