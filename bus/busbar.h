@@ -315,7 +315,8 @@ struct bb_draft {
  * @ret_ticket: a number that no other event of this bus has; may be NULL
  *
  * Return: as bb_publish(), and BB_EEVENT for attributes beyond their limits. An event with `on_ack` is never
- * dropped without it being called (BB_EFULL, BB_ECLOSED, BB_EUNKNOWNRESULT at close).
+ * dropped without it being called: with BB_EFULL; at close with BB_ECLOSED (it was never sent), BB_ESHUTDOWN (the broker
+ * ended and gave it back, and no other took it) or BB_EUNKNOWNRESULT.
  */
 BB_API int bb_publish_event(bb_bus *bus, const struct bb_draft *draft, uint64_t *ret_ticket);
 
@@ -326,8 +327,8 @@ BB_API int bb_publish_event(bb_bus *bus, const struct bb_draft *draft, uint64_t 
  *
  * The on_ack of events published before have returned as well, unless the time is over first.
  *
- * Return: 0 when it was taken, the reason of the refusal, BB_ETIMEOUT (it may still be taken), BB_EDEADLOCK,
- * or as bb_publish_event().
+ * Return: 0 when it was taken, the reason of the refusal, BB_ETIMEOUT (it may still be taken, unless there was no room
+ * for it in the queue all the time), BB_EDEADLOCK, or as bb_publish_event().
  */
 BB_API int bb_publish_wait(bb_bus *bus, const struct bb_draft *draft, int timeout_ms, struct bb_ack *ret_ack);
 
@@ -528,9 +529,10 @@ BB_API int bb_subscribe(bb_bus *bus,
 
 /**
  * bb_unsubscribe() - end and free the subscription
- * @timeout_ms: how long to wait for the broker's answer; the subscription is freed whatever comes
+ * @timeout_ms: how long to wait for the broker's answer; the subscription is freed whatever comes. A callback of it that
+ *              is running is waited for as long as it takes.
  *
- * Not while another thread is in bb_receive() with it. Waits for a callback of it that is running. In its own
+ * Not while another thread is in bb_receive() with it. In its own
  * callback it waits for nothing: the subscription is freed when the callback has returned, no further one
  * comes, and @sub must not be used again. The cursor of a durable one is saved first.
  *
@@ -680,6 +682,10 @@ typedef int bb_found_fn(const struct bb_event *events, size_t n, void *arg);
  *
  * Return: 0 when all were given; 1 when there are more (the maximum was reached, or on_found stopped); BB_EINVAL, BB_EPATTERN, and BB_EMALFORMED and the like for JSON
  * that is none; otherwise as bb_request_status(), so BB_EDEADLOCK at once from a callback. What was given before an error counts.
+ *
+ * All pages are of one start of one broker. BB_EUNKNOWNRESULT between two pages says that the connection broke and led to
+ * another: what is kept in memory alone is not there any more, or the log is another one. Whoever knows that it is all in the log of
+ * one broker may go on with `after`.
  */
 BB_API int bb_query(bb_bus *bus,
                     const struct bb_query_options *options,

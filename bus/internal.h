@@ -34,6 +34,8 @@ struct bb_request {
     struct bb_buf value;       /* MessagePack of a result */
     struct bb_delivery *found; /* the events of a page; the caller's */
     bool has_more;
+    uint64_t run; /* of the broker that it is sent to */
+    uint64_t server;
 };
 
 struct bb_bus {

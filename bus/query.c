@@ -112,10 +112,11 @@ static int ask(const struct bb_query_options *options, struct asked *asked)
     return r;
 }
 
-/* One page, to be freed with bb_deliveries_free(). */
+/* The next page of the same start of the same broker as the one before, if there was one in @request. */
 static int fetch(struct bb_bus *bus, const struct bb_query *query, int timeout_ms, struct bb_request *request)
 {
     struct bb_buf map = BB_BUF_INIT;
+    struct bb_request before = *request;
     *request = (struct bb_request){0};
     bb_query_write(&map, query);
     struct bb_msg msg = {.type = BB_MSG_QUERY, .query = bb_buf_slice(&map)};
@@ -124,6 +125,9 @@ static int fetch(struct bb_bus *bus, const struct bb_query *query, int timeout_m
         (void)pthread_mutex_lock(&bus->lock);
         r = bb_request_run(bus, &msg, request, bb_deadline(timeout_ms));
         (void)pthread_mutex_unlock(&bus->lock);
+    }
+    if (r == 0 && before.run != 0 && (request->run != before.run || request->server != before.server)) {
+        r = BB_EUNKNOWNRESULT;
     }
     bb_buf_fini(&map);
     bb_buf_fini(&request->value);
@@ -173,8 +177,8 @@ static int
 run(struct bb_bus *bus, struct asked *asked, uint64_t max, int timeout_ms, bb_found_fn *on_found, void *arg)
 {
     uint64_t left = max != 0 ? max : UINT64_MAX;
+    struct bb_request page = {0};
     for (;;) {
-        struct bb_request page;
         bool is_stopped = false;
         asked->query.max_results = BB_MIN(left, BB_QUERY_RESULTS_MAX);
         int r = fetch(bus, &asked->query, timeout_ms, &page);

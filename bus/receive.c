@@ -143,6 +143,9 @@ int bb_receive(bb_subscription *sub, struct bb_event *events, size_t max, int ti
         }
         (void)pthread_mutex_unlock(&bus->lock);
         n = r < 0 ? 0 : read_some(sub, events, max);
+        if (r == 0 && n == 0 && bb_now_ms() >= deadline) { /* what has nothing to read may come for ever */
+            r = BB_ETIMEOUT;
+        }
     }
     if (r == 0 && sub->reading != NULL && sub->options.durable != NULL) {
         bb_cursor_note_partial(sub, events, n);

@@ -77,6 +77,8 @@ int bb_request_run(struct bb_bus *bus, struct bb_msg *msg, struct bb_request *re
         return r;
     }
     request->type = msg->type;
+    request->run = bus->run;
+    request->server = bus->server;
     request->corr = ++bus->last_corr;
     msg->corr = msg->token = request->corr;
     request->next = bus->requests;

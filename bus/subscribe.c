@@ -105,8 +105,8 @@ static int wait_live(struct bb_bus *bus, uint64_t number, uint64_t deadline)
     return 0;
 }
 
-/* Out of the map, and out of the broker if it is there. The lock may be given up. */
-static int sub_stop(struct bb_subscription *sub, int timeout_ms)
+/* Out of the map, and out of the broker if it is there. The lock may be given up. @waits: for the answer. */
+static int sub_stop(struct bb_subscription *sub, bool waits, uint64_t deadline)
 {
     struct bb_bus *bus = sub->bus;
     struct bb_msg msg = {.type = BB_MSG_UNSUBSCRIBE, .sub = sub->number};
@@ -120,11 +120,11 @@ static int sub_stop(struct bb_subscription *sub, int timeout_ms)
     }
     bb_cursor_finish(sub);
     bus->n_durable -= sub->options.durable != NULL;
-    if (is_known && timeout_ms == 0) {
+    if (is_known && !waits) {
         msg.corr = ++bus->last_corr;
         (void)bb_conn_send(bus, &msg);
     } else if (is_known) {
-        r = bb_request_run(bus, &msg, &request, bb_deadline(timeout_ms));
+        r = bb_request_run(bus, &msg, &request, deadline);
         bb_buf_fini(&request.value);
     }
     return r;
@@ -174,7 +174,7 @@ int bb_subscribe(bb_bus *bus,
     r = timeout_ms == 0 ? 0 : wait_live(bus, number, deadline);
     sub = bb_subscription_find(bus, number);
     if (r < 0 && sub != NULL) {
-        (void)sub_stop(sub, 0);
+        (void)sub_stop(sub, false, 0);
         sub_release(sub);
     } else if (r == 0) {
         *ret_sub = sub;
@@ -189,10 +189,11 @@ int bb_unsubscribe(bb_subscription *sub, int timeout_ms)
         return 0;
     }
     struct bb_bus *bus = sub->bus;
+    uint64_t deadline = bb_deadline(timeout_ms);
     (void)pthread_mutex_lock(&bus->lock);
     int r = 0;
     if (!sub->is_closing) { /* else bb_subscribe() gives it up right now, and this is its callback */
-        r = sub_stop(sub, bb_bus_check_wait(bus) < 0 ? 0 : timeout_ms);
+        r = sub_stop(sub, timeout_ms != 0 && bb_bus_check_wait(bus) == 0, deadline);
         sub_release(sub);
     }
     (void)pthread_mutex_unlock(&bus->lock);

@@ -298,7 +298,9 @@ void bb_subscriptions_tell(struct bb_bus *bus)
 
 void bb_subscription_free(struct bb_subscription *sub)
 {
-    sub->bus->n_callbacks -= sub->has_callbacks;
+    if (sub->has_callbacks) {
+        sub->bus->n_callbacks--;
+    }
     bb_deliveries_free(sub->queue);
     bb_deliveries_free(sub->reading);
     bb_deliveries_free(sub->read);

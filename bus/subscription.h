@@ -100,7 +100,7 @@ void bb_subscription_consumed(struct bb_subscription *sub, const struct bb_deliv
 /** bb_subscription_deliver() - give @delivery to the callback or keep it for bb_receive(); taken over. */
 void bb_subscription_deliver(struct bb_subscription *sub, struct bb_delivery *delivery);
 
-/** bb_subscription_free() - it is in no map any more. */
+/** bb_subscription_free() - it is in no map any more; one that was never counted in the bus needs no lock. */
 void bb_subscription_free(struct bb_subscription *sub);
 
 /* All subscriptions of a bus. */

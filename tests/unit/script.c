@@ -90,19 +90,24 @@ const struct bb_msg *script_expect(struct script *script, enum bb_msg_type type)
     return &script->msg;
 }
 
+static void welcome(struct script *script, struct bb_msg msg)
+{
+    msg.type = BB_MSG_WELCOME;
+    msg.corr = script->msg.corr;
+    msg.version = 1;
+    msg.client_number = 5;
+    msg.limits = MP("\x81\xabmax_message\xce\x00\x10\x00\x00");
+    script_send(script, &msg);
+}
+
 void script_welcome_with(struct script *script, uint64_t run, uint64_t last, struct bb_slice features)
 {
-    script_send(script, &(struct bb_msg){
-                            .type = BB_MSG_WELCOME,
-                            .corr = script->msg.corr,
-                            .version = 1,
-                            .server = 9,
-                            .run = run,
-                            .client_number = 5,
-                            .last = last,
-                            .limits = MP("\x81\xabmax_message\xce\x00\x10\x00\x00"),
-                            .features = features,
-                        });
+    welcome(script, (struct bb_msg){.server = 9, .run = run, .last = last, .features = features});
+}
+
+void script_welcome_server(struct script *script, uint64_t server, uint64_t run)
+{
+    welcome(script, (struct bb_msg){.server = server, .run = run, .features = NO_FEATURES});
 }
 
 void script_welcome(struct script *script, uint64_t run, uint64_t last)

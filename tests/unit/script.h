@@ -56,6 +56,9 @@ void script_welcome(struct script *script, uint64_t run, uint64_t last);
 /** script_welcome_with() - the same of a broker with @features, MessagePack. */
 void script_welcome_with(struct script *script, uint64_t run, uint64_t last, struct bb_slice features);
 
+/** script_welcome_server() - the same of another broker. */
+void script_welcome_server(struct script *script, uint64_t server, uint64_t run);
+
 void script_subscribed(struct script *script, struct bb_slice positions);
 
 void script_ack(struct script *script, struct bb_slice entries);

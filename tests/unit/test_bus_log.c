@@ -508,6 +508,7 @@ struct asking {
     int result;
     uint64_t sequences[16];
     size_t n;
+    pthread_barrier_t *pause; /* in the first call of on_found(), until it is reached twice; or NULL */
 };
 
 static int on_found(const struct bb_event *events, size_t n, void *arg)
@@ -517,6 +518,11 @@ static int on_found(const struct bb_event *events, size_t n, void *arg)
         cr_assert_null(events[i].gap);
         cr_assert_lt(asking->n, BB_COUNT(asking->sequences));
         asking->sequences[asking->n++] = events[i].sequence;
+    }
+    if (asking->pause != NULL) {
+        (void)pthread_barrier_wait(asking->pause);
+        (void)pthread_barrier_wait(asking->pause);
+        asking->pause = NULL;
     }
     return 0;
 }
@@ -566,6 +572,41 @@ Test(bus_log, a_query_goes_on_page_after_page)
     cr_assert_eq(asking.n, 5);
     cr_expect_eq(asking.sequences[4], 5);
     script_finish(&script, asking.bus);
+}
+
+/* The second page is asked for when the connection has led to @run of @server: what the query returns. */
+static int ask_across(uint64_t run, uint64_t server, size_t *ret_n)
+{
+    struct script script;
+    pthread_barrier_t pause;
+    struct asking asking = {.bus = open_with_log(&script), .options = BB_QUERY_OPTIONS_INIT, .pause = &pause};
+    (void)pthread_barrier_init(&pause, NULL, 2);
+    pthread_t thread = script_thread(ask, &asking);
+    (void)script_expect(&script, BB_MSG_QUERY);
+    found(&script, true, 1, 2);
+    (void)pthread_barrier_wait(&pause);
+    script_goodbye(&script);
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome_server(&script, server, run);
+    (void)pthread_barrier_wait(&pause);
+    (void)script_expect(&script, BB_MSG_QUERY);
+    found(&script, false, 3, 1);
+    (void)pthread_join(thread, NULL);
+    (void)pthread_barrier_destroy(&pause);
+    *ret_n = asking.n;
+    script_finish(&script, asking.bus);
+    return asking.result;
+}
+
+Test(bus_log, all_pages_of_a_query_are_of_one_start_of_one_broker)
+{
+    size_t n;
+    cr_expect_eq(ask_across(7, 9, &n), 0);
+    cr_expect_eq(n, 3);
+    cr_expect_eq(ask_across(8, 9, &n), BB_EUNKNOWNRESULT);
+    cr_expect_eq(n, 2);
+    cr_expect_eq(ask_across(7, 10, &n), BB_EUNKNOWNRESULT);
+    cr_expect_eq(n, 2);
 }
 
 Test(bus_log, a_query_can_be_refused_or_end_in_bytes_that_are_none)

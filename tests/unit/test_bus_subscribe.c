@@ -5,6 +5,7 @@
 #include "tests/unit/script.h"
 
 #include <criterion/criterion.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 Test(bus_subscribe, receives_events_with_all_that_is_known_of_them)
@@ -455,5 +456,42 @@ Test(bus_subscribe, credit_is_granted_when_half_of_the_window_is_read)
     cr_assert_eq(credit->sub, 1);
     cr_assert_eq(credit->events, 6);
     cr_assert_gt(credit->bytes, options.window_bytes);
+    script_finish(&script, bus);
+}
+
+struct flood {
+    struct script *script;
+    atomic_bool is_over;
+};
+
+/* Ranges that stay where they are and bring nothing: there is always one more. */
+static void *send_empty(void *arg)
+{
+    struct flood *flood = arg;
+    while (!atomic_load(&flood->is_over)) {
+        script_send(flood->script, &(struct bb_msg){.type = BB_MSG_DELIVER,
+                                                    .sub = 1,
+                                                    .ranges = MP("\x91\x93\xa1"
+                                                                 "a\x04\x04")});
+    }
+    return NULL;
+}
+
+Test(bus_subscribe, receiving_ends_in_time_though_messages_without_events_keep_coming)
+{
+    struct script script;
+    struct bb_event event;
+    struct flood flood = {.script = &script};
+    struct bb_subscribe_options options = script_to_all();
+    options.durable = "mine"; /* so that these are kept */
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, options);
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x04"));
+    pthread_t thread = script_thread(send_empty, &flood);
+    cr_expect_eq(bb_receive(sub, &event, 1, 20), BB_ETIMEOUT);
+    atomic_store(&flood.is_over, true);
+    (void)pthread_join(thread, NULL);
     script_finish(&script, bus);
 }
