@@ -5,7 +5,6 @@
 #include "tests/unit/script.h"
 
 #include <criterion/criterion.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 Test(bus_subscribe, receives_events_with_all_that_is_known_of_them)
@@ -459,39 +458,58 @@ Test(bus_subscribe, credit_is_granted_when_half_of_the_window_is_read)
     script_finish(&script, bus);
 }
 
-struct flood {
-    struct script *script;
-    atomic_bool is_over;
-};
+#define N_EMPTY        500
+#define EMPTY_PER_STEP 64
 
-/* Ranges that stay where they are and bring nothing: there is always one more. */
-static void *send_empty(void *arg)
+static uint64_t position_of(bb_subscription *sub)
 {
-    struct flood *flood = arg;
-    while (!atomic_load(&flood->is_over)) {
-        script_send(flood->script, &(struct bb_msg){.type = BB_MSG_DELIVER,
-                                                    .sub = 1,
-                                                    .ranges = MP("\x91\x93\xa1"
-                                                                 "a\x04\x04")});
-    }
-    return NULL;
+    struct bb_position *positions = NULL;
+    size_t n = 0;
+    int r = bb_subscription_positions(sub, &positions, &n);
+    uint64_t sequence = r == 0 && n == 1 ? positions[0].sequence : 0;
+    free(positions);
+    return sequence;
 }
 
-Test(bus_subscribe, receiving_ends_in_time_though_messages_without_events_keep_coming)
+static void step_until_expected(struct script *script, bb_bus *bus, enum bb_msg_type type)
+{
+    zmq_pollitem_t item = {.socket = script->router, .events = ZMQ_POLLIN};
+    while (zmq_poll(&item, 1, 1) == 0) {
+        cr_assert_eq(bb_bus_step(bus), 0);
+    }
+    (void)script_expect(script, type);
+}
+
+Test(bus_subscribe, receiving_without_waiting_takes_one_step_though_messages_without_events_keep_coming)
 {
     struct script script;
     struct bb_event event;
-    struct flood flood = {.script = &script};
+    struct bb_options embedded = BB_OPTIONS_INIT;
     struct bb_subscribe_options options = script_to_all();
     options.durable = "mine"; /* so that these are kept */
-    bb_bus *bus = script_open_ready(&script);
+    embedded.embedded = true;
+    bb_bus *bus = script_open_bus(&script, embedded);
+    step_until_expected(&script, bus, BB_MSG_HELLO);
+    script_welcome(&script, 7, 0);
     bb_subscription *sub = script_subscribe(bus, options);
-    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
-    script_subscribed(&script, MP("\x91\x92\xa1"
-                                  "a\x04"));
-    pthread_t thread = script_thread(send_empty, &flood);
-    cr_expect_eq(bb_receive(sub, &event, 1, 20), BB_ETIMEOUT);
-    atomic_store(&flood.is_over, true);
-    (void)pthread_join(thread, NULL);
+    step_until_expected(&script, bus, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    for (uint64_t i = 0; i < N_EMPTY; i++) {
+        struct bb_buf ranges = BB_BUF_INIT;
+        bb_mp_write_array(&ranges, 1);
+        bb_mp_write_array(&ranges, 3);
+        bb_mp_write_str(&ranges, bb_slice_str("a"));
+        bb_mp_write_uint(&ranges, i);
+        bb_mp_write_uint(&ranges, i + 1);
+        script_send(&script,
+                    &(struct bb_msg){.type = BB_MSG_DELIVER, .sub = 1, .ranges = bb_buf_slice(&ranges)});
+        bb_buf_fini(&ranges);
+    }
+    for (uint64_t before = 0; before < N_EMPTY;) {
+        cr_assert_eq(bb_receive(sub, &event, 1, 0), BB_ETIMEOUT);
+        uint64_t after = position_of(sub);
+        cr_assert_leq(after - before, EMPTY_PER_STEP);
+        before = after;
+    }
     script_finish(&script, bus);
 }
