@@ -43,6 +43,7 @@ struct bb_bus {
     pthread_cond_t changed; /* anything that a waiting call may wait for */
     unsigned n_waiting;
     pid_t pid;
+    uint64_t seed; /* of maps; like pid read without the lock, for it never changes */
 
     struct bb_options options; /* its pointers are not used: see urls and name */
     char *urls;                /* see bb_urls_copy() */

@@ -86,6 +86,7 @@ static int init_state(struct bb_bus *bus)
         .pause_max_ms = bus->options.reconnect_max_ms,
         .seed = seed,
     };
+    bus->seed = seed;
     bb_conn_init(&bus->conn, &config);
     bb_map_init(&bus->subs, seed, SUBSCRIPTIONS_MAX);
     bus->max_message = BB_MESSAGE_DEFAULT;

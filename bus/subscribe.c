@@ -77,7 +77,7 @@ sub_new(struct bb_bus *bus, const struct bb_subscribe_options *options, struct b
     }
     sub->bus = bus;
     sub->queue_end = &sub->queue;
-    bb_map_init(&sub->places, bus->subs.seed, PLACES_MAX);
+    bb_map_init(&sub->places, bus->seed, PLACES_MAX);
     int r = copy_options(sub, options);
     if (r < 0) {
         bb_subscription_free(sub);
