@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The connection of a bus: what the machine says is done here, on the link. */
+#include "bus/conn.h"
+
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 
-#include "bus/internal.h"
-#include "bus/subscription.h"
-
-/* Messages a step takes before it looks at other things. */
-#define MESSAGES_PER_STEP 64
+#include "bus/signal.h"
 
 uint64_t bb_conn_lend(struct bb_bus *bus, int *ret_fd)
 {
@@ -65,42 +62,50 @@ static void send_hello(struct bb_bus *bus)
 static void break_connection(struct bb_bus *bus)
 {
     bb_link_close(&bus->link);
-    bb_requests_fail(bus, BB_EUNKNOWNRESULT);
-    bb_subscriptions_lost(bus);
-    bb_bus_changed(bus);
+    bus->pending |= BB_PENDING_BROKEN;
 }
 
-void bb_conn_perform(struct bb_bus *bus, unsigned actions)
+static void perform(struct bb_bus *bus, unsigned actions)
 {
     if ((actions & BB_CONN_DO_BREAK) != 0) {
         break_connection(bus);
     }
     if ((actions & BB_CONN_DO_OPEN) != 0 && open_link(bus) < 0) {
-        bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
+        perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
     }
     if ((actions & BB_CONN_DO_HELLO) != 0) {
         send_hello(bus);
     }
     if ((actions & BB_CONN_DO_PING) != 0) {
         struct bb_msg msg = {.type = BB_MSG_PING};
-        (void)bb_conn_send(bus, &msg);
+        bb_conn_post(bus, &msg);
     }
+}
+
+void bb_conn_opened(struct bb_bus *bus)
+{
+    perform(bus, bb_conn_connected(&bus->conn, bb_now_ms()));
+}
+
+void bb_conn_break(struct bb_bus *bus)
+{
+    perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
+    bb_bus_wake(bus); /* a step does what is pending, and sets the timer for the next attempt */
 }
 
 void bb_conn_drop(struct bb_bus *bus, int error, const char *text)
 {
     bb_bus_note(bus, error, "%s", text);
-    bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
-    bb_bus_wake(bus); /* the timer for the next attempt is set by a step */
+    bb_conn_break(bus);
 }
 
 void bb_conn_end(struct bb_bus *bus, int error, const char *text)
 {
     bb_bus_note(bus, error, "%s", text);
     bus->error = error;
-    bb_conn_perform(bus, bb_conn_close(&bus->conn));
-    bb_outbox_fail(&bus->outbox, BB_ECLOSED);
-    bb_subscriptions_end(bus, error, text);
+    perform(bus, bb_conn_close(&bus->conn));
+    bus->pending |= BB_PENDING_ENDED;
+    bb_bus_wake(bus);
 }
 
 void bb_conn_tick_now(struct bb_bus *bus)
@@ -114,34 +119,7 @@ void bb_conn_tick_now(struct bb_bus *bus)
     if ((actions & BB_CONN_DO_BREAK) != 0 && state < BB_COUNT(late) && late[state] != NULL) {
         bb_bus_note(bus, BB_ECONNECT, "%s", late[state]);
     }
-    bb_conn_perform(bus, actions);
-}
-
-/* --- receiving ---------------------------------------------------------------------------------- */
-
-bool bb_conn_read(struct bb_bus *bus)
-{
-    struct bb_link *link = &bus->link;
-    uint64_t begun = bb_now_ms();
-    size_t n_frames;
-    bb_link_look(link);
-    for (size_t i = 0; i < MESSAGES_PER_STEP; i++) {
-        switch (bb_link_next(link, begun, bus->frames, &n_frames)) {
-        case BB_LINK_NOTHING:
-            return false;
-        case BB_LINK_OPENED:
-            bb_conn_perform(bus, bb_conn_connected(&bus->conn, bb_now_ms()));
-            break;
-        case BB_LINK_MESSAGE:
-            bb_conn_heard(&bus->conn, bb_now_ms());
-            bb_handle_message(bus, n_frames);
-            break;
-        case BB_LINK_LOST:
-            bb_conn_drop(bus, link->error, link->text);
-            return false;
-        }
-    }
-    return bb_link_has_input(link);
+    perform(bus, actions);
 }
 
 /* --- sending ------------------------------------------------------------------------------------ */
@@ -152,6 +130,13 @@ int bb_conn_send(struct bb_bus *bus, const struct bb_msg *msg)
     bb_msg_encode(&bus->scratch, msg);
     return bus->scratch.error < 0 ? bus->scratch.error
                                   : bb_link_send(&bus->link, bb_buf_slice(&bus->scratch));
+}
+
+void bb_conn_post(struct bb_bus *bus, const struct bb_msg *msg)
+{
+    if (bb_conn_send(bus, msg) == BB_ENOMEM) {
+        bb_conn_drop(bus, BB_ENOMEM, "no memory for what is to be sent");
+    }
 }
 
 void bb_conn_send_batches(struct bb_bus *bus)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Durable subscriptions: how far the application is, and when the broker is told. Where it is follows what was
- * worked off, not what was received, so that after a crash nothing is left out.
- */
+/* Where a cursor is follows what was worked off, not what was received, so that after a crash nothing is left out. */
+#include "bus/cursor.h"
+
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
-#include "bus/subscription.h"
+#include "bus/conn.h"
+#include "bus/signal.h"
 
 /* A cursor is at most so far behind. */
 #define SAVE_AFTER_MS    1000
@@ -40,29 +40,31 @@ static void write_positions(const struct bb_subscription *sub, struct bb_buf *ou
     }
 }
 
-static struct bb_msg save_message(const struct bb_subscription *sub, struct bb_slice positions)
+struct bb_msg bb_cursor_message(struct bb_subscription *sub, struct bb_buf *positions)
 {
+    write_positions(sub, positions);
+    sub->cursor.is_moved = false;
+    sub->cursor.bytes = 0;
     return (struct bb_msg){
         .type = BB_MSG_CURSOR,
         .name = bb_slice_str(sub->cursor.name),
-        .positions = positions,
+        .positions = bb_buf_slice(positions),
     };
 }
 
-static void send_cursor(struct bb_subscription *sub)
+int bb_cursor_send(struct bb_subscription *sub)
 {
-    struct bb_bus *bus = sub->bus;
     struct bb_buf positions = BB_BUF_INIT;
-    write_positions(sub, &positions);
-    struct bb_msg msg = save_message(sub, bb_buf_slice(&positions));
-    msg.corr = ++bus->last_corr;
-    if (positions.error == 0 && bb_conn_send(bus, &msg) == 0) {
+    struct bb_msg msg = bb_cursor_message(sub, &positions);
+    msg.corr = ++sub->bus->last_corr;
+    int r = positions.error < 0 ? positions.error : bb_conn_send(sub->bus, &msg);
+    if (r == 0) {
         sub->cursor.corr = msg.corr;
-        sub->cursor.is_moved = false;
-        sub->cursor.bytes = 0;
     }
+    sub->cursor.is_moved = r < 0;
     sub->cursor.due = bb_now_ms() + SAVE_AFTER_MS; /* of the next, or of the next attempt */
     bb_buf_fini(&positions);
+    return r;
 }
 
 /* Sends it if it is time, else sees to it that somebody looks when it is. */
@@ -73,11 +75,11 @@ static void consider(struct bb_subscription *sub)
         return;
     }
     if (sub->cursor.bytes >= SAVE_AFTER_BYTES || bb_now_ms() >= sub->cursor.due) {
-        send_cursor(sub);
+        (void)bb_cursor_send(sub); /* if it could not be sent, it is still to be */
     }
     if (sub->cursor.is_moved && sub->cursor.due < bus->save_at) {
         bus->save_at = sub->cursor.due;
-        if (!bus->is_stepping) {
+        if (bus->run == BB_RUN_IDLE) {
             bb_bus_wake(bus); /* a step sets the timer */
         }
     }
@@ -205,9 +207,7 @@ void bb_cursor_take_read(struct bb_subscription *sub)
 
 void bb_cursor_note_partial(struct bb_subscription *sub, const struct bb_event *events, size_t n)
 {
-    (void)pthread_mutex_lock(&sub->bus->lock);
     give_events(sub, sub->reading, events, n);
-    (void)pthread_mutex_unlock(&sub->bus->lock);
 }
 
 /* --- saving --------------------------------------------------------------------------------------------- */
@@ -250,7 +250,7 @@ void bb_cursor_finish(struct bb_subscription *sub)
     if (is_durable(sub) && sub->has_started && bb_bus_is_ready(sub->bus)) {
         bb_cursor_take_read(sub);
         if (may_save(sub)) {
-            send_cursor(sub);
+            (void)bb_cursor_send(sub); /* the subscription ends whatever comes */
         }
     }
 }
@@ -264,53 +264,26 @@ void bb_cursors_finish(struct bb_bus *bus)
     }
 }
 
-void bb_cursor_lost(struct bb_subscription *sub)
+void bb_cursors_lost(struct bb_bus *bus)
 {
-    if (sub->cursor.corr != 0) {
+    struct bb_subscription *sub;
+    size_t at = 0;
+    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
+        sub->cursor.is_moved = sub->cursor.is_moved || sub->cursor.corr != 0;
         sub->cursor.corr = 0;
-        sub->cursor.is_moved = true;
     }
 }
 
-int bb_subscription_save(bb_subscription *sub, int timeout_ms)
+int bb_cursor_check(const struct bb_subscription *sub)
 {
-    struct bb_bus *bus = sub->bus;
-    struct bb_buf positions = BB_BUF_INIT;
-    struct bb_request request = {0};
-    (void)pthread_mutex_lock(&bus->lock);
-    int r = !is_durable(sub) ? BB_ESTATE : !sub->has_started ? BB_EAGAIN : 0;
-    if (r == 0 && sub->options.on_events == NULL) {
-        bb_cursor_take_read(sub);
+    if (!is_durable(sub)) {
+        return BB_ESTATE;
     }
-    if (r == 0 && sub->options.retained && !sub->has_taken_retained) {
-        r = BB_EAGAIN;
-    }
-    if (r == 0 && timeout_ms == 0) {
-        r = bb_bus_is_ready(bus) ? 0 : BB_ECONNECT;
-        if (r == 0) {
-            send_cursor(sub);
-        }
-    } else if (r == 0) {
-        write_positions(sub, &positions);
-        sub->cursor.is_moved = false;
-        sub->cursor.bytes = 0;
-        uint64_t number = sub->number;
-        struct bb_msg msg = save_message(sub, bb_buf_slice(&positions));
-        r = positions.error;
-        r = r < 0 ? r : bb_request_run(bus, &msg, &request, bb_deadline(timeout_ms));
-        if (r < 0 && (sub = bb_subscription_find(bus, number)) != NULL) {
-            moved(sub, 0);
-            consider(sub);
-        }
-    }
-    (void)pthread_mutex_unlock(&bus->lock);
-    bb_buf_fini(&positions);
-    bb_buf_fini(&request.value);
-    return r;
+    return !sub->has_started || (sub->options.retained && !sub->has_taken_retained) ? BB_EAGAIN : 0;
 }
 
-int bb_cursor_forget(bb_bus *bus, const char *name, int timeout_ms)
+void bb_cursor_unsaved(struct bb_subscription *sub)
 {
-    struct bb_msg msg = {.type = BB_MSG_CURSOR, .name = bb_slice_str(name)};
-    return bb_request_done(bus, &msg, timeout_ms);
+    moved(sub, 0);
+    consider(sub);
 }

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The messages of the broker. */
+#include "bus/handle.h"
+
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 
-#include "bus/internal.h"
-#include "bus/subscription.h"
-
-#include <stdlib.h>
+#include "bus/conn.h"
+#include "bus/cursor.h"
+#include "bus/deliver.h"
+#include "bus/places.h"
+#include "bus/requests.h"
+#include "bus/signal.h"
 
 /* A broker that reads nothing is not answered without end. */
 #define PONG_UNWRITTEN_MAX ((size_t)64 << 10)
@@ -63,7 +66,7 @@ static void handle_welcome(struct bb_bus *bus, const struct bb_msg *msg)
     uint64_t heartbeat = limit_find(msg->limits, "heartbeat", bus->options.heartbeat_ms);
     uint64_t max_message = limit_find(msg->limits, "max_message", BB_MESSAGE_DEFAULT);
     bus->has_lives = has_feature(msg->features, "lives");
-    bus->run = msg->run;
+    bus->run_number = msg->run;
     bus->server = msg->server;
     bus->client_number = msg->client_number;
     bus->max_message = (size_t)BB_MIN(max_message, BB_MESSAGE_MAX);
@@ -85,7 +88,7 @@ static void handle_subscribed(struct bb_bus *bus, const struct bb_msg *msg)
         bb_buf_reset(&sub->ends);
         bb_buf_append(&sub->ends, msg->ends.data, msg->ends.len);
     }
-    if (sub->ends.error < 0 || bb_places_begin(sub, msg->positions, bus->run) < 0) {
+    if (sub->ends.error < 0 || bb_places_begin(sub, msg->positions, bus->run_number) < 0) {
         bb_conn_drop(bus, BB_EMALFORMED, "the broker's answer to subscribe cannot be understood");
         return;
     }
@@ -128,7 +131,7 @@ static void handle_ping(struct bb_bus *bus, const struct bb_msg *msg)
 {
     struct bb_msg pong = {.type = BB_MSG_PONG, .token = msg->token};
     if (bus->link.out.copied <= PONG_UNWRITTEN_MAX) {
-        (void)bb_conn_send(bus, &pong);
+        bb_conn_post(bus, &pong);
     }
 }
 
@@ -160,7 +163,7 @@ static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
         bb_conn_end(bus, error, text);
     } else if (error == BB_EHELLO || msg->about == BB_MSG_HELLO) {
         /* BB_EHELLO, about anything: the broker has forgotten this client. Nothing was refused, all is repeated. */
-        bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
+        bb_conn_break(bus);
     } else if (msg->about == BB_MSG_PUBLISH) {
         handle_refusal(bus, msg, error);
     } else if (msg->about == BB_MSG_SUBSCRIBE) {
@@ -173,7 +176,7 @@ static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
 static void handle_goodbye(struct bb_bus *bus, const struct bb_msg *msg)
 {
     note_code(bus, msg);
-    bb_conn_perform(bus, bb_conn_lost(&bus->conn, bb_now_ms()));
+    bb_conn_break(bus);
 }
 
 /* --- what comes to subscriptions ------------------------------------------------------------------ */
@@ -206,7 +209,7 @@ static void handle_delivery(struct bb_bus *bus, const struct bb_msg *msg, struct
         bb_places_commit(sub, delivery);
         bb_delivery_fini(delivery);
     } else {
-        bb_subscription_deliver(sub, delivery);
+        bb_deliver(sub, delivery);
     }
 }
 

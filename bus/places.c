@@ -3,10 +3,10 @@
  * Where a subscription is in each channel. Ranges and gaps must join without a hole (PROTOCOL 7.4); a hole
  * is told to the application as a gap, and a reconnection resumes after these places.
  */
+#include "bus/places.h"
+
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
-
-#include "bus/subscription.h"
 
 #include <stdlib.h>
 
@@ -394,45 +394,4 @@ void bb_places_fini(struct bb_subscription *sub)
         free(place);
     }
     bb_map_fini(&sub->places);
-}
-
-static int
-list_places(struct bb_subscription *sub, bool at_start, struct bb_position **ret_positions, size_t *ret_n)
-{
-    (void)pthread_mutex_lock(&sub->bus->lock);
-    const struct bb_place *place;
-    size_t at = 0;
-    size_t n = 0;
-    size_t bytes = sizeof(struct bb_position);
-    while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
-        bytes += sizeof(struct bb_position) + place->len + 1;
-    }
-    struct bb_position *positions = sub->has_started ? malloc(bytes) : NULL;
-    int r = sub->has_started ? BB_ENOMEM : BB_EAGAIN;
-    if (positions != NULL) {
-        char *text = (char *)(positions + bb_map_count(&sub->places));
-        at = 0;
-        while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
-            if (!at_start || place->has_start) {
-                memcpy(text, place->channel, place->len + 1);
-                positions[n++] = (struct bb_position){text, at_start ? place->start : place->at.sequence};
-                text += place->len + 1;
-            }
-        }
-        *ret_positions = positions;
-        *ret_n = n;
-        r = 0;
-    }
-    (void)pthread_mutex_unlock(&sub->bus->lock);
-    return r;
-}
-
-int bb_subscription_start(bb_subscription *sub, struct bb_position **ret_positions, size_t *ret_n)
-{
-    return list_places(sub, true, ret_positions, ret_n);
-}
-
-int bb_subscription_positions(bb_subscription *sub, struct bb_position **ret_positions, size_t *ret_n)
-{
-    return list_places(sub, false, ret_positions, ret_n);
 }

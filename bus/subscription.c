@@ -5,6 +5,10 @@
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 
+#include "bus/conn.h"
+#include "bus/places.h"
+#include "bus/signal.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -199,7 +203,7 @@ void bb_subscription_consumed(struct bb_subscription *sub, const struct bb_deliv
         .bytes = sub->granted_bytes,
         .events = sub->granted_events,
     };
-    (void)bb_conn_send(bus, &msg);
+    bb_conn_post(bus, &msg);
 }
 
 /* --- all of them -------------------------------------------------------------------------------- */
@@ -221,7 +225,6 @@ void bb_subscriptions_lost(struct bb_bus *bus)
     struct bb_subscription *sub;
     size_t at = 0;
     while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
-        bb_cursor_lost(sub);
         if (sub->state != BB_SUB_ENDED) {
             sub->state = BB_SUB_NEW;
             /* The retained values begin anew, and with them all that follows. */
@@ -260,36 +263,6 @@ void bb_subscriptions_refused(struct bb_bus *bus, uint64_t corr, int error, stru
     while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
         if (sub->corr == corr && sub->state == BB_SUB_ASKED) {
             bb_subscription_end(sub, error, (const char *)text.data, text.len);
-        }
-    }
-}
-
-static struct bb_subscription *find_untold(struct bb_bus *bus)
-{
-    struct bb_subscription *sub;
-    size_t at = 0;
-    while ((sub = bb_map_next(&bus->subs, &at, NULL)) != NULL) {
-        if (sub->state == BB_SUB_ENDED && !sub->is_told && sub->options.on_ended != NULL) {
-            return sub;
-        }
-    }
-    return NULL;
-}
-
-void bb_subscriptions_tell(struct bb_bus *bus)
-{
-    while (bus->n_untold > 0) {
-        struct bb_subscription *sub = find_untold(bus);
-        bus->n_untold--;
-        if (sub == NULL) {
-            continue; /* it was unsubscribed before it could be told */
-        }
-        sub->is_told = true;
-        bb_bus_callback_begin(bus, sub);
-        sub->options.on_ended(sub, sub->error, sub->error_text, sub->options.arg);
-        bb_bus_callback_end(bus);
-        if (sub->is_abandoned) {
-            bb_subscription_free(sub);
         }
     }
 }

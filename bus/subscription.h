@@ -6,7 +6,9 @@
 
 #include "bus/busbar.h"
 #include "bus/delivery.h"
-#include "bus/internal.h"
+#include "bus/state.h"
+
+#include <stdatomic.h>
 
 enum bb_sub_state {
     BB_SUB_NEW,   /* to be asked for when the bus is ready */
@@ -97,9 +99,6 @@ void bb_subscription_end(struct bb_subscription *sub, int error, const char *tex
 /** bb_subscription_consumed() - a delivery was worked off: count it and grant more when it is time. */
 void bb_subscription_consumed(struct bb_subscription *sub, const struct bb_delivery *delivery);
 
-/** bb_subscription_deliver() - give @delivery to the callback or keep it for bb_receive(); taken over. */
-void bb_subscription_deliver(struct bb_subscription *sub, struct bb_delivery *delivery);
-
 /** bb_subscription_free() - it is in no map any more; one that was never counted in the bus needs no lock. */
 void bb_subscription_free(struct bb_subscription *sub);
 
@@ -107,66 +106,7 @@ void bb_subscription_free(struct bb_subscription *sub);
 void bb_subscriptions_ready(struct bb_bus *bus); /* ask for all */
 void bb_subscriptions_lost(struct bb_bus *bus);  /* the connection broke */
 void bb_subscriptions_end(struct bb_bus *bus, int error, const char *text);
-void bb_subscriptions_tell(struct bb_bus *bus); /* call on_ended where due */
-int bb_subscriptions_drain(struct bb_bus *bus, uint64_t deadline);
 void bb_subscriptions_free(struct bb_bus *bus);
 
 /** bb_subscriptions_refused() - the subscribe with @corr was refused. */
 void bb_subscriptions_refused(struct bb_bus *bus, uint64_t corr, int error, struct bb_slice text);
-
-/* --- places.c ----------------------------------------------------------------------------------- */
-
-/** bb_places_begin() - `subscribed` came: set the places. Return: 0, BB_EMALFORMED, BB_ENOMEM. */
-int bb_places_begin(struct bb_subscription *sub, struct bb_slice positions, uint64_t run);
-
-/**
- * bb_places_stage() - read what a message says of places: its gaps, then its ranges; either may be empty
- * @delivery: gets the gaps, and one for each hole, in that order
- *
- * Nothing counts before bb_places_commit(). Return: 0, BB_EMALFORMED, BB_ENOMEM; then nothing is staged.
- */
-int bb_places_stage(struct bb_subscription *sub,
-                    struct bb_slice gaps,
-                    struct bb_slice ranges,
-                    struct bb_delivery *delivery);
-
-/** bb_places_commit() - @delivery reaches the application: its places and gaps count. */
-void bb_places_commit(struct bb_subscription *sub, const struct bb_delivery *delivery);
-
-/** bb_places_revert() - it does not: forget what is staged. */
-void bb_places_revert(struct bb_subscription *sub);
-
-/** bb_places_write() - the value of `from` that resumes after these places; @with_lives: the broker knows lives. */
-void bb_places_write(const struct bb_subscription *sub, bool with_lives, struct bb_buf *out);
-
-/** bb_places_fini() - free them. */
-void bb_places_fini(struct bb_subscription *sub);
-
-/* --- cursor.c: for subscriptions that are not durable these do nothing --------------------------------- */
-
-/** bb_cursor_begin() - the subscription is live for the first time, or after a restart of the broker. */
-void bb_cursor_begin(struct bb_subscription *sub);
-
-/** bb_cursor_take() - the application is done with all of @delivery. */
-void bb_cursor_take(struct bb_subscription *sub, const struct bb_delivery *delivery);
-
-/** bb_cursor_take_events() - the same for the last @n events that it was given of @delivery. */
-void bb_cursor_take_events(struct bb_subscription *sub,
-                           const struct bb_delivery *delivery,
-                           const struct bb_event *events,
-                           size_t n);
-
-/** bb_cursor_take_read() - the same for what bb_receive() gave last. */
-void bb_cursor_take_read(struct bb_subscription *sub);
-
-/** bb_cursor_note_partial() - bb_receive() gives events of a message that it has not read to its end. Takes the lock. */
-void bb_cursor_note_partial(struct bb_subscription *sub, const struct bb_event *events, size_t n);
-
-/** bb_cursor_finish() - the subscription ends: send what is not saved, without waiting. */
-void bb_cursor_finish(struct bb_subscription *sub);
-
-/** bb_cursor_lost() - the connection broke: what was on its way is to be sent again. */
-void bb_cursor_lost(struct bb_subscription *sub);
-
-/** bb_cursors_finish() - bb_cursor_finish() for all subscriptions of a bus. */
-void bb_cursors_finish(struct bb_bus *bus);

@@ -8,8 +8,9 @@
  */
 #include "proto/base/error.h"
 
-#include "bus/internal.h"
-#include "bus/subscription.h"
+#include "bus/deliver.h"
+#include "bus/handle.h"
+#include "bus/step.h"
 
 #include <stdlib.h>
 
@@ -80,7 +81,7 @@ static void bus_start(struct bb_bus *bus, struct bb_subscription **subs, struct 
 {
     static const char *const all[] = {"*"};
     struct bb_conn_config config = {.open_ms = 1000, .pause_min_ms = 1, .pause_max_ms = 1, .seed = 1};
-    *bus = (struct bb_bus){.options = BB_OPTIONS_INIT, .epoll_fd = -1, .event_fd = -1, .timer_fd = -1};
+    *bus = (struct bb_bus){.options = BB_OPTIONS_INIT, .epoll_fd = -1, .timer_fd = -1, .run = BB_RUN_STEP, .wake = {.fd = -1}, .call = {.fd = -1}};
     bb_link_init(&bus->link, -1);
     require(pthread_mutex_init(&bus->lock, NULL) == 0 && pthread_cond_init(&bus->changed, NULL) == 0);
     bb_conn_init(&bus->conn, &config);
@@ -111,11 +112,11 @@ static void bus_start(struct bb_bus *bus, struct bb_subscription **subs, struct 
 
 static void bus_stop(struct bb_bus *bus)
 {
-    (void)pthread_mutex_lock(&bus->lock);
+    bb_bus_lock(bus);
     bb_subscriptions_free(bus);
     bb_outbox_fail(&bus->outbox, BB_ECLOSED);
-    bb_bus_call_done(bus);
-    (void)pthread_mutex_unlock(&bus->lock);
+    bb_deliver_acks(bus);
+    bb_bus_unlock(bus);
     bb_link_fini(&bus->link);
     bb_outbox_fini(&bus->outbox);
     bb_buf_fini(&bus->scratch);
@@ -136,10 +137,11 @@ static void message(struct bb_bus *bus, const uint8_t *data, size_t size, size_t
         }
         bus->frames[i] = (struct bb_frame){chunk, chunk->data, to - from};
     }
-    (void)pthread_mutex_lock(&bus->lock);
+    bb_bus_lock(bus);
     bb_handle_message(bus, n_frames);
-    bb_bus_call_done(bus);
-    (void)pthread_mutex_unlock(&bus->lock);
+    bb_step_perform(bus);
+    bb_deliver_acks(bus);
+    bb_bus_unlock(bus);
     bus->conn.state = bus->error == 0 ? BB_CONN_READY : BB_CONN_CLOSED;
 }
 

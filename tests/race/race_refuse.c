@@ -5,7 +5,7 @@
  */
 #include "proto/base/error.h"
 
-#include "bus/internal.h"
+#include "bus/state.h"
 #include "tests/check.h"
 #include "tests/race/child.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Callbacks: what may be done in them, and what holds when calls return. */
-#include "bus/internal.h"
+#include "bus/state.h"
 #include "tests/unit/script.h"
 
 #include <criterion/criterion.h>
@@ -426,6 +426,88 @@ Test(bus_callback, close_releases_the_calls_that_wait)
         (void)pthread_join(threads[i], NULL);
         cr_expect_eq(waiting[i].result, BB_ECLOSED, "call %zu", i);
     }
+    script_stop(&script);
+}
+
+/* A callback that a waiting call of an embedded bus runs, while another thread closes the bus. */
+struct late {
+    bb_bus *bus;
+    atomic_bool is_in;
+    atomic_bool is_beside; /* on_ack came meanwhile */
+    atomic_int n_acks;
+};
+
+static bool is_closing(bb_bus *bus)
+{
+    (void)pthread_mutex_lock(&bus->lock);
+    bool is = bus->life == BB_LIFE_CLOSING;
+    (void)pthread_mutex_unlock(&bus->lock);
+    return is;
+}
+
+static void stay_until_it_closes(bb_subscription *sub, const struct bb_event *events, size_t n, void *arg)
+{
+    struct late *late = arg;
+    (void)sub;
+    (void)events;
+    (void)n;
+    atomic_store(&late->is_in, true);
+    while (!is_closing(late->bus)) {
+        (void)sched_yield();
+    }
+    for (int i = 0; i < 1000; i++) {
+        (void)sched_yield();
+    }
+    atomic_store(&late->is_in, false);
+}
+
+static void look_beside(bb_bus *bus, const struct bb_ack *ack, void *arg)
+{
+    struct late *late = arg;
+    (void)bus;
+    (void)ack;
+    atomic_store(&late->is_beside, atomic_load(&late->is_in));
+    atomic_fetch_add(&late->n_acks, 1);
+}
+
+Test(bus_callback, close_calls_nothing_beside_a_callback_that_runs)
+{
+    struct script script;
+    struct late late = {0};
+    struct bb_options embedded = BB_OPTIONS_INIT;
+    struct bb_subscribe_options options = script_to_all();
+    struct bb_draft draft = BB_DRAFT_INIT;
+    embedded.embedded = true;
+    bb_bus *bus = late.bus = script_open_bus(&script, embedded);
+    options.on_events = stay_until_it_closes;
+    options.arg = &late;
+    (void)script_subscribe(bus, options);
+    step_until_heard(bus, &script);
+    (void)script_expect(&script, BB_MSG_HELLO);
+    script_welcome(&script, 7, 0);
+    while (bb_bus_state(bus) != BB_STATE_READY) {
+        step(bus);
+    }
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    draft.path = "a";
+    draft.on_ack = look_beside;
+    draft.arg = &late;
+    cr_assert_eq(bb_publish_event(bus, &draft, NULL), 0);
+    struct waiting waiting = {bus, NULL, 0};
+    pthread_t thread = script_thread(wait_flush, &waiting);
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    while (!atomic_load(&late.is_in)) {
+        (void)sched_yield();
+    }
+    cr_assert_eq(bb_bus_close(bus), 0);
+    (void)pthread_join(thread, NULL);
+    cr_expect_lt(waiting.result, 0);
+    cr_expect_eq(atomic_load(&late.n_acks), 1);
+    cr_expect_not(atomic_load(&late.is_beside));
     script_stop(&script);
 }
 

@@ -7,7 +7,8 @@
 #include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
-#include "bus/internal.h"
+#include "bus/api/request.h"
+#include "bus/signal.h"
 
 /* What the members of a query point to. */
 struct asked {
@@ -122,11 +123,12 @@ static int fetch(struct bb_bus *bus, const struct bb_query *query, int timeout_m
     struct bb_msg msg = {.type = BB_MSG_QUERY, .query = bb_buf_slice(&map)};
     int r = map.error;
     if (r == 0) {
-        (void)pthread_mutex_lock(&bus->lock);
+        bb_bus_lock(bus);
         r = bb_request_run(bus, &msg, request, bb_deadline(timeout_ms));
-        (void)pthread_mutex_unlock(&bus->lock);
+        bb_bus_unlock(bus);
     }
-    if (r == 0 && before.run != 0 && (request->run != before.run || request->server != before.server)) {
+    if (r == 0 && before.run_number != 0 &&
+        (request->run_number != before.run_number || request->server != before.server)) {
         r = BB_EUNKNOWNRESULT;
     }
     bb_buf_fini(&map);

@@ -8,7 +8,9 @@
 #include "proto/wire/path.h"
 #include "proto/wire/scan.h"
 
-#include "bus/internal.h"
+#include "bus/api/wait.h"
+#include "bus/conn.h"
+#include "bus/signal.h"
 
 /* Array, head of the path, head of the payload. */
 #define EVENT_HEADS_MAX (1 + 5 + 5)
@@ -113,11 +115,11 @@ make_room(struct bb_bus *bus, const struct piece *piece, size_t need, uint8_t **
         case BB_FULL_BLOCK:
             break;
         }
-        r = bb_bus_check_wait(bus);
+        r = bb_wait_check(bus);
         if (r < 0) {
             return r;
         }
-        waited = bb_bus_wait(bus, piece->deadline);
+        waited = bb_wait(bus, piece->deadline);
     }
 }
 
@@ -159,9 +161,9 @@ int bb_publish(bb_bus *bus, const char *path, enum bb_payload_kind kind, const v
     int r = bb_path_check(piece.path);
     r = r < 0 ? r : check_payload(&piece, &scratch);
     if (BB_LIKELY(r == 0)) {
-        (void)pthread_mutex_lock(&bus->lock);
+        bb_bus_lock(bus);
         r = append(bus, &piece, NULL);
-        (void)pthread_mutex_unlock(&bus->lock);
+        bb_bus_unlock(bus);
     }
     if (kind == BB_PAYLOAD_JSON) {
         bb_buf_fini(&scratch);
@@ -314,11 +316,11 @@ int bb_publish_event(bb_bus *bus, const struct bb_draft *given, uint64_t *ret_ti
     struct prepared prepared;
     int r = prepare(given, &draft, &prepared);
     if (r == 0) {
-        (void)pthread_mutex_lock(&bus->lock);
+        bb_bus_lock(bus);
         struct bb_tracked tracked = {
             .on_ack = draft.on_ack, .arg = draft.arg, .ticket = ++bus->outbox.last_ticket};
         r = append(bus, &prepared.piece, draft.on_ack != NULL ? &tracked : NULL);
-        (void)pthread_mutex_unlock(&bus->lock);
+        bb_bus_unlock(bus);
         if (r == 0 && ret_ticket != NULL) {
             *ret_ticket = tracked.ticket;
         }
@@ -336,9 +338,9 @@ static int wait_ack(struct bb_bus *bus, struct bb_waiter *waiter, uint64_t deadl
             bb_outbox_forget(&bus->outbox, waiter);
             return r;
         }
-        r = bb_bus_wait(bus, deadline);
+        r = bb_wait(bus, deadline);
     }
-    (void)bb_bus_wait_told(bus, n_published, deadline);
+    (void)bb_wait_told(bus, n_published, deadline);
     return waiter->ack.error;
 }
 
@@ -350,13 +352,13 @@ int bb_publish_wait(bb_bus *bus, const struct bb_draft *given, int timeout_ms, s
     uint64_t deadline = bb_deadline(timeout_ms);
     int r = prepare(given, &draft, &prepared);
     if (r == 0) {
-        (void)pthread_mutex_lock(&bus->lock);
+        bb_bus_lock(bus);
         struct bb_tracked tracked = {.waiter = &waiter, .ticket = ++bus->outbox.last_ticket};
         prepared.piece.deadline = deadline;
-        r = bb_bus_check_wait(bus);
+        r = bb_wait_check(bus);
         r = r < 0 ? r : append(bus, &prepared.piece, &tracked);
         r = r < 0 ? r : wait_ack(bus, &waiter, deadline);
-        (void)pthread_mutex_unlock(&bus->lock);
+        bb_bus_unlock(bus);
     }
     if (waiter.is_done && ret_ack != NULL) {
         *ret_ack = waiter.ack;

@@ -3,8 +3,13 @@
 #include "proto/base/error.h"
 #include "proto/base/utf8.h"
 
-#include "bus/internal.h"
-#include "bus/subscription.h"
+#include "bus/api/wait.h"
+#include "bus/conn.h"
+#include "bus/cursor.h"
+#include "bus/deliver.h"
+#include "bus/requests.h"
+#include "bus/signal.h"
+#include "bus/step.h"
 #include "bus/urls.h"
 
 #include <signal.h>
@@ -61,11 +66,11 @@ static int add_fd(struct bb_bus *bus, int fd)
 static int open_system(struct bb_bus *bus)
 {
     bus->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    bus->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    bus->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    bus->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    bus->call.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bus->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     bus->link.epoll_fd = bus->epoll_fd;
-    if (bus->epoll_fd < 0 || bus->call_fd < 0 || add_fd(bus, bus->event_fd) < 0 ||
+    if (bus->epoll_fd < 0 || bus->call.fd < 0 || add_fd(bus, bus->wake.fd) < 0 ||
         add_fd(bus, bus->timer_fd) < 0) {
         return BB_ESYSTEM;
     }
@@ -119,9 +124,8 @@ static int start_thread(struct bb_bus *bus)
     sigset_t old;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = pthread_create(&bus->thread, NULL, bb_bus_run, bus);
+    int r = pthread_create(&bus->thread, NULL, bb_step_run, bus);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    bus->has_thread = r == 0;
     return r == 0 ? 0 : BB_ESYSTEM;
 }
 
@@ -139,8 +143,8 @@ static void free_bus(struct bb_bus *bus)
     bb_outbox_fini(&bus->outbox); /* the link held batches */
     bb_map_fini(&bus->subs);
     bb_buf_fini(&bus->scratch);
-    close_fd(bus->event_fd);
-    close_fd(bus->call_fd);
+    close_fd(bus->wake.fd);
+    close_fd(bus->call.fd);
     close_fd(bus->timer_fd);
     close_fd(bus->epoll_fd);
     free(bus->urls);
@@ -165,7 +169,7 @@ int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus)
         return BB_ENOMEM;
     }
     bb_link_init(&bus->link, -1);
-    bus->epoll_fd = bus->event_fd = bus->call_fd = bus->timer_fd = -1;
+    bus->epoll_fd = bus->wake.fd = bus->call.fd = bus->timer_fd = -1;
     bus->pid = getpid();
     int r = copy_options(bus, options);
     r = r < 0 ? r : init_sync(bus);
@@ -197,23 +201,22 @@ static void say_goodbye(struct bb_bus *bus)
 {
     if (bb_bus_is_ready(bus)) {
         struct bb_msg msg = {.type = BB_MSG_GOODBYE, .code = bb_slice_str("closed")};
-        (void)bb_conn_send(bus, &msg);
+        bb_conn_post(bus, &msg);
     }
 }
 
-/* Calls of other threads that wait return; nothing steps the bus any more. */
+/* Calls of other threads that wait return. Then nothing steps the bus any more, and what is to be told is told here. */
 static void end_calls(struct bb_bus *bus)
 {
-    bus->is_closing = true;
+    bb_bus_age(bus, BB_LIFE_CLOSING);
     bus->error = bus->error != 0 ? bus->error : BB_ECLOSED;
     bb_requests_fail(bus, BB_ECLOSED);
     bb_outbox_fail(&bus->outbox, BB_ECLOSED);
-    bb_bus_call_done(bus);
     bb_subscriptions_end(bus, BB_ECLOSED, "closed");
-    bb_bus_changed(bus);
-    while (bus->n_waiting > 0) {
-        (void)pthread_cond_wait(&bus->changed, &bus->lock);
-    }
+    bb_wait_leave(bus);
+    bb_bus_turn(bus, BB_RUN_STEP);
+    bb_deliver_acks(bus);
+    bb_bus_turn(bus, BB_RUN_IDLE);
 }
 
 int bb_bus_close(bb_bus *bus)
@@ -221,27 +224,27 @@ int bb_bus_close(bb_bus *bus)
     if (bus == NULL || bus->pid != getpid()) {
         return 0;
     }
-    (void)pthread_mutex_lock(&bus->lock);
-    int r = bb_bus_check_wait(bus);
+    bb_bus_lock(bus);
+    int r = bb_wait_check(bus);
     if (r < 0) {
-        (void)pthread_mutex_unlock(&bus->lock);
+        bb_bus_unlock(bus);
         return r;
     }
-    if (bb_bus_is_ready(bus)) {
-        (void)bb_bus_wait_told(bus, bus->outbox.n_published, bb_deadline(CLOSE_FLUSH_MS));
+    if (bb_bus_is_ready(bus)) { /* what is not told by then is told that it failed */
+        (void)bb_wait_told(bus, bus->outbox.n_published, bb_deadline(CLOSE_FLUSH_MS));
     }
-    bus->is_stopping = true;
+    bb_bus_age(bus, BB_LIFE_STOPPING);
     bb_bus_wake(bus);
-    (void)pthread_mutex_unlock(&bus->lock);
-    if (bus->has_thread) {
+    bb_bus_unlock(bus);
+    if (!bus->options.embedded) {
         (void)pthread_join(bus->thread, NULL);
     }
-    (void)pthread_mutex_lock(&bus->lock);
+    bb_bus_lock(bus);
     bb_cursors_finish(bus);
     say_goodbye(bus);
     end_calls(bus);
     bb_subscriptions_free(bus);
-    (void)pthread_mutex_unlock(&bus->lock);
+    bb_bus_unlock(bus);
     free_bus(bus);
     return 0;
 }

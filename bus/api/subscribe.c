@@ -5,7 +5,11 @@
 #include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
-#include "bus/subscription.h"
+#include "bus/api/request.h"
+#include "bus/api/wait.h"
+#include "bus/conn.h"
+#include "bus/cursor.h"
+#include "bus/signal.h"
 
 #include <stdlib.h>
 
@@ -100,7 +104,7 @@ static int wait_live(struct bb_bus *bus, uint64_t number, uint64_t deadline)
         if (r < 0) {
             return r;
         }
-        r = bb_bus_wait(bus, deadline);
+        r = bb_wait(bus, deadline);
     }
     return 0;
 }
@@ -111,18 +115,18 @@ static int sub_stop(struct bb_subscription *sub, bool waits, uint64_t deadline)
     struct bb_bus *bus = sub->bus;
     struct bb_msg msg = {.type = BB_MSG_UNSUBSCRIBE, .sub = sub->number};
     struct bb_request request = {0};
-    bool is_known = sub->state == BB_SUB_ASKED || sub->state == BB_SUB_LIVE;
+    bool is_known = bb_bus_is_ready(bus) && (sub->state == BB_SUB_ASKED || sub->state == BB_SUB_LIVE);
     int r = 0;
     sub->is_closing = true;
     (void)bb_map_remove(&bus->subs, sub_key(sub));
-    while (sub->options.durable != NULL && bus->calling == sub && bb_bus_check_wait(bus) == 0) {
-        (void)bb_bus_wait(bus, BB_NEVER); /* what its callback is given counts */
+    if (sub->options.durable != NULL && !bb_bus_in_callback(bus)) {
+        bb_wait_end_of_callback(bus, sub); /* what its callback is given counts */
     }
     bb_cursor_finish(sub);
     bus->n_durable -= sub->options.durable != NULL;
     if (is_known && !waits) {
         msg.corr = ++bus->last_corr;
-        (void)bb_conn_send(bus, &msg);
+        bb_conn_post(bus, &msg);
     } else if (is_known) {
         r = bb_request_run(bus, &msg, &request, deadline);
         bb_buf_fini(&request.value);
@@ -134,13 +138,11 @@ static int sub_stop(struct bb_subscription *sub, bool waits, uint64_t deadline)
 static void sub_release(struct bb_subscription *sub)
 {
     struct bb_bus *bus = sub->bus;
-    if (bus->calling == sub && bb_bus_check_wait(bus) < 0) {
+    if (bus->calling == sub && bb_bus_in_callback(bus)) {
         sub->is_abandoned = true;
         return;
     }
-    while (bus->calling == sub) {
-        (void)bb_bus_wait(bus, BB_NEVER);
-    }
+    bb_wait_end_of_callback(bus, sub);
     bb_subscription_free(sub);
 }
 
@@ -155,8 +157,8 @@ int bb_subscribe(bb_bus *bus,
         return r;
     }
     uint64_t deadline = bb_deadline(timeout_ms);
-    (void)pthread_mutex_lock(&bus->lock);
-    r = timeout_ms == 0 ? 0 : bb_bus_check_wait(bus);
+    bb_bus_lock(bus);
+    r = timeout_ms == 0 ? 0 : bb_wait_check(bus);
     r = r < 0 || bus->error == 0 ? r : BB_ECLOSED;
     uint64_t number = sub->number = ++bus->last_sub;
     sub->has_callbacks = sub->options.on_events != NULL || sub->options.on_ended != NULL;
@@ -164,7 +166,7 @@ int bb_subscribe(bb_bus *bus,
     r = r < 0 ? r : bb_map_add(&bus->subs, sub_key(sub), sub);
     if (r < 0) {
         bb_subscription_free(sub);
-        (void)pthread_mutex_unlock(&bus->lock);
+        bb_bus_unlock(bus);
         return r;
     }
     bus->n_durable += sub->options.durable != NULL;
@@ -179,7 +181,7 @@ int bb_subscribe(bb_bus *bus,
     } else if (r == 0) {
         *ret_sub = sub;
     }
-    (void)pthread_mutex_unlock(&bus->lock);
+    bb_bus_unlock(bus);
     return r;
 }
 
@@ -190,13 +192,13 @@ int bb_unsubscribe(bb_subscription *sub, int timeout_ms)
     }
     struct bb_bus *bus = sub->bus;
     uint64_t deadline = bb_deadline(timeout_ms);
-    (void)pthread_mutex_lock(&bus->lock);
+    bb_bus_lock(bus);
     int r = 0;
     if (!sub->is_closing) { /* else bb_subscribe() gives it up right now, and this is its callback */
-        r = sub_stop(sub, timeout_ms != 0 && bb_bus_check_wait(bus) == 0, deadline);
+        r = sub_stop(sub, timeout_ms != 0 && !bb_bus_in_callback(bus), deadline);
         sub_release(sub);
     }
-    (void)pthread_mutex_unlock(&bus->lock);
+    bb_bus_unlock(bus);
     return r;
 }
 
@@ -220,7 +222,7 @@ static int drain_one(struct bb_subscription *sub, uint64_t deadline)
     return r;
 }
 
-int bb_subscriptions_drain(struct bb_bus *bus, uint64_t deadline)
+static int drain_all(struct bb_bus *bus, uint64_t deadline)
 {
     int result = 0;
     for (;;) {
@@ -234,6 +236,21 @@ int bb_subscriptions_drain(struct bb_bus *bus, uint64_t deadline)
         int r = drain_one(sub, deadline);
         result = result < 0 ? result : r;
     }
+}
+
+int bb_bus_drain(bb_bus *bus, int timeout_ms)
+{
+    uint64_t deadline = bb_deadline(timeout_ms);
+    bb_bus_lock(bus);
+    int r = bb_wait_check(bus);
+    if (r == 0) {
+        int flushed = bb_wait_told(bus, bus->outbox.n_published, deadline);
+        flushed = flushed < 0 ? flushed : bb_outbox_take_refusal(&bus->outbox);
+        r = drain_all(bus, deadline);
+        r = flushed < 0 ? flushed : r;
+    }
+    bb_bus_unlock(bus);
+    return r;
 }
 
 bb_bus *bb_subscription_bus(bb_subscription *sub)

@@ -3,7 +3,7 @@
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 
-#include "bus/internal.h"
+#include "bus/api/request.h"
 #include "bus/subscription.h"
 
 static void write_number(struct bb_buf *out, const char *name, uint64_t value, uint32_t *n)
