@@ -29,7 +29,7 @@ struct bb_answer {
  *
  * Return: 0 or BB_EMALFORMED.
  */
-int bb_answer_read(struct bb_slice entry, uint64_t *ret_number, struct bb_answer *ret_answer);
+BB_MUST_CHECK int bb_answer_read(struct bb_slice entry, uint64_t *ret_number, struct bb_answer *ret_answer);
 
 /**
  * bb_answer_event() - what became of event @index of the batch

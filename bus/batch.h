@@ -69,7 +69,7 @@ void bb_pool_fini(struct bb_pool *pool);
 struct bb_batch *bb_batch_new(struct bb_pool *pool, size_t cap, struct bb_slice options);
 
 /** bb_batch_track() - room for one more in tracked[]. Return: 0 or BB_ENOMEM. */
-int bb_batch_track(struct bb_batch *batch);
+BB_MUST_CHECK int bb_batch_track(struct bb_batch *batch);
 
 /** bb_batch_ref() - one more reference. */
 void bb_batch_ref(struct bb_batch *batch);

@@ -43,7 +43,7 @@ struct bb_inlet {
  *
  * Return: bytes read; 0: nothing now; BB_ECLOSED: the peer is gone, errno says why or is 0; BB_ENOMEM.
  */
-int bb_inlet_read(struct bb_inlet *in, int fd, size_t wanted, bool *ret_drained);
+BB_MUST_CHECK int bb_inlet_read(struct bb_inlet *in, int fd, size_t wanted, bool *ret_drained);
 
 /** bb_inlet_bytes() - what was read and not taken. */
 static inline struct bb_slice bb_inlet_bytes(const struct bb_inlet *in)

@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include "proto/base/cc.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -34,13 +36,13 @@ struct bb_dial {
  * Return: 0: the addresses are there; 1: when bb_dial_fd() is readable, bb_dial_look() knows more; BB_EINVAL,
  * BB_ENOMEM, BB_ESYSTEM.
  */
-int bb_dial_start(struct bb_dial *dial, const char *url);
+BB_MUST_CHECK int bb_dial_start(struct bb_dial *dial, const char *url);
 
 /** bb_dial_fd() - readable when the name has been looked up; closed by bb_dial_fini(). */
 int bb_dial_fd(const struct bb_dial *dial);
 
 /** bb_dial_look() - Return: 0: the addresses are there; 1: not yet; BB_ECONNECT: there are none, @ret_text says why. */
-int bb_dial_look(struct bb_dial *dial, const char **ret_text);
+BB_MUST_CHECK int bb_dial_look(struct bb_dial *dial, const char **ret_text);
 
 /** bb_dial_left() - addresses that were not tried. */
 static inline size_t bb_dial_left(const struct bb_dial *dial)
@@ -53,9 +55,9 @@ static inline size_t bb_dial_left(const struct bb_dial *dial)
  *
  * Return: a non-blocking socket, the caller's to close; -1: it cannot be, errno says why.
  */
-int bb_dial_next(struct bb_dial *dial);
+BB_MUST_CHECK int bb_dial_next(struct bb_dial *dial);
 
 /** bb_dial_check() - has @fd been connected? Return: 1: yes; 0: not yet; -1: it cannot be, errno says why. */
-int bb_dial_check(int fd);
+BB_MUST_CHECK int bb_dial_check(int fd);
 
 void bb_dial_fini(struct bb_dial *dial);

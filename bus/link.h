@@ -70,7 +70,7 @@ void bb_link_fini(struct bb_link *link);
  * Each address has a share of @open_ms, in which it answers as a broker or is given up for the next. The outcome
  * is an event. Return: 0, or why it is closed still, as in error and text.
  */
-int bb_link_open(struct bb_link *link, const char *url, uint64_t now, uint32_t open_ms);
+BB_MUST_CHECK int bb_link_open(struct bb_link *link, const char *url, uint64_t now, uint32_t open_ms);
 
 /** bb_link_begin() - the same with a socket that is connected, which becomes the link's. @url: for people. */
 void bb_link_begin(struct bb_link *link, const char *url, int fd, uint64_t now, uint32_t open_ms);
@@ -98,10 +98,10 @@ static inline bool bb_link_has_input(const struct bb_link *link)
  *
  * A connection that has broken takes it as well: the event follows. Return: 0, BB_ENOMEM, BB_ECONNECT (not open).
  */
-int bb_link_send(struct bb_link *link, struct bb_slice bytes);
+BB_MUST_CHECK int bb_link_send(struct bb_link *link, struct bb_slice bytes);
 
 /** bb_link_add_batch() - the same for a batch; bb_link_flush() follows. */
-int bb_link_add_batch(struct bb_link *link, struct bb_batch *batch);
+BB_MUST_CHECK int bb_link_add_batch(struct bb_link *link, struct bb_batch *batch);
 
 /** bb_link_flush() - write what was added. */
 void bb_link_flush(struct bb_link *link);

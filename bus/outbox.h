@@ -58,11 +58,11 @@ void bb_outbox_fini(struct bb_outbox *outbox);
  *
  * Return: 0, BB_EFULL, BB_ENOMEM.
  */
-int bb_outbox_room(struct bb_outbox *outbox,
-                   size_t need,
-                   uint32_t level,
-                   struct bb_slice options,
-                   uint8_t **ret_to);
+BB_MUST_CHECK int bb_outbox_room(struct bb_outbox *outbox,
+                                 size_t need,
+                                 uint32_t level,
+                                 struct bb_slice options,
+                                 uint8_t **ret_to);
 
 /** bb_outbox_seal() - no further event comes into the open batch, which is not empty. */
 void bb_outbox_seal(struct bb_outbox *outbox);
@@ -138,7 +138,7 @@ static inline bool bb_outbox_has_unacked(const struct bb_outbox *outbox)
 }
 
 /** bb_outbox_ack() - one entry of an ack (PROTOCOL 6.2), distrusted. Return: 0 or BB_EMALFORMED. */
-int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry);
+BB_MUST_CHECK int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry);
 
 /**
  * bb_outbox_refuse() - the broker refused the whole batch @number

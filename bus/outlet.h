@@ -33,20 +33,20 @@ struct bb_outlet {
  *
  * Without a batch bb_outlet_settle() must follow before @bytes go. Return: 0 or BB_ENOMEM.
  */
-int bb_outlet_put(struct bb_outlet *out, struct bb_slice bytes, struct bb_batch *batch);
+BB_MUST_CHECK int bb_outlet_put(struct bb_outlet *out, struct bb_slice bytes, struct bb_batch *batch);
 
 /** bb_outlet_put_raw() - the same for bytes as they are. */
-int bb_outlet_put_raw(struct bb_outlet *out, struct bb_slice bytes);
+BB_MUST_CHECK int bb_outlet_put_raw(struct bb_outlet *out, struct bb_slice bytes);
 
 /** bb_outlet_settle() - copy what the last put left with its caller. Return: 0 or BB_ENOMEM. */
-int bb_outlet_settle(struct bb_outlet *out);
+BB_MUST_CHECK int bb_outlet_settle(struct bb_outlet *out);
 
 /**
  * bb_outlet_write() - write what the socket takes
  *
  * Return: 0: all is out; 1: the socket is full; BB_ECLOSED: nothing can be written any more.
  */
-int bb_outlet_write(struct bb_outlet *out, int fd);
+BB_MUST_CHECK int bb_outlet_write(struct bb_outlet *out, int fd);
 
 /** bb_outlet_fini() - let go of everything. */
 void bb_outlet_fini(struct bb_outlet *out);

@@ -2,6 +2,8 @@
 /* Where the broker is: a list of urls, checked before any of them is tried. */
 #pragma once
 
+#include "proto/base/cc.h"
+
 #include <stddef.h>
 
 /**
@@ -12,4 +14,4 @@
  *
  * Return: 0, BB_EINVAL, BB_ENOMEM.
  */
-int bb_urls_copy(const char *list, char *text, size_t size, char **ret_urls);
+BB_MUST_CHECK int bb_urls_copy(const char *list, char *text, size_t size, char **ret_urls);
