@@ -7,9 +7,11 @@
  * then that many bytes, cut evenly into the frames.
  */
 #include "proto/base/error.h"
+#include "proto/wire/scan.h"
 
 #include "bus/deliver.h"
 #include "bus/handle.h"
+#include "bus/places.h"
 #include "bus/step.h"
 
 #include <stdlib.h>
@@ -81,7 +83,12 @@ static void bus_start(struct bb_bus *bus, struct bb_subscription **subs, struct 
 {
     static const char *const all[] = {"*"};
     struct bb_conn_config config = {.open_ms = 1000, .pause_min_ms = 1, .pause_max_ms = 1, .seed = 1};
-    *bus = (struct bb_bus){.options = BB_OPTIONS_INIT, .epoll_fd = -1, .timer_fd = -1, .run = BB_RUN_STEP, .wake = {.fd = -1}, .call = {.fd = -1}};
+    *bus = (struct bb_bus){.options = BB_OPTIONS_INIT,
+                           .epoll_fd = -1,
+                           .timer_fd = -1,
+                           .run = BB_RUN_STEP,
+                           .wake = {.fd = -1},
+                           .call = {.fd = -1}};
     bb_link_init(&bus->link, -1);
     require(pthread_mutex_init(&bus->lock, NULL) == 0 && pthread_cond_init(&bus->changed, NULL) == 0);
     bb_conn_init(&bus->conn, &config);
@@ -145,6 +152,17 @@ static void message(struct bb_bus *bus, const uint8_t *data, size_t size, size_t
     bus->conn.state = bus->error == 0 ? BB_CONN_READY : BB_CONN_CLOSED;
 }
 
+/* What the next connection would be asked for is well-formed, whatever came. */
+static void check_places(const struct bb_subscription *sub)
+{
+    for (int with_lives = 0; with_lives < 2; with_lives++) {
+        struct bb_buf from = BB_BUF_INIT;
+        bb_places_write(sub, with_lives != 0, &from);
+        require(from.error == 0 && bb_scan_whole(from.data, from.len, NULL) == 0);
+        bb_buf_fini(&from);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct bb_bus bus;
@@ -161,6 +179,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         message(&bus, data, len, n_frames);
         data += len;
         size -= len;
+        check_places(subs[0]);
         struct bb_event events[3];
         for (int n = 1; n > 0;) {
             n = subs[1]->queue != NULL || subs[1]->reading != NULL ? bb_receive(subs[1], events, 3, 0) : 0;
