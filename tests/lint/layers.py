@@ -14,6 +14,7 @@ LAYERS = {
     "proto/io": ["proto/base", "proto/wire"],
     "bus": ["proto"],
     "bus/api": ["proto", "bus"],
+    "bus/examples": ["proto", "bus", "bus/api"],
     "broker/core": ["proto/base", "proto/wire"],
     "broker/backend": ["proto/base", "proto/wire", "broker/core"],
     "broker/plug": ["proto", "broker/core"],
@@ -26,8 +27,11 @@ LAYERS = {
 
 # Rooms of a folder, lowest first: each may use those below it, and the files of the folder that are in no room.
 ROOMS = {
-    "broker/core": ["keep", "clients", "subs", "deliver", "log", "ingest", "requests", ("core.c", "tick", "leave")],
+    "broker/core": ["keep", "clients", "subs", "deliver", "log", "ingest", "requests", ("core.c", "tick", "leave", "check")],
 }
+
+# What the state of a folder is made of lies in its rooms, so its header may include them all, and they include it.
+STATES = {"broker/core": "state"}
 
 
 def add_rooms():
@@ -36,15 +40,18 @@ def add_rooms():
         for room in rooms:
             names = [f"{folder}/{name}" for name in ([room] if isinstance(room, str) else room)]
             for name in names:
-                LAYERS[name] = [*LAYERS[folder], *below, *names]
+                LAYERS[name] = [*LAYERS[folder], *below, *names, f"{folder}/{STATES[folder]}"]
             below += names
+        LAYERS[f"{folder}/{STATES[folder]}"] = [*LAYERS[folder], *below]
+        LAYERS[folder] = [*LAYERS[folder], f"{folder}/{STATES[folder]}"]
 
 
 add_rooms()
 
 # System headers -> the only layers that may include them. proto/wire, proto/json and broker/core have no
 # sockets, threads, files or clock. proto/base is what asks the system: for the time and who the user is.
-OUTSIDE = ["proto/io", "bus", "bus/api", "broker/plug", "broker/plug/zmq", "broker/backend", "broker/host", "broker", "tools", "tests"]
+OUTSIDE = ["proto/io", "bus", "bus/api", "bus/examples", "broker/plug", "broker/plug/zmq", "broker/backend", "broker/host",
+           "broker", "tools", "tests"]
 SYSTEM = {
     r"zmq\.h": ["broker/plug/zmq", "tests"],
     r"poll\.h|sys/socket\.h|sys/un\.h|sys/epoll\.h|sys/\w+fd\.h|netinet/.*|arpa/.*": OUTSIDE,

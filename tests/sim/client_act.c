@@ -241,7 +241,9 @@ static void write_from(struct bb_buf *out, struct watch *watch, uint64_t server)
         channel->asked = channel->covered;
         if (channel->is_named) {
             bb_mp_write_str(out, sim_channel_name(i));
+            bb_mp_write_array(out, 2);
             bb_mp_write_uint(out, channel->covered);
+            bb_mp_write_uint(out, channel->life);
         }
     }
 }

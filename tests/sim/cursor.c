@@ -34,9 +34,10 @@ void cursor_save(struct sim_client *client, const struct watch *watch)
     bb_mp_write_array(&positions, n);
     for (size_t i = 0; i < SIM_CHANNELS; i++) {
         if (save->is_named[i]) {
-            bb_mp_write_array(&positions, 2);
+            bb_mp_write_array(&positions, 3);
             bb_mp_write_str(&positions, sim_channel_name(i));
             bb_mp_write_uint(&positions, save->positions[i]);
+            bb_mp_write_uint(&positions, watch->channels[i].life);
         }
     }
     client_send_msg(client, &(struct bb_msg){
@@ -70,6 +71,7 @@ static bool agrees(const struct world *world, const struct cursor_save *save, st
         (void)bb_mp_read_array(&reader);
         int channel = sim_channel_find(bb_mp_read_str(&reader));
         uint64_t position = bb_mp_read_uint(&reader);
+        bb_mp_skip(&reader);
         if (reader.error != 0 || channel < 0) {
             return false;
         }

@@ -565,7 +565,7 @@ static void ignore_state(void *context, enum bk_backend_state state, const char 
 void disk_init(struct sim_disk *disk, uint64_t seed)
 {
     static const char *const options[] = {"channel-size=1G", "total-size=1G"};
-    *disk = (struct sim_disk){.backend = {&ops, true}, .rng = {seed}};
+    *disk = (struct sim_disk){.backend = {&ops, true, SIZE_MAX}, .rng = {seed}};
     disk->kept_listener =
         (struct bk_backend_listener){NULL, ignore_ticket, ignore_flushed, ignore_trimmed, ignore_state};
     struct bk_backend_env env = {.listener = &disk->kept_listener, .meter = &disk->meter};

@@ -76,9 +76,11 @@ static void begin(struct world *world, struct watch *watch, const struct bb_msg 
     uint64_t n = bb_mp_read_array(&reader);
     *early = (struct early){.is_on = true};
     for (uint64_t i = 0; i < n && !world->failed; i++) {
-        (void)bb_mp_read_array(&reader);
+        uint32_t fields = bb_mp_read_array(&reader);
         int channel = sim_channel_find(bb_mp_read_str(&reader));
         uint64_t position = bb_mp_read_uint(&reader);
+        for (uint32_t k = 2; k < fields; k++)
+            bb_mp_skip(&reader);
         if (channel < 0) {
             world_fail(world, "positions that cannot be read");
             return;
@@ -94,13 +96,15 @@ static void retract(struct world *world, struct watch *watch, struct bb_slice ga
     struct bb_mp_reader reader = bb_mp_reader(gaps);
     uint64_t n = bb_mp_read_array(&reader);
     for (uint64_t i = 0; i < n && !world->failed; i++) {
-        (void)bb_mp_read_array(&reader);
+        uint32_t fields = bb_mp_read_array(&reader);
         int channel = sim_channel_find(bb_mp_read_str(&reader));
         uint64_t from = bb_mp_read_uint(&reader);
         uint64_t to = bb_mp_read_uint(&reader);
         bb_mp_skip(&reader);
-        if (channel < 0 || !bb_slice_equal(bb_mp_read_str(&reader), bb_slice_str("retracted")) ||
-            reader.error != 0 || to != early->covered[channel] || from > to) {
+        bool is_it = bb_slice_equal(bb_mp_read_str(&reader), bb_slice_str("retracted"));
+        uint64_t life = fields > 5 ? bb_mp_read_uint(&reader) : 0;
+        watch->channels[channel < 0 ? 0 : channel].life = life;
+        if (channel < 0 || !is_it || reader.error != 0 || to != early->covered[channel] || from > to) {
             world_fail(world, "sub %llu (early): a gap that is not right", (unsigned long long)watch->id);
             return;
         }
@@ -178,10 +182,13 @@ static void deliver(struct world *world, struct watch *watch, const struct bb_ms
     struct bb_mp_reader reader = bb_mp_reader(msg->ranges);
     uint64_t n = bb_mp_read_array(&reader);
     for (uint64_t i = 0; i < n; i++) {
-        (void)bb_mp_read_array(&reader);
+        uint32_t fields = bb_mp_read_array(&reader);
         int channel = sim_channel_find(bb_mp_read_str(&reader));
         uint64_t from = bb_mp_read_uint(&reader);
         uint64_t to = bb_mp_read_uint(&reader);
+        uint64_t life = fields > 3 ? bb_mp_read_uint(&reader) : 0;
+        if (life != 0 && channel >= 0)
+            watch->channels[channel].life = life;
         if (reader.error != 0 || channel < 0 || from != early->covered[channel] || to < from) {
             world_fail(world, "sub %llu (early): ranges do not join", (unsigned long long)watch->id);
             return;

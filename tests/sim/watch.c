@@ -165,7 +165,9 @@ static void check_ends(struct world *world, const struct watch *watch, struct bb
     }
     for (uint64_t i = 0; i < n; i++) {
         int channel = sim_channel_find(bb_mp_read_str(&reader));
+        (void)bb_mp_read_array(&reader);
         uint64_t end = bb_mp_read_uint(&reader);
+        (void)bb_mp_read_uint(&reader);
         if (reader.error != 0 || channel < 0 || end != watch->channels[channel].stop) {
             world_fail(world, "sub %llu ends in channel %d with %llu, not with %llu",
                        (unsigned long long)watch->id, channel, (unsigned long long)end,
@@ -182,9 +184,11 @@ void watch_expect(struct world *world, struct watch *watch, const struct bb_msg 
     note_stops(world, watch);
     check_ends(world, watch, msg->ends);
     for (uint64_t i = 0; i < n; i++) {
-        (void)bb_mp_read_array(&reader);
+        uint32_t fields = bb_mp_read_array(&reader);
         int channel = sim_channel_find(bb_mp_read_str(&reader));
         uint64_t position = bb_mp_read_uint(&reader);
+        for (uint32_t k = 2; k < fields; k++)
+            bb_mp_skip(&reader);
         uint64_t most = 0;
         if (reader.error != 0 || channel < 0) {
             world_fail(world, "positions that cannot be read");
@@ -215,6 +219,7 @@ void watch_subscribed(struct world *world, struct watch *watch, const struct bb_
                 .restart_due = channel->restart_due,
                 .asked = channel->asked,
                 .stop = channel->stop,
+                .life = channel->life,
             };
         }
     }
@@ -225,6 +230,7 @@ void watch_subscribed(struct world *world, struct watch *watch, const struct bb_
         (void)bb_mp_read_array(&reader);
         int index = sim_channel_find(bb_mp_read_str(&reader));
         uint64_t position = bb_mp_read_uint(&reader);
+        uint64_t life = bb_mp_read_uint(&reader);
         if (index < 0) {
             world_fail(world, "a position in a channel that no world has");
             return;
@@ -234,6 +240,7 @@ void watch_subscribed(struct world *world, struct watch *watch, const struct bb_
             world_fail(world, "sub %llu does not resume where it was", (unsigned long long)watch->id);
         }
         channel->is_named = true;
+        channel->life = life;
         if (!resumes) {
             channel->covered = channel->delivered = channel->base = position;
         }
@@ -252,22 +259,24 @@ struct range {
 };
 
 static bool read_ranges(struct world *world,
-                        const struct watch *watch,
+                        struct watch *watch,
                         const struct bb_msg *msg,
                         struct range ranges[SIM_CHANNELS])
 {
     struct bb_mp_reader reader = bb_mp_reader(msg->ranges);
     uint64_t n = bb_mp_read_array(&reader);
     for (uint64_t i = 0; i < n; i++) {
-        (void)bb_mp_read_array(&reader);
+        uint32_t fields = bb_mp_read_array(&reader);
         int index = sim_channel_find(bb_mp_read_str(&reader));
         uint64_t from = bb_mp_read_uint(&reader);
         uint64_t to = bb_mp_read_uint(&reader);
+        uint64_t life = fields > 3 ? bb_mp_read_uint(&reader) : 0;
         if (reader.error != 0 || index < 0 || ranges[index].is_there || to < from) {
             world_fail(world, "ranges that cannot be read");
             return false;
         }
-        const struct watch_channel *channel = &watch->channels[index];
+        struct watch_channel *channel = &watch->channels[index];
+        channel->life = life != 0 ? life : channel->life;
         if (from != channel->covered) {
             world_fail(world, "sub %llu (%s): a range of channel %d begins at %llu instead of %llu",
                        (unsigned long long)watch->id, watch->overflow, index, (unsigned long long)from,
@@ -449,17 +458,19 @@ void watch_gap(struct world *world, struct watch *watch, const struct bb_msg *ms
     }
     for (uint64_t i = 0; i < n && !world->failed; i++) {
         struct gap gap = {0};
-        (void)bb_mp_read_array(&reader);
+        uint32_t fields = bb_mp_read_array(&reader);
         int channel = sim_channel_find(bb_mp_read_str(&reader));
         gap.from = bb_mp_read_uint(&reader);
         gap.to = read_number(&reader, &gap.has_to);
         gap.count = read_number(&reader, &gap.has_count);
         gap.reason = bb_mp_read_str(&reader);
+        uint64_t life = fields > 5 ? bb_mp_read_uint(&reader) : 0;
         if (reader.error != 0 || channel < 0) {
             world_fail(world, "a gap that cannot be read");
             return;
         }
         gap.channel = (size_t)channel;
+        watch->channels[channel].life = life != 0 ? life : watch->channels[channel].life;
         apply_gap(world, watch, &gap);
     }
 }

@@ -34,6 +34,7 @@ enum watch_from {
 };
 
 struct watch_channel {
+    uint64_t life;
     bool is_named;      /* the client has a position */
     uint64_t covered;   /* fate known up to here */
     uint64_t delivered; /* the newest sequence delivered */

@@ -391,6 +391,7 @@ static void world_init(struct world *world, uint64_t seed, enum sabotage sabotag
     struct sim_rng *rng = &world->rng;
     *world = (struct world){.rng = {seed * UINT64_C(0x2545f4914f6cdd1d) + 1}};
     world->config = BK_CONFIG_INIT;
+    world->config.check = true;
     world->config.seed = sim_next(rng);
     world->config.server = sim_between(rng, 1, 9);
     if (sim_chance(rng, 700)) { /* so small that memory runs out all the time */

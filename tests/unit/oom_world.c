@@ -56,6 +56,14 @@ count_wanted(const struct world *world, const struct watch *watch, size_t channe
     return n;
 }
 
+/* What a newer broker has appended to an array of @n_fields of which @n_read are known. */
+static void skip_rest(struct bb_mp_reader *reader, uint32_t n_fields, uint32_t n_read)
+{
+    for (uint32_t i = n_read; i < n_fields; i++) {
+        bb_mp_skip(reader);
+    }
+}
+
 static void take_subscribed(struct world *world, struct peer *peer, const struct bb_msg *msg)
 {
     struct watch *watch = watch_find(world, peer, msg->sub);
@@ -64,9 +72,10 @@ static void take_subscribed(struct world *world, struct peer *peer, const struct
     watch->is_live = true;
     uint32_t n = bb_mp_read_array(&reader);
     for (uint32_t i = 0; i < n; i++) {
-        (void)bb_mp_read_array(&reader);
+        uint32_t n_fields = bb_mp_read_array(&reader);
         struct progress *progress = &watch->channels[channel_index(world, bb_mp_read_str(&reader))];
         progress->begin = progress->position = bb_mp_read_uint(&reader);
+        skip_rest(&reader, n_fields, 2);
     }
     cr_assert_eq(reader.error, 0, "positions of subscribed cannot be read");
 }
@@ -78,14 +87,12 @@ static void take_gap(struct world *world, struct peer *peer, const struct bb_msg
     cr_assert_not_null(watch);
     uint32_t n = bb_mp_read_array(&reader);
     for (uint32_t i = 0; i < n; i++) {
-        (void)bb_mp_read_array(&reader);
+        uint32_t n_fields = bb_mp_read_array(&reader);
         size_t channel = channel_index(world, bb_mp_read_str(&reader));
         struct progress *progress = &watch->channels[channel];
         uint64_t from = bb_mp_read_uint(&reader);
         if (bb_mp_peek_type(&reader) == BB_MP_NIL) { /* restart: all that is in memory follows */
-            bb_mp_skip(&reader);
-            bb_mp_skip(&reader);
-            bb_mp_skip(&reader);
+            skip_rest(&reader, n_fields, 2);
             continue;
         }
         uint64_t to = bb_mp_read_uint(&reader);
@@ -95,7 +102,7 @@ static void take_gap(struct world *world, struct peer *peer, const struct bb_msg
             bb_mp_skip(&reader);
             count = count_wanted(world, watch, channel, from, to);
         }
-        bb_mp_skip(&reader);
+        skip_rest(&reader, n_fields, 4);
         cr_assert_eq(from, progress->position + 1, "a gap leaves a hole before it");
         cr_assert_geq(to, progress->position);
         progress->position = to;
@@ -109,10 +116,11 @@ static void take_ranges(struct world *world, struct watch *watch, struct bb_slic
     struct bb_mp_reader reader = bb_mp_reader(ranges);
     uint32_t n = bb_mp_read_array(&reader);
     for (uint32_t i = 0; i < n; i++) {
-        (void)bb_mp_read_array(&reader);
+        uint32_t n_fields = bb_mp_read_array(&reader);
         struct progress *progress = &watch->channels[channel_index(world, bb_mp_read_str(&reader))];
         uint64_t from = bb_mp_read_uint(&reader);
         uint64_t to = bb_mp_read_uint(&reader);
+        skip_rest(&reader, n_fields, 3);
         cr_assert_eq(from, progress->position, "a range leaves a hole before it");
         progress->position = to;
     }
@@ -305,6 +313,7 @@ bool world_open(struct world *world)
     memset(world, 0, sizeof(*world));
     config.ring_bytes = (size_t)24 << 10;
     config.run = 7;
+    config.check = true;
     world->out = (struct bk_out){
         .context = world,
         .send = out_send,

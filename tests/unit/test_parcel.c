@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Parcels: what lies side by side is one part by reference, the rest is copied, and never too many parts. */
-#include "broker/core/channel.h"
-#include "broker/core/parcel.h"
+#include "broker/core/deliver/parcel.h"
+#include "broker/core/keep/channel.h"
 
 #include <criterion/criterion.h>
 #include <stdatomic.h>
@@ -13,10 +13,12 @@ struct fixture {
     struct bk_parcel parcel;
 };
 
-static void nothing(void *context, const struct bk_block *block)
+static void nothing(void *context, const struct bk_block *block, uint64_t before, bool is_trim)
 {
     (void)context;
     (void)block;
+    (void)before;
+    (void)is_trim;
 }
 
 static void fixture_init(struct fixture *fixture)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ring of blocks: limits, order of eviction, holes and packing, chains of channels, memory given back. */
-#include "broker/core/channel.h"
-#include "broker/core/ring.h"
+#include "broker/core/keep/channel.h"
+#include "broker/core/keep/ring.h"
 
 #include <criterion/criterion.h>
 #include <stdatomic.h>
@@ -17,9 +17,11 @@ struct fixture {
     uint64_t last_evicted; /* position */
 };
 
-static void note_evicted(void *context, const struct bk_block *block)
+static void note_evicted(void *context, const struct bk_block *block, uint64_t before, bool is_trim)
 {
     struct fixture *fixture = context;
+    (void)before;
+    (void)is_trim;
     fixture->n_evicted++;
     fixture->last_evicted = block->pos;
 }
@@ -28,7 +30,7 @@ static void fixture_init(struct fixture *fixture, size_t channel_bytes, size_t a
 {
     *fixture = (struct fixture){0};
     atomic_init(&fixture->meter.bytes, 0);
-    bk_channels_init(&fixture->channels, 1, 16, &(struct bk_settings){.ring_bytes = channel_bytes});
+    bk_channels_init(&fixture->channels, 1, 16, 1, &(struct bk_settings){.ring_bytes = channel_bytes});
     bk_ring_init(&fixture->ring, &fixture->meter, all_bytes, note_evicted, fixture);
 }
 
@@ -166,7 +168,7 @@ Test(ring, the_blocks_of_a_channel_are_chained_whatever_holes_there_are)
     for (uint64_t i = 0; i < 2000; i++) {
         struct bk_channel *channel = append(&fixture, names[i * i * 7 % 11 % BB_COUNT(names)], i % 300, NULL);
         if (i % 97 == 0) {
-            bk_ring_forget(&fixture.ring, channel);
+            bk_ring_trim(&fixture.ring, channel, UINT64_MAX);
         }
         for (size_t k = 0; k < fixture.channels.n_channels; k++) {
             assert_chain(&fixture, fixture.channels.list[k]);

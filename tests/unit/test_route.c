@@ -2,8 +2,8 @@
 /* Routes: sets of subscriptions shared by paths, looked up again when subscriptions change. */
 #include "proto/base/error.h"
 
-#include "broker/core/route.h"
-#include "broker/core/sub.h"
+#include "broker/core/subs/route.h"
+#include "broker/core/subs/sub.h"
 
 #include <criterion/criterion.h>
 
@@ -18,7 +18,7 @@ struct fixture {
 static void fixture_init(struct fixture *fixture)
 {
     *fixture = (struct fixture){0};
-    bk_channels_init(&fixture->channels, 1, 2, &(struct bk_settings){.ring_bytes = 1000});
+    bk_channels_init(&fixture->channels, 1, 2, 1, &(struct bk_settings){.ring_bytes = 1000});
     cr_assert_eq(bk_route_init(&fixture->route, 1, &fixture->channels), 0);
 }
 

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/core/ingest/pause.h"
+
+#include "proto/wire/path.h"
+
+#include "broker/core/backend.h"
+#include "broker/core/clients/client.h"
+#include "broker/core/keep/channel.h"
+#include "broker/core/log/append.h"
+#include "broker/core/log/stage.h"
+#include "broker/core/state.h"
+
+/* Room for the heads of a batch of many channels. */
+#define HEADS_BYTES ((size_t)64 << 10)
+
+static bool is_logged(const struct bk_core *core, struct bb_slice name)
+{
+    const struct bk_channel *channel = bk_channels_find(&core->channels, name);
+    return channel != NULL ? bk_store_of(core, channel) == BK_STORE_LOG : core->channels.defaults.logged;
+}
+
+static bool has_logged(const struct bk_core *core, struct bb_slice events)
+{
+    struct bb_event_view event;
+    struct bb_slice name = {0};
+    while (events.len > 0 && bb_event_read(&events, &event) == 0) {
+        struct bb_slice channel = bb_path_channel(event.path);
+        if (event.error == 0 && (name.data == NULL || !bb_slice_equal(channel, name))) {
+            if (is_logged(core, channel)) {
+                return true;
+            }
+            name = channel;
+        }
+    }
+    return false;
+}
+
+/* The ticket that is being filled may be too full for @events, and the log too busy to take it. */
+static bool ticket_is_full(struct bk_core *core, struct bb_slice events)
+{
+    const struct bk_stage *stage = &core->stage;
+    size_t bytes = events.len + HEADS_BYTES;
+    if (stage->ticket_bytes == 0 || bk_stage_has_room(core, bytes)) {
+        return false;
+    }
+    bk_append_submit(core);
+    return stage->ticket_bytes > 0 && !bk_stage_has_room(core, bytes);
+}
+
+bool bk_pause_is_due(struct bk_core *core, struct bb_slice events)
+{
+    const struct bk_stage *stage = &core->stage;
+    return stage->state == BK_BACKEND_OK && !core->shutting_down &&
+           (stage->is_behind || ticket_is_full(core, events)) && has_logged(core, events);
+}
+
+static void set_stopped(const struct bk_core *core, struct bk_client *client, bool is_stopped)
+{
+    if (core->out->pause != NULL && client->is_stopped != is_stopped) {
+        core->out->pause(core->out->context, client->peer, is_stopped);
+    }
+    client->is_stopped = is_stopped;
+}
+
+static void unlink_paused(struct bk_core *core, struct bk_client *client)
+{
+    struct bk_stage *stage = &core->stage;
+    *(client->prev_paused != NULL ? &client->prev_paused->next_paused : &stage->paused_first) =
+        client->next_paused;
+    *(client->next_paused != NULL ? &client->next_paused->prev_paused : &stage->paused_last) =
+        client->prev_paused;
+}
+
+void bk_pause(struct bk_core *core, struct bk_client *client)
+{
+    struct bk_stage *stage = &core->stage;
+    client->input = BK_INPUT_PAUSED;
+    stage->is_behind = true;
+    client->next_paused = NULL;
+    client->prev_paused = stage->paused_last;
+    *(stage->paused_last != NULL ? &stage->paused_last->next_paused : &stage->paused_first) = client;
+    stage->paused_last = client;
+    bk_count(core, BK_COUNTER_clients_paused, 1);
+    set_stopped(core, client, true);
+    if (client->heartbeat_us != 0) {
+        bk_tick_by(core, client->heartbeat_us);
+    }
+}
+
+void bk_pause_forget(struct bk_core *core, struct bk_client *client)
+{
+    if (client->input == BK_INPUT_PAUSED) {
+        unlink_paused(core, client);
+    }
+}
+
+/* Half of the bound is free before anyone goes on: pausing costs, and should not be done for each message. */
+static bool has_caught_up(const struct bk_core *core)
+{
+    const struct bk_stage *stage = &core->stage;
+    return stage->state != BK_BACKEND_OK ||
+           (!stage->is_stalled && stage->bytes <= core->config.stage_bytes / 2);
+}
+
+bool bk_pause_is_over(const struct bk_core *core)
+{
+    return core->stage.is_behind && has_caught_up(core);
+}
+
+struct bk_client *bk_pause_next(struct bk_core *core)
+{
+    struct bk_client *client = core->stage.paused_first;
+    if (client != NULL && !core->stage.is_behind) {
+        unlink_paused(core, client);
+        client->input = BK_INPUT_TAKEN;
+        client->heard_at = core->monotonic;
+        return client;
+    }
+    return NULL;
+}
+
+void bk_pause_end(const struct bk_core *core, struct bk_client *client)
+{
+    if (client->input != BK_INPUT_PAUSED && !bk_client_is_doomed(client)) {
+        set_stopped(core, client, false);
+    }
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Back-pressure: while too much waits for the log, clients that publish to it are paused. The message that is too much waits,
+ * with all that came behind it, and the client's peer is not read, until the log has caught up. Everybody else goes on.
+ */
+#pragma once
+
+#include "proto/base/buf.h"
+
+#include <stdbool.h>
+
+struct bk_core;
+struct bk_client;
+
+/** bk_pause_is_due() - whether a client that publishes @events is to wait until the log has caught up. */
+bool bk_pause_is_due(struct bk_core *core, struct bb_slice events);
+
+/** bk_pause() - let what @client sends wait, and ask the plug not to read it. */
+void bk_pause(struct bk_core *core, struct bk_client *client);
+
+/** bk_pause_is_over() - whether the log has caught up and somebody waits, or may be paused no more. */
+bool bk_pause_is_over(const struct bk_core *core);
+
+/** bk_pause_next() - the client that has waited longest, taken out of those that wait, for its messages to be taken in; NULL: none, or the
+ * log is behind again. It may be paused again by that. */
+struct bk_client *bk_pause_next(struct bk_core *core);
+
+/** bk_pause_end() - its messages were taken in: let the plug read it, if it was not paused again. */
+void bk_pause_end(const struct bk_core *core, struct bk_client *client);
+
+/** bk_pause_forget() - the client ends. */
+void bk_pause_forget(struct bk_core *core, struct bk_client *client);

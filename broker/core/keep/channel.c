@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker/core/keep/channel.h"
+
+#include "proto/base/error.h"
+
+#include <stdlib.h>
+
+void bk_channels_init(struct bk_channels *channels,
+                      uint64_t seed,
+                      size_t max,
+                      uint64_t run,
+                      const struct bk_settings *defaults)
+{
+    *channels = (struct bk_channels){.max = max, .defaults = *defaults};
+    bk_channels_raise_run(channels, run - 1);
+    bb_map_init(&channels->by_name, seed, max);
+}
+
+void bk_channels_raise_run(struct bk_channels *channels, uint64_t life)
+{
+    channels->run = channels->last_life = channels->birth_life = BB_MAX(channels->run, life + 1);
+}
+
+void bk_channels_fini(struct bk_channels *channels)
+{
+    for (size_t i = 0; i < channels->n_channels; i++) {
+        bk_channel_unref(channels->list[i]);
+    }
+    free(channels->list);
+    bb_map_fini(&channels->by_name);
+    *channels = (struct bk_channels){0};
+}
+
+struct bk_channel *bk_channels_find(const struct bk_channels *channels, struct bb_slice name)
+{
+    return bb_map_find(&channels->by_name, name);
+}
+
+struct bk_channel *bk_channels_find_id(const struct bk_channels *channels, uint32_t id)
+{
+    for (size_t i = 0; i < channels->n_channels; i++) {
+        if (channels->list[i]->id == id) {
+            return channels->list[i];
+        }
+    }
+    return NULL;
+}
+
+static int channels_grow(struct bk_channels *channels)
+{
+    if (channels->n_channels < channels->n_slots) {
+        return 0;
+    }
+    size_t n = channels->n_slots > 0 ? 2 * channels->n_slots : 16;
+    struct bk_channel **list = realloc(channels->list, n * sizeof(struct bk_channel *));
+    if (list == NULL) {
+        return BB_ENOMEM;
+    }
+    channels->list = list;
+    channels->n_slots = n;
+    return 0;
+}
+
+size_t bk_channels_count(const struct bk_channels *channels)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < channels->n_channels; i++) {
+        n += !bk_channel_is_empty(channels->list[i]);
+    }
+    return n;
+}
+
+static struct bk_channel *channel_new(struct bk_channels *channels, struct bb_slice name)
+{
+    struct bk_channel *channel = calloc(1, sizeof(*channel) + name.len);
+    if (channel == NULL) {
+        return NULL;
+    }
+    uint8_t *copy = (uint8_t *)(channel + 1);
+    if (name.len > 0) {
+        memcpy(copy, name.data, name.len);
+    }
+    channel->name = bb_slice(copy, name.len);
+    channel->refs = 1;
+    channel->index = (uint32_t)channels->n_channels;
+    channel->id = channels->last_id + 1;
+    channel->lives.now = channels->birth_life;
+    channel->first = 1;
+    channel->log_first = 1;
+    channel->settings = channels->defaults;
+    channel->ring_max = channel->settings.ring_bytes;
+    return channel;
+}
+
+int bk_channels_get(struct bk_channels *channels, struct bb_slice name, struct bk_channel **ret_channel)
+{
+    struct bk_channel *channel = bk_channels_find(channels, name);
+    if (channel != NULL) {
+        *ret_channel = channel;
+        return 0;
+    }
+    if (channels->n_channels >= channels->max) {
+        return BB_ELIMIT;
+    }
+    channel = channels_grow(channels) == 0 ? channel_new(channels, name) : NULL;
+    if (channel == NULL) {
+        return BB_ENOMEM;
+    }
+    int r = bb_map_add(&channels->by_name, channel->name, channel);
+    if (r < 0) {
+        free(channel);
+        return r;
+    }
+    channels->list[channels->n_channels++] = channel;
+    channels->last_id++;
+    bk_channel_changed(channels, channel);
+    *ret_channel = channel;
+    return 0;
+}
+
+void bk_channels_remove(struct bk_channels *channels, struct bk_channel *channel)
+{
+    struct bk_channel *last = channels->list[--channels->n_channels];
+    channels->list[channel->index] = last;
+    last->index = channel->index;
+    (void)bb_map_remove(&channels->by_name, channel->name);
+    channels->birth_life = ++channels->last_life; /* a position in it must not hold in the next of its name */
+    bk_channel_unref(channel);
+}
+
+void bk_channel_unref(struct bk_channel *channel)
+{
+    if (--channel->refs == 0) {
+        bk_lives_fini(&channel->lives);
+        free(channel);
+    }
+}
+
+void bk_channel_changed(struct bk_channels *channels, struct bk_channel *channel)
+{
+    for (size_t i = 0; i < BK_STORES; i++) {
+        channel->is_known[i] = false;
+        channels->has_unknown[i] = true;
+    }
+}
+
+void bk_channel_end_life(struct bk_channels *channels, struct bk_channel *channel, uint64_t upto)
+{
+    bk_lives_end(&channel->lives, upto, ++channels->last_life);
+    bk_channel_changed(channels, channel);
+}
+
+void bk_channel_begin_run(struct bk_channels *channels, struct bk_channel *channel)
+{
+    channel->is_loaded = false;
+    bk_lives_end(&channel->lives, channel->taken, channels->run);
+    bk_channel_changed(channels, channel);
+}

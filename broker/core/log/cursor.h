@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Durable cursors (PROTOCOL 15.3): places in channels under a name, which outlive their client and, with a log, the broker. */
+#pragma once
+
+#include "proto/base/buf.h"
+#include "proto/base/cc.h"
+
+#include "broker/core/backend.h"
+
+struct bk_core;
+
+/** bk_cursor_load() - the loader's. */
+int bk_cursor_load(void *context, const struct bk_log_cursor *entry) BB_MUST_CHECK;
+
+/** bk_cursor_find() - the positions of the cursor called @name: one MessagePack array of [channel, sequence, life?]; empty if there is none. */
+struct bb_slice bk_cursor_find(const struct bk_core *core, struct bb_slice name);
+
+/** bk_cursor_change() - set or (without positions) remove a cursor. Return: 0, BB_EINVAL, BB_ELIMIT, BB_ENOMEM. */
+int bk_cursor_change(struct bk_core *core, struct bb_slice name, struct bb_slice positions) BB_MUST_CHECK;
+
+/** bk_cursors_collect() - append struct bk_log_cursor for each that is to be registered now. */
+void bk_cursors_collect(const struct bk_core *core, struct bb_buf *out);
+
+/** bk_cursors_collected() - forget them: they are registered, or that has failed. */
+void bk_cursors_collected(struct bk_core *core);
+
+void bk_cursors_fini(struct bk_core *core);

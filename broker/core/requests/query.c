@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Queries (PROTOCOL 15.2): both backends are asked, and what they find is merged. */
+#include "broker/core/backend.h"
+#include "broker/core/bytes.h"
+#include "broker/core/clients/client.h"
+#include "broker/core/log/ask.h"
+#include "broker/core/requests/requests.h"
+#include "broker/core/state.h"
+
+#include <stdlib.h>
+
+/* The answer to a query, without its head. */
+#define ANSWER_MAX ((size_t)512 << 10)
+
+struct asked {
+    struct bk_ask ask;
+    size_t n_waiting;
+    struct bb_buf copy; /* what the query points into */
+    struct bb_query query;
+    struct bk_query queries[BK_STORES];
+};
+
+static void asked_free(struct asked *asked)
+{
+    for (size_t i = 0; i < BK_STORES; i++) {
+        bk_bytes_unref(asked->queries[i].body);
+    }
+    bb_buf_fini(&asked->copy);
+    free(asked);
+}
+
+/* One side of a merge: the next event of a backend's answer. */
+struct side {
+    struct bb_slice rest;   /* blocks */
+    struct bb_block block;  /* the current one, */
+    struct bb_slice events; /* and what is left of it */
+    struct bb_event_view event;
+    int64_t key;
+    bool is_at_end;
+};
+
+static void side_next(struct side *side, const struct bb_query *query)
+{
+    if (side->events.len == 0) {
+        if (side->rest.len == 0 || bb_block_read(&side->rest, &side->block) < 0) {
+            side->is_at_end = true;
+            return;
+        }
+        side->events = bb_slice(side->rest.data, (size_t)side->block.length);
+        side->rest =
+            bb_slice(side->rest.data + side->block.length, side->rest.len - (size_t)side->block.length);
+    } else {
+        side->block.sequence++;
+        side->block.instance++;
+    }
+    if (bb_event_read(&side->events, &side->event) < 0) {
+        side->is_at_end = true;
+        return;
+    }
+    side->key = (int64_t)side->block.time;
+    if (query->order_by == BB_ORDER_BY_SOURCE_TIME) {
+        struct bb_attributes attributes;
+        if (bb_event_attributes(side->event.attributes, &attributes) == 0 && attributes.has_source_time) {
+            side->key = attributes.source_time;
+        }
+    }
+}
+
+static int compare_uint(uint64_t a, uint64_t b)
+{
+    return a < b ? -1 : a > b;
+}
+
+static int compare_paths(struct bb_slice a, struct bb_slice b)
+{
+    size_t n = BB_MIN(a.len, b.len);
+    int r = n > 0 ? memcmp(a.data, b.data, n) : 0;
+    return r != 0 ? r : compare_uint(a.len, b.len);
+}
+
+/* Which side comes first: negative for @a. */
+static int side_compare(const struct side *a, const struct side *b, const struct bb_query *query)
+{
+    if (query->kind == BB_QUERY_LATEST) {
+        return compare_paths(a->event.path, b->event.path);
+    }
+    int r = query->kind == BB_QUERY_SERVER || a->key == b->key ? 0 : a->key < b->key ? -1 : 1;
+    if (r == 0) {
+        r = compare_uint(a->block.session, b->block.session);
+    }
+    if (r == 0) {
+        r = compare_uint(a->block.instance, b->block.instance);
+    }
+    bool ascending = query->kind == BB_QUERY_SERVER || query->order == BB_ORDER_ASCENDING;
+    return ascending ? r : -r;
+}
+
+static void side_write(struct bb_buf *out, const struct side *side)
+{
+    struct bb_block head = side->block;
+    head.count = 1;
+    head.length = side->event.raw.len;
+    uint8_t *to = bb_buf_reserve(out, BB_BLOCK_HEAD_MAX);
+    if (to != NULL) {
+        out->len += bb_block_write(to, &head);
+    }
+    bb_buf_append(out, side->event.raw.data, side->event.raw.len);
+}
+
+/* What both backends found, as one answer; whether there is more. */
+static bool merge(const struct asked *asked, struct bb_buf *out)
+{
+    struct side sides[BK_STORES] = {0};
+    bool more = false;
+    uint64_t n = 0;
+    for (size_t i = 0; i < BK_STORES; i++) {
+        const struct bk_bytes *body = asked->queries[i].body;
+        sides[i].rest = body != NULL ? bb_slice(body->data, body->len) : (struct bb_slice){0};
+        more = more || asked->queries[i].more;
+        side_next(&sides[i], &asked->query);
+    }
+    struct side *a = &sides[BK_STORE_MEMORY];
+    struct side *b = &sides[BK_STORE_LOG];
+    while (!a->is_at_end || !b->is_at_end) {
+        bool first = !a->is_at_end && (b->is_at_end || side_compare(a, b, &asked->query) <= 0);
+        /* Past the end of a side that has more nothing is certain. */
+        bool unsure = (a->is_at_end && asked->queries[BK_STORE_MEMORY].more) ||
+                      (b->is_at_end && asked->queries[BK_STORE_LOG].more);
+        if (n == asked->query.max_results || unsure) {
+            return true;
+        }
+        side_write(out, first ? a : b);
+        side_next(first ? a : b, &asked->query);
+        n++;
+    }
+    return more;
+}
+
+static void send_events(struct asked *asked, struct bb_slice body, bool more)
+{
+    struct bk_core *core = asked->ask.core;
+    bb_buf_reset(&core->scratch);
+    bb_msg_encode(&core->scratch,
+                  &(struct bb_msg){.type = BB_MSG_EVENTS, .corr = asked->ask.corr, .more = more});
+    if (core->scratch.error != 0) {
+        bk_ask_refuse(&asked->ask, BB_ENOMEM, NULL);
+        return;
+    }
+    struct bk_part parts[2] = {{NULL, core->scratch.data, core->scratch.len}, {NULL, body.data, body.len}};
+    bk_client_answer(core, asked->ask.client, parts, body.len > 0 ? 2 : 1);
+}
+
+static struct bb_slice body_of(const struct bk_query *query)
+{
+    return query->body != NULL ? bb_slice(query->body->data, query->body->len) : (struct bb_slice){0};
+}
+
+static void answer(struct asked *asked)
+{
+    for (size_t i = 0; i < BK_STORES; i++) {
+        if (asked->queries[i].request.error != 0) {
+            bk_ask_refuse(&asked->ask, asked->queries[i].request.error, NULL);
+            return;
+        }
+    }
+    bk_count(asked->ask.core, BK_COUNTER_queries, 1);
+    for (size_t i = 0; i < BK_STORES; i++) { /* mostly one of them has found nothing */
+        const struct bk_query *other = &asked->queries[1 - i];
+        if (other->n_events == 0 && !other->more) {
+            send_events(asked, body_of(&asked->queries[i]), asked->queries[i].more);
+            return;
+        }
+    }
+    struct bb_buf out = BB_BUF_INIT;
+    bool more = merge(asked, &out);
+    if (out.error != 0) {
+        bk_ask_refuse(&asked->ask, BB_ENOMEM, NULL);
+    } else {
+        send_events(asked, bb_buf_slice(&out), more);
+    }
+    bb_buf_fini(&out);
+}
+
+static void on_queried(void *context, struct bk_request *request)
+{
+    struct asked *asked = context;
+    (void)request;
+    if (--asked->n_waiting > 0) {
+        return;
+    }
+    if (asked->ask.client != NULL) {
+        answer(asked);
+    }
+    bk_ask_end(&asked->ask);
+    asked_free(asked);
+}
+
+static int read_query(struct asked *asked, struct bb_slice query, struct bb_buf *err)
+{
+    bb_buf_append(&asked->copy, query.data, query.len);
+    return asked->copy.error != 0 ? BB_ENOMEM : bb_query_read(bb_buf_slice(&asked->copy), &asked->query, err);
+}
+
+/* done() comes in dispatch(), never here. */
+static void submit(struct bk_core *core, struct asked *asked)
+{
+    size_t max_bytes = BB_MIN(ANSWER_MAX, core->config.max_message / 2);
+    for (size_t i = 0; i < BK_STORES; i++) {
+        asked->n_waiting += core->backends[i] != NULL;
+        asked->queries[i] = (struct bk_query){
+            .request = {.kind = BK_REQUEST_QUERY, .done = on_queried, .context = asked},
+            .query = &asked->query,
+            .now = core->wall,
+            .max_bytes = max_bytes,
+        };
+    }
+    for (size_t i = 0; i < BK_STORES; i++) {
+        if (core->backends[i] != NULL) {
+            core->backends[i]->ops->submit(core->backends[i], &asked->queries[i].request);
+        }
+    }
+}
+
+static int query(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)
+{
+    if (core->backends[BK_STORE_MEMORY] == NULL && core->backends[BK_STORE_LOG] == NULL) {
+        return BB_EUNSUPPORTED;
+    }
+    struct asked *asked = calloc(1, sizeof(*asked));
+    if (asked == NULL) {
+        return BB_ENOMEM;
+    }
+    int r = read_query(asked, msg->query, err);
+    r = r == 0 ? bk_ask_begin(core, client, msg, &asked->ask) : r;
+    if (r < 0) {
+        asked_free(asked);
+        return r;
+    }
+    submit(core, asked);
+    return 0;
+}
+
+void bk_handle_query(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+{
+    struct bb_buf err = BB_BUF_INIT;
+    int r = query(core, client, msg, &err);
+    if (r < 0) {
+        bk_client_refuse(core, client, msg, r, err.len > 0 ? bb_buf_string(&err) : NULL);
+    }
+    bb_buf_fini(&err);
+}
