@@ -110,7 +110,13 @@ static void write_options(const struct bb_subscription *sub, struct bb_buf *out)
     bool has_view = sub->options.view != BB_VIEW_DEFAULT;
     bool has_retained = sub->options.retained && !sub->has_retained;
     bool has_cursor = sub->options.durable != NULL;
-    bb_mp_write_map(out, 2u + has_overflow + has_budget + has_until + has_view + has_retained + has_cursor);
+    bool has_lives = sub->bus->has_lives;
+    bb_mp_write_map(out, 2u + has_overflow + has_budget + has_until + has_view + has_retained + has_cursor +
+                             has_lives);
+    if (has_lives) {
+        bb_mp_write_str(out, bb_slice_str("lives"));
+        bb_mp_write_bool(out, true);
+    }
     if (has_until) {
         write_until(sub, out);
     }

@@ -264,7 +264,7 @@ static void write_options(struct bb_buf *out, const struct sim_client *client, c
 {
     bool is_at_cursor = watch->from == WATCH_CURSOR;
     char name[16];
-    bb_mp_write_map(out, 6U + is_at_cursor + (watch->until != UNTIL_NONE));
+    bb_mp_write_map(out, 7U + is_at_cursor + (watch->until != UNTIL_NONE));
     if (is_at_cursor) {
         bb_mp_write_str(out, bb_slice_str("durable"));
         bb_mp_write_str(out, cursor_name(client, name));
@@ -283,6 +283,8 @@ static void write_options(struct bb_buf *out, const struct sim_client *client, c
         bb_mp_write_str(out, bb_slice_str("time"));
         bb_mp_write_uint(out, watch->until_time);
     }
+    bb_mp_write_str(out, bb_slice_str("lives"));
+    bb_mp_write_bool(out, true);
     bb_mp_write_str(out, bb_slice_str("view"));
     bb_mp_write_str(out, bb_slice_str(watch->early.is_on ? "early" : "durable"));
     bb_mp_write_str(out, bb_slice_str("retained"));

@@ -83,8 +83,8 @@ class Truth:
         self.lives[channel, life] = self.current(channel)
 
     def epoch_of(self, channel, life):
-        demand((channel, life) in self.lives, channel, "has a life that nobody was told:", life)
-        return self.lives[channel, life]
+        """A life that nobody was told before begins with the first event of a run (PROTOCOL 7.5)."""
+        return self.lives.setdefault((channel, life), self.current(channel))
 
     def taken(self, channel, sequence, event):
         self.maybe.pop(event.ident, None)

@@ -18,7 +18,7 @@ from broker import DEADLINE, Broker, Settings, child_setup
 from peers import Client, Failure, JsonClient, random_id
 
 POLICIES = ("slide", "slide", "drop_oldest", "drop_newest", "conflate", "refuse", "disconnect")
-PLENTY = {"bytes": 1 << 40, "events": 1 << 40}
+PLENTY = {"lives": True, "bytes": 1 << 40, "events": 1 << 40}
 IN_FLIGHT = 4
 FINAL = {"shutting_down", "bad_sequence"}  # the number is not used up
 
@@ -156,7 +156,7 @@ class Subscriber:
         choose = self.world.random.choice
         account = self.account
         self.had = {"bytes": choose((1, 4096, 1 << 20, 1 << 30)), "events": choose((0, 1, 50, 65536))}
-        options = {**self.options, **self.had}
+        options = {**self.options, **self.had, "lives": True}
         if self.view:
             options["view"] = self.view
         start = account.start

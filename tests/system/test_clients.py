@@ -56,7 +56,7 @@ class Hello(unittest.TestCase):
         with Broker("--server-id", "7", "--heartbeat", "4s") as broker, Client(broker, hello=False) as client:
             welcome = client.request("hello", version=1, epoch=0)
             self.assertEqual((welcome["version"], welcome["server"], welcome["last"]), (1, 7, 0))
-            self.assertEqual(welcome["features"], [])
+            self.assertEqual(welcome["features"], ["lives"])
             self.assertEqual(set(welcome["limits"]), {"max_message", "max_events", "max_depth", "max_path",
                                                       "max_patterns", "max_inflight", "heartbeat"})
             self.assertEqual(welcome["limits"]["heartbeat"], 4000)

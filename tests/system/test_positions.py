@@ -211,10 +211,8 @@ class Return(unittest.TestCase):
 
     def test_a_number_that_skips_is_refused(self):
         with Broker() as broker, Client(broker, client=random_id()) as client:
+            client.publish(event("a"), number=7)  # the first one of a connection may be any
             with self.assertRaises(Failure) as caught:
-                client.publish(event("a"), number=2)
+                client.publish(event("a"), number=9)
             self.assertEqual(caught.exception.code, "bad_sequence")
-            client.publish(event("a"), number=1)
-            with self.assertRaises(Failure) as caught:
-                client.publish(event("a"), number=3)
-            self.assertEqual(caught.exception.code, "bad_sequence")
+            client.publish(event("a"), number=8)

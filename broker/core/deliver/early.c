@@ -124,9 +124,9 @@ static void retract(struct bk_core *core, struct bk_sub *sub)
                                           .to = position->account.covered,
                                           .count = BK_NO_NUMBER,
                                           .reason = BK_REASON_RETRACTED,
-                                          .life = channel->lives.now});
+                                          .life = bk_sub_life_of(sub, channel)});
         bk_account_retract(&position->account, channel->taken);
-        position->life = channel->lives.now;
+        position->life = bk_sub_life_of(sub, channel);
     }
     sub->early_seen = core->stage.n_gone; /* what is still staged comes again where it was not told */
     bk_gaps_send(core, sub);

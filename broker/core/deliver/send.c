@@ -14,12 +14,14 @@ static uint64_t reached(const struct bk_position *position, const struct bk_rang
     return BB_MAX(BB_MIN(range->to, position->stop), settled);
 }
 
-static void
-write_range(struct bk_core *core, const struct bk_position *position, const struct bk_range *range)
+static void write_range(struct bk_core *core,
+                        const struct bk_sub *sub,
+                        const struct bk_position *position,
+                        const struct bk_range *range)
 {
     struct bb_buf *out = &core->scratch;
     uint64_t settled = bk_gaps_settled(core, position);
-    uint64_t life = bk_position_untold_life(position);
+    uint64_t life = bk_sub_untold_life(sub, position);
     bb_mp_write_array(out, life != 0 ? 4 : 3);
     bb_mp_write_str(out, range->channel->name);
     bb_mp_write_uint(out, settled);
@@ -38,7 +40,7 @@ static void write_ranges(struct bk_core *core, struct bk_sub *sub, const struct 
             core->scratch.error = BB_ENOMEM;
             return;
         }
-        write_range(core, position, &delivery->ranges[i]);
+        write_range(core, sub, position, &delivery->ranges[i]);
     }
 }
 
@@ -67,7 +69,7 @@ static void add_moves(struct bk_core *core, const struct bk_sub *sub, const stru
                                           .to = move->to,
                                           .count = move->count,
                                           .reason = move->reason,
-                                          .life = bk_position_untold_life(position)});
+                                          .life = bk_sub_untold_life(sub, position)});
     }
 }
 
@@ -94,7 +96,7 @@ static void settle_range(struct bk_sub *sub, const struct bk_range *range, enum 
     } else {
         bk_account_pass(account, to, range->events);
     }
-    position->life = range->channel->lives.now;
+    position->life = bk_sub_life_of(sub, range->channel);
     range->channel->n_delivered += range->events;
 }
 

@@ -66,9 +66,13 @@ void bk_until_write(const struct bk_sub *sub, struct bb_buf *out)
     bb_mp_write_map(out, (uint32_t)sub->n_positions);
     for (size_t i = 0; i < sub->n_positions; i++) {
         bb_mp_write_str(out, sub->positions[i].channel->name);
-        bb_mp_write_array(out, 2);
+        if (sub->has_lives) {
+            bb_mp_write_array(out, 2);
+        }
         bb_mp_write_uint(out, sub->positions[i].stop);
-        bb_mp_write_uint(out, sub->positions[i].channel->lives.now);
+        if (sub->has_lives) {
+            bb_mp_write_uint(out, sub->positions[i].channel->lives.now);
+        }
     }
 }
 

@@ -352,7 +352,7 @@ static void tell_named(const struct begin *begin, struct bb_slice name, const st
                                 .to = is_void ? BK_NO_NUMBER : claim->sequence,
                                 .count = BK_NO_NUMBER,
                                 .reason = is_void ? BK_REASON_RESTART : BK_REASON_RETRACTED,
-                                .life = is_there ? channel->lives.now : 0,
+                                .life = is_there ? bk_sub_life_of(begin->sub, channel) : 0,
                             });
 }
 
@@ -440,11 +440,13 @@ static void send_subscribed(const struct begin *begin)
     bb_mp_write_array(&core->nested, (uint32_t)sub->n_positions);
     for (size_t i = 0; i < sub->n_positions; i++) {
         struct bk_position *position = &sub->positions[i];
-        position->life = position->channel->lives.now;
-        bb_mp_write_array(&core->nested, 3);
+        position->life = bk_sub_life_of(sub, position->channel);
+        bb_mp_write_array(&core->nested, sub->has_lives ? 3 : 2);
         bb_mp_write_str(&core->nested, position->channel->name);
         bb_mp_write_uint(&core->nested, position->account.covered);
-        bb_mp_write_uint(&core->nested, position->life);
+        if (sub->has_lives) {
+            bb_mp_write_uint(&core->nested, position->life);
+        }
     }
     if (bk_until_is_now(sub)) {
         bk_until_write(sub, &ends);

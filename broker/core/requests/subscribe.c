@@ -41,6 +41,7 @@ static void apply(const struct bk_core *core,
     const struct bk_settings *settings = channel != NULL ? &channel->settings : &core->channels.defaults;
     sub->overflow = wishes->has_overflow ? wishes->overflow : (enum bk_overflow)settings->overflow;
     sub->is_early = wishes->has_view ? wishes->is_early : settings->early;
+    sub->has_lives = wishes->wants_lives;
     sub->credit_bytes = wishes->credit_bytes;
     sub->credit_events = wishes->credit_events;
     sub->budget = wishes->budget;

@@ -131,6 +131,8 @@ static int read_option(struct bb_mp_reader *reader, struct bb_slice key, struct 
         return read_view(reader, wishes);
     } else if (bb_slice_equal(key, bb_slice_str("retained"))) {
         wishes->wants_retained = bb_mp_read_bool(reader);
+    } else if (bb_slice_equal(key, bb_slice_str("lives"))) {
+        wishes->wants_lives = bb_mp_read_bool(reader);
     } else if (bb_slice_equal(key, bb_slice_str("durable"))) {
         wishes->durable = bb_mp_read_str(reader);
         return wishes->durable.len == 0 || wishes->durable.len > DURABLE_MAX ? BB_EINVAL : 0;

@@ -34,6 +34,7 @@ struct bk_wishes {
     struct bk_from from;
     struct bk_until_wish until;
     bool wants_retained;
+    bool wants_lives;
     bool has_overflow;
     bool has_view;
     bool is_early;

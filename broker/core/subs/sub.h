@@ -65,6 +65,7 @@ struct bk_sub {
     bool is_ready;                  /* in the list of those */
     bool is_dropping;               /* drop_newest: everything from skip_pos on is lost */
     bool is_early;                  /* the early view */
+    bool has_lives;                 /* its client wants to know the lives of channels */
     bool has_voided;                /* a channel was removed: those that come are not awaited */
     uint64_t early_seen;            /* of the blocks ever staged, so many are settled */
     uint64_t until_time;            /* us, the last time wanted */
@@ -118,10 +119,17 @@ struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *chann
 /** bk_sub_drop_position() - the channel is no more: forget the position and what was counted there. */
 void bk_sub_drop_position(struct bk_sub *sub, struct bk_position *position);
 
-/** bk_position_untold_life() - the life of the channel if the client was not told it yet, else 0. */
-static inline uint64_t bk_position_untold_life(const struct bk_position *position)
+/** bk_sub_life_of() - the life of @channel for @sub's client, 0 if it does not want to know. */
+static inline uint64_t bk_sub_life_of(const struct bk_sub *sub, const struct bk_channel *channel)
 {
-    return position->life != position->channel->lives.now ? position->channel->lives.now : 0;
+    return sub->has_lives ? channel->lives.now : 0;
+}
+
+/** bk_sub_untold_life() - the same, 0 if the client was told it. */
+static inline uint64_t bk_sub_untold_life(const struct bk_sub *sub, const struct bk_position *position)
+{
+    uint64_t life = bk_sub_life_of(sub, position->channel);
+    return position->life != life ? life : 0;
 }
 
 static inline bool bk_sub_is_live(const struct bk_sub *sub)
