@@ -109,6 +109,12 @@ static inline void bk_tick_by(struct bk_core *core, uint64_t us)
     core->tick_at = BB_MIN(core->tick_at, core->monotonic + us);
 }
 
+/** bk_gaps_any() - whether gaps are collected (subs/gap.h). */
+static inline bool bk_gaps_any(const struct bk_core *core)
+{
+    return core->gaps.len > 0 || core->gaps.error != 0;
+}
+
 /** bk_store_of() - where @channel is kept. */
 static inline enum bk_store bk_store_of(const struct bk_core *core, const struct bk_channel *channel)
 {

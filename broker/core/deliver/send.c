@@ -20,7 +20,7 @@ static void write_range(struct bk_core *core,
                         const struct bk_range *range)
 {
     struct bb_buf *out = &core->scratch;
-    uint64_t settled = bk_gaps_settled(core, position);
+    uint64_t settled = bk_gaps_any(core) ? bk_gaps_settled(core, position) : position->account.covered;
     uint64_t life = bk_sub_untold_life(sub, position);
     bb_mp_write_array(out, life != 0 ? 4 : 3);
     bb_mp_write_str(out, range->channel->name);
@@ -55,7 +55,9 @@ static void write_head(struct bk_core *core, struct bk_sub *sub, const struct bk
     if (has_ranges) {
         write_ranges(core, sub, delivery);
     }
-    bk_gaps_write(core, &core->scratch);
+    if (bk_gaps_any(core)) {
+        bk_gaps_write(core, &core->scratch);
+    }
 }
 
 static void add_moves(struct bk_core *core, const struct bk_sub *sub, const struct bk_delivery *delivery)
@@ -138,7 +140,9 @@ static int send(struct bk_core *core, struct bk_sub *sub, const struct bk_delive
 
 int bk_deliver(struct bk_core *core, struct bk_sub *sub, const struct bk_delivery *delivery)
 {
-    bk_gaps_add_losses(core, sub);
+    if (sub->n_losing > 0) {
+        bk_gaps_add_losses(core, sub);
+    }
     add_moves(core, sub, delivery);
     if (delivery->n_ranges == 0 && !bk_gaps_any(core)) {
         return 0;

@@ -15,6 +15,9 @@
 #include "broker/core/state.h"
 #include "broker/core/subs/sub.h"
 
+/* A batch of so many runs at most is acknowledged without allocating anything. */
+#define RUNS_NOW 16
+
 /* --- refusing ------------------------------------------------------------------------------------------- */
 
 static void refuse(struct bk_core *core,
@@ -166,35 +169,72 @@ static uint64_t level_reached(const struct bk_core *core, const struct bk_batch 
     return is_synced ? BB_LEVEL_SYNCED : BB_LEVEL_ACCEPTED;
 }
 
-/* What was for the log is acknowledged when it is there, or at least when the log has taken it. */
-static void ack_batch(struct bk_core *core,
-                      struct bk_client *client,
-                      const struct bb_msg *msg,
-                      const struct bk_batch *batch)
+static void describe(const struct bk_core *core,
+                     const struct bb_msg *msg,
+                     const struct bk_batch *batch,
+                     struct bk_waiting *ack)
 {
     size_t n = bk_batch_n_runs(batch);
-    struct bk_waiting *ack = bk_waiting_new(n);
-    if (ack == NULL) {
-        bk_client_send_away(core, client, BB_ENOMEM, "no memory for acknowledgements");
-        return;
-    }
     ack->number = msg->number;
     ack->level = level_reached(core, batch, &ack->needs_disk);
     ack->ticket = batch->n_logged > 0 ? core->stage.ticket : 0;
     ack->matches = msg->level < BB_LEVEL_ROUTED ? UINT64_MAX : n > 0 ? batch->matches : 0;
     ack->n_refused = batch->n_refused;
-    bb_buf_append(&ack->refused, batch->refused->data, batch->refused->len);
-    ack->refused.error = ack->refused.error != 0 ? ack->refused.error : batch->refused->error;
+    ack->n_runs = n;
     for (size_t i = 0; i < n; i++) {
         const struct bk_run *run = bk_batch_run(batch, i);
-        ack->runs[i] = (struct bk_waiting_run){bk_channel_ref(run->channel), run->sequence, run->first,
-                                               run->count, run->is_logged};
+        ack->runs[i] =
+            (struct bk_waiting_run){run->channel, run->sequence, run->first, run->count, run->is_logged};
     }
-    if (ack->ticket == 0 && client->waiting_first == NULL) {
-        bk_ack_add(core, client, ack);
-        bk_waiting_free(ack);
+}
+
+/* Most batches need not wait: nothing is allocated for them. */
+static void ack_now(struct bk_core *core,
+                    struct bk_client *client,
+                    const struct bb_msg *msg,
+                    const struct bk_batch *batch)
+{
+    _Alignas(struct bk_waiting)
+        uint8_t room[sizeof(struct bk_waiting) + RUNS_NOW * sizeof(struct bk_waiting_run)];
+    struct bk_waiting *ack = (struct bk_waiting *)(void *)room;
+    *ack = (struct bk_waiting){.refused = *batch->refused}; /* borrowed */
+    describe(core, msg, batch, ack);
+    bk_ack_add(core, client, ack);
+}
+
+/* What was for the log is acknowledged when it is there, or at least when the log has taken it. */
+static void ack_later(struct bk_core *core,
+                      struct bk_client *client,
+                      const struct bb_msg *msg,
+                      const struct bk_batch *batch)
+{
+    struct bk_waiting *ack = bk_waiting_new(bk_batch_n_runs(batch));
+    if (ack == NULL) {
+        bk_client_send_away(core, client, BB_ENOMEM, "no memory for acknowledgements");
+        return;
+    }
+    describe(core, msg, batch, ack);
+    for (size_t i = 0; i < ack->n_runs; i++) {
+        (void)bk_channel_ref(ack->runs[i].channel);
+    }
+    bb_buf_append(&ack->refused, batch->refused->data, batch->refused->len);
+    ack->refused.error = ack->refused.error != 0 ? ack->refused.error : batch->refused->error;
+    bk_stage_wait(core, client, ack);
+    if (ack->ticket == 0) {
+        bk_stage_answer_first(core, client);
+    }
+}
+
+static void ack_batch(struct bk_core *core,
+                      struct bk_client *client,
+                      const struct bb_msg *msg,
+                      const struct bk_batch *batch)
+{
+    bool is_now = batch->n_logged == 0 && client->waiting_first == NULL;
+    if (is_now && bk_batch_n_runs(batch) <= RUNS_NOW) {
+        ack_now(core, client, msg, batch);
     } else {
-        bk_stage_wait(core, client, ack);
+        ack_later(core, client, msg, batch);
     }
 }
 

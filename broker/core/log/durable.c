@@ -159,6 +159,13 @@ static bool is_due(const struct bk_core *core, const struct bk_waiting *waiting,
            (!waiting->needs_disk && waiting->ticket < core->stage.ticket);
 }
 
+void bk_stage_answer_first(struct bk_core *core, struct bk_client *client)
+{
+    while (client->waiting_first != NULL && is_due(core, client->waiting_first, core->stage.durable)) {
+        answer(core, client, waiting_take(core, client));
+    }
+}
+
 /* Acknowledge what waited for tickets up to @durable; from @failed on tickets have failed with @error. */
 static void release(struct bk_core *core, uint64_t durable, uint64_t failed, int error)
 {

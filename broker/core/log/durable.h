@@ -11,6 +11,9 @@
 /** bk_stage_wait() - acknowledge @waiting when its ticket and its turn allow; taken over. */
 void bk_stage_wait(struct bk_core *core, struct bk_client *client, struct bk_waiting *waiting);
 
+/** bk_stage_answer_first() - acknowledge what of @client waits for nothing but its turn, as far as it is its turn. */
+void bk_stage_answer_first(struct bk_core *core, struct bk_client *client);
+
 /** bk_stage_orphan() - @client ends: nobody is told of what waits for it, but what has failed is remembered. */
 void bk_stage_orphan(struct bk_core *core, struct bk_client *client);
 void bk_orphans_fini(struct bk_core *core);

@@ -65,11 +65,6 @@ uint64_t bk_gaps_settled(const struct bk_core *core, const struct bk_position *p
     return position->account.covered;
 }
 
-bool bk_gaps_any(const struct bk_core *core)
-{
-    return core->gaps.len > 0 || core->gaps.error != 0;
-}
-
 static void write_number(struct bb_buf *out, uint64_t number)
 {
     if (number == BK_NO_NUMBER) {

@@ -36,9 +36,6 @@ void bk_gaps_add_losses(struct bk_core *core, const struct bk_sub *sub);
 /** bk_gaps_settled() - up to where the fate of @position is settled when what is collected has been sent. */
 uint64_t bk_gaps_settled(const struct bk_core *core, const struct bk_position *position);
 
-/** bk_gaps_any() - whether something is collected. */
-bool bk_gaps_any(const struct bk_core *core);
-
 /** bk_gaps_write() - append the array of what is collected; nothing if there is none. */
 void bk_gaps_write(const struct bk_core *core, struct bb_buf *out);
 
