@@ -119,6 +119,22 @@ static int convert(const struct bk_plug_context *context,
     return r < 0 ? r : note_shape(edge, bb_buf_slice(converted));
 }
 
+/* PROTOCOL 2: the broker answers in the form of the client's hello. */
+static void note_form(struct bk_edge *edge, bool is_json, bool is_hello)
+{
+    if (is_hello || !edge->has_said_hello) {
+        edge->json = is_json;
+    }
+    edge->has_said_hello = edge->has_said_hello || is_hello;
+}
+
+static bool is_hello(struct bb_slice message)
+{
+    struct bb_mp_reader reader = bb_mp_reader(message);
+    return bb_mp_read_array(&reader) > 0 && bb_mp_peek_type(&reader) == BB_MP_UINT &&
+           bb_mp_read_uint(&reader) == BB_MSG_HELLO && reader.error == 0;
+}
+
 static void take_json(const struct bk_plug_context *context,
                       struct bk_edge *edge,
                       struct bk_client *client,
@@ -129,6 +145,7 @@ static void take_json(const struct bk_plug_context *context,
     struct bb_message_head head = {0};
     struct bk_bytes *input = NULL;
     int r = convert(context, edge, text, &converted, &head, &err);
+    note_form(edge, true, head.type == BB_MSG_HELLO);
     if (r == 0 && converted.len > 0) { /* an array of no bare events is nothing to do */
         input = bk_input_own(bk_core_meter(context->core), &converted);
         r = input == NULL ? BB_ENOMEM : 0;
@@ -149,10 +166,10 @@ void bk_edge_take(const struct bk_plug_context *context,
                   struct bb_slice bytes,
                   struct bk_bytes *owner)
 {
-    edge->json = bb_message_is_json(bytes);
-    if (edge->json) {
+    if (bb_message_is_json(bytes)) {
         take_json(context, edge, client, bytes);
     } else {
+        note_form(edge, false, is_hello(bytes));
         bk_core_message(context->core, client, bytes, owner);
     }
 }

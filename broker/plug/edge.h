@@ -15,7 +15,8 @@
 
 /* A peer's side of it. Zeroed at the beginning. */
 struct bk_edge {
-    bool json;            /* it spoke JSON last */
+    bool json; /* it is answered in JSON: the form of its hello, before that of its last message */
+    bool has_said_hello;
     uint64_t *nexus_subs; /* subscriptions in the shape of async_nexus */
     size_t n_nexus_subs;
 };
