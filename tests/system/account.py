@@ -315,9 +315,11 @@ class Account:
         """To be called when all that was published is known."""
         for stretch in [*self.closed, *self.stretches.values()]:
             inside = range(stretch.start + 1, stretch.at + 1)
+            is_over = stretch.epoch is not self.truth.current(stretch.epoch.channel)  # with what nobody heard of at its end
             wanted = [n for n, event in stretch.epoch.events.items()
                       if n in inside and self.wants(event.path) and not stretch.in_hole(n)]
-            unknown = sum(n not in stretch.epoch.events and not stretch.in_hole(n) for n in inside)
+            unknown = sum(n not in stretch.epoch.events and not stretch.in_hole(n) and (is_over or n <= stretch.epoch.last)
+                          for n in inside)
             came = sum(not stretch.in_hole(n) for n in stretch.delivered)
             demand(len(wanted) <= came + stretch.told <= len(wanted) + unknown,
                    f"{stretch.epoch.channel} {stretch.start}..{stretch.at}: {came} came, {stretch.told} in gaps, published "

@@ -298,7 +298,7 @@ class World:
                 self.truth.learn(channel, life[0] if life else None)
 
     def read(self, channel):
-        """What there is of a channel, oldest first."""
+        """What there is of a channel, oldest first, and the newest sequence."""
         pattern = [f"{channel}/*"]
         self.auditor.corr += 1
         self.auditor.send("subscribe", corr=self.auditor.corr, sub=98, patterns=pattern,
@@ -310,13 +310,16 @@ class World:
             ends = message.get("ends") or ends
             events += message.get("events", [])
             if message["op"] == "ended":
-                return events, ends.get(channel, 0)
+                last = ends.get(channel, 0)
+                return events, last[0] if isinstance(last, list) else last
 
     def audit(self):
         """See what nobody has told: events whose publisher did not hear where they are."""
         for channel in self.settings:
             epoch = self.truth.current(channel)
-            for event in self.read(channel)[0]:
+            events, last = self.read(channel)
+            epoch.last = max(epoch.last, last)
+            for event in events:
                 self.truth.seen(epoch, event["seq"], event["path"], tuple(event["payload"][:3]))
 
     def save_cursor(self, name, places):
@@ -442,8 +445,7 @@ class World:
                 self.add_again(channel, settings)
                 self.truth.begin(channel)
             else:
-                events, end = self.read(channel)
-                last = end[0] if isinstance(end, list) else end
+                events, last = self.read(channel)
                 self.truth.begin(channel, last)
                 for event in events:
                     self.truth.seen(self.truth.current(channel), event["seq"], event["path"], tuple(event["payload"][:3]))
@@ -509,6 +511,175 @@ class World:
             peer.peer.close()
         if self.auditor is not None:
             self.auditor.close()
+
+
+class Controls(unittest.TestCase):
+    """The judge itself: what keeps the promise passes, and each way to break it is found."""
+
+    FIRST, SECOND = 100, 200  # lives of channel a
+
+    def setUp(self):
+        self.truth = Truth()
+        self.truth.begin("a")
+        self.truth.learn("a", self.FIRST)
+        for sequence in range(1, 11):
+            self.truth.taken("a", sequence, Event("a/x" if sequence % 2 else "a/y", (0, sequence, 0), False))
+
+    def account(self, patterns=("a/*",), positions=(("a", 0, 100),), **options):
+        account = Account(self.truth, list(patterns), **options)
+        account.subscribed([list(position) for position in positions])
+        return account
+
+    @staticmethod
+    def events(*sequences, life=0):
+        return [{"path": "a/x" if n % 2 else "a/y", "seq": n, "payload": [life, n, 0, ""]} for n in sequences]
+
+    def remove(self):
+        """The channel is removed and made again, with three events."""
+        self.truth.begin("a")
+        self.truth.learn("a", self.SECOND)
+        for sequence in (1, 2, 3):
+            self.truth.taken("a", sequence, Event("a/x" if sequence % 2 else "a/y", (1, sequence, 0), False))
+
+    def restart(self, last):
+        """The log has kept the first events, and others got the sequences behind them."""
+        self.truth.begin("a", last)
+        self.truth.learn("a", self.SECOND)
+        for sequence in (last + 1, last + 2):
+            self.truth.taken("a", sequence, Event("a/x" if sequence % 2 else "a/y", (1, sequence, 0), False))
+
+    def passes(self, account):
+        self.assertEqual(account.missing(), [])
+        account.judge()
+
+    def fails(self, account):
+        with self.assertRaises(Violation):
+            demand(not account.missing(), "missing", account.missing())
+            account.judge()
+
+    def test_all_in_order(self):
+        account = self.account()
+        account.deliver([["a", 0, 6]], self.events(1, 2, 3, 4, 5, 6), None)
+        self.fails(account)
+        account.deliver([["a", 6, 10]], self.events(7, 8, 9, 10), None)
+        self.passes(account)
+
+    def test_only_what_matches(self):
+        account = self.account(["a/x"])
+        account.deliver([["a", 0, 9]], self.events(1, 3, 5, 7, 9), None)
+        self.passes(account)
+        account.deliver([["a", 9, 10]], [], None)
+        self.passes(account)
+        other = self.account(["a/x"])
+        with self.assertRaises(Violation):
+            other.deliver([["a", 0, 2]], self.events(1, 2), None)
+
+    def test_an_event_that_is_left_out(self):
+        account = self.account()
+        account.deliver([["a", 0, 10]], self.events(1, 2, 3, 4, 5, 7, 8, 9, 10), None)
+        self.fails(account)
+
+    def test_an_event_that_comes_again_or_that_nobody_published(self):
+        for sequences in ((1, 1), (2, 1), (1, 11)):
+            with self.assertRaises(Violation):
+                self.account().deliver([["a", 0, max(*sequences, 2)]], self.events(*sequences), None)
+
+    def test_ranges_that_do_not_join(self):
+        for ranges in ([["a", 1, 5]], [["a", 0, 5], ["a", 6, 10]], [["a", 0, 5], ["a", 4, 10]], [["a", 0, 0]]):
+            with self.assertRaises(Violation):
+                self.account().deliver(ranges, [], None)
+
+    def test_gaps_count_what_was_lost(self):
+        for count, judge in ((4, self.passes), (3, self.fails), (5, self.fails)):
+            account = self.account()
+            account.deliver([["a", 0, 6]], self.events(1, 2, 3, 4, 5, 6), None)
+            if count <= 4:
+                account.gaps([["a", 7, 10, count, "overflow"]])
+            else:
+                account.gaps([["a", 7, 11, count, "overflow"]])
+            judge(account)
+
+    def test_gaps_that_cannot_be(self):
+        for gap in (["a", 2, 5, 4, "overflow"], ["a", 1, 0, 0, "overflow"], ["a", 1, 2, 3, "overflow"],
+                    ["a", 1, 2, 2, "dropped_oldest"], ["a", 1, 2, None, "overflow"], ["a", 1, 2, None, "trimmed"],
+                    ["a", 1, 2, 2, "restart"]):
+            with self.assertRaises(Violation, msg=gap):
+                self.account(overflow="slide").gaps([gap])
+
+    def test_conflated_events_among_those_that_came(self):
+        account = self.account(overflow="conflate")
+        account.deliver([["a", 10, 10]], self.events(9, 10), [["a", 1, 10, 8, "conflated"]])
+        self.passes(account)
+
+    def test_a_place_in_a_removed_channel(self):
+        account = self.account()
+        account.deliver([["a", 0, 2]], self.events(1, 2), None)
+        self.remove()
+        self.fails(account)
+        account.gaps([["a", 3, None, None, "restart", self.SECOND]])
+        account.deliver([["a", 0, 3]], self.events(1, 2, 3, life=1), None)
+        self.passes(account)
+
+    def test_a_resumed_place_in_a_removed_channel(self):
+        for gaps, judge in (([], self.fails), ([["a", 3, None, None, "restart"]], self.passes)):
+            self.setUp()
+            account = self.account()
+            account.deliver([["a", 0, 2]], self.events(1, 2), None)
+            self.remove()
+            account.is_resumed = True
+            account.subscribed([["a", 2 if not gaps else 0, self.SECOND]])
+            if gaps:
+                account.gaps(gaps)
+                account.deliver([["a", 0, 3, self.SECOND]], self.events(1, 2, 3, life=1), None)
+            judge(account)
+
+    def test_a_resumed_place_that_a_restart_has_taken_back(self):
+        for told in (8, 4):
+            self.setUp()
+            account = self.account(early=True)
+            account.deliver([["a", 0, 8]], self.events(1, 2, 3, 4, 5, 6, 7, 8), None)
+            self.restart(4)
+            account.is_resumed = True
+            account.subscribed([["a", told, self.SECOND]])
+            self.fails(account)
+            account.gaps([["a", 5, 8, None, "retracted"]])
+            account.deliver([["a", 4, 6]], self.events(5, 6, life=1), None)
+            self.passes(account)
+
+    def test_a_resumed_place_that_the_log_has_kept(self):
+        account = self.account()
+        account.deliver([["a", 0, 4]], self.events(1, 2, 3, 4), None)
+        self.restart(8)
+        account.is_resumed = True
+        account.subscribed([["a", 4, self.SECOND]])
+        with self.assertRaises(Violation):
+            account.subscribed([["a", 6, self.SECOND]])
+        account = self.account(positions=[["a", 4, self.SECOND]])
+        account.deliver([["a", 4, 10]], [*self.events(5, 6, 7, 8), *self.events(9, 10, life=1)], None)
+        self.passes(account)
+
+    def test_nothing_beyond_the_end(self):
+        for is_gap in (True, False):
+            account = self.account(until="now")
+            account.limits["a"] = (self.truth.current("a"), 5)
+            with self.assertRaises(Violation):
+                account.deliver([] if is_gap else [["a", 0, 6]], [], [["a", 1, 6, 1, "overflow"]] if is_gap else None)
+        account = self.account(until=5)
+        account.deliver([["a", 0, 5]], self.events(1, 2, 3, 4, 5), None)
+        account.ended("done")
+        self.passes(account)
+
+    def test_what_is_not_known_leaves_room(self):
+        account = self.account()
+        del self.truth.current("a").events[4]
+        account.deliver([["a", 0, 8]], self.events(1, 2, 3, 5, 6, 7, 8), None)
+        account.gaps([["a", 9, 10, 2, "overflow"]])
+        self.passes(account)
+
+    def test_what_was_refused_must_not_come(self):
+        self.truth.refused[(0, 11, 0)] = "overflow"
+        with self.assertRaises(Violation):
+            self.account().deliver([["a", 0, 11]], self.events(11), None)
 
 
 class Stories(unittest.TestCase):
