@@ -268,7 +268,8 @@ static int read_pieces(struct bb_slice text,
 
 static struct bb_slice without_space(struct bb_slice text)
 {
-    while (text.len > 0 && memchr(" \t\r\n", text.data[0], 4) != NULL) {
+    static const char spaces[] = {' ', '\t', '\r', '\n'};
+    while (text.len > 0 && memchr(spaces, text.data[0], sizeof(spaces)) != NULL) {
         text = bb_slice(text.data + 1, text.len - 1);
     }
     return text;
