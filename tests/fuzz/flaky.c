@@ -62,12 +62,13 @@ static struct ticket *ticket_new(struct flaky *flaky, const struct bk_append *ap
         ticket->append.channels[i].settings = copy_slice(append->channels[i].settings);
     }
     for (size_t i = 0; i < append->n_blocks; i++) {
-        struct bk_log_block *block = &ticket->append.blocks[i];
-        block->owner = bk_bytes_new(flaky->meter, block->head.length);
-        CHECK(block->owner != NULL);
-        memcpy(block->owner->data, block->events, block->head.length);
-        block->owner->len = block->head.length;
-        block->events = block->owner->data;
+        const struct bk_log_block *from = &append->blocks[i];
+        struct bk_bytes *owner = bk_bytes_new(flaky->meter, from->head.length);
+        CHECK(owner != NULL);
+        memcpy(owner->data, from->events, from->head.length);
+        owner->len = from->head.length;
+        ticket->append.blocks[i].owner = owner;
+        ticket->append.blocks[i].events = owner->data;
     }
     return ticket;
 }
