@@ -177,11 +177,13 @@ stage_lint()
     mapfile -t scripts < <(find tools tests .ci -name '*.sh' -o -path .ci/run | sort)
     check lint-layers /usr/bin/python3 tests/lint/layers.py
     check lint-source /usr/bin/python3 tests/lint/source.py
+    check lint-sections /usr/bin/python3 tests/lint/sections.py
     check lint-format clang-format-14 --dry-run -Werror "${sources[@]}"
     check lint-shellcheck shellcheck "${scripts[@]}"
     build clang || return
     check lint-headers bash tests/lint/headers.sh build/clang
     check lint-symbols bash tests/lint/symbols.sh build/clang
+    check lint-circles /usr/bin/python3 tests/lint/circles.py build/clang
     check lint-tidy /usr/bin/python3 tests/lint/tidy.py build/clang "$jobs"
 }
 
