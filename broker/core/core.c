@@ -377,7 +377,9 @@ void bk_core_message(struct bk_core *core,
 void bk_core_bad_message(struct bk_core *core, struct bk_client *client, const struct bk_bad_message *bad)
 {
     client->heard_at = core->monotonic;
-    if (!bk_client_is_doomed(client)) {
+    if (client->input != BK_INPUT_TAKEN) {
+        bk_defer_bad(core, client, bad);
+    } else if (!bk_client_is_doomed(client)) {
         refuse_bad(core, client, bad);
     }
     end_call(core);
@@ -410,13 +412,15 @@ void bk_core_ingest_refused(struct bk_core *core, int error)
 /* Take in what a client sent while it had to wait. It may have to wait again. */
 static void take_deferred(struct bk_core *core, struct bk_client *client)
 {
-    struct bb_slice bytes = {0};
-    struct bk_bytes *owner = NULL;
     struct bk_deferred *deferred = NULL;
     client->input = BK_INPUT_TAKEN;
     while (!bk_client_is_doomed(client) && client->input == BK_INPUT_TAKEN &&
-           (deferred = bk_deferred_take(client, &bytes, &owner)) != NULL) {
-        take_message(core, client, bytes, owner);
+           (deferred = bk_deferred_take(client)) != NULL) {
+        if (deferred->is_bad) {
+            refuse_bad(core, client, &deferred->bad);
+        } else {
+            take_message(core, client, deferred->bytes, deferred->owner);
+        }
         if (client->input == BK_INPUT_TAKEN) {
             bk_deferred_free(deferred);
         } else { /* before the others */

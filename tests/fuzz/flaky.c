@@ -286,7 +286,7 @@ struct bk_backend *flaky_open(const struct bk_backend_listener *listener, struct
     struct flaky *flaky = calloc(1, sizeof(*flaky));
     struct bb_buf err = BB_BUF_INIT;
     CHECK(flaky != NULL);
-    flaky->backend = (struct bk_backend){&ops, true};
+    flaky->backend = (struct bk_backend){&ops, true, SIZE_MAX};
     flaky->listener = listener;
     flaky->meter = meter;
     flaky->last = &flaky->first;

@@ -6,52 +6,67 @@
 #include "broker/core/state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Messages of one client that are kept. */
 #define DEFERRED_MAX ((size_t)32 << 20)
 
-struct bk_deferred {
-    struct bk_deferred *next;
-    struct bk_bytes *owner; /* NULL: the bytes are behind the struct */
-    struct bb_slice bytes;
-    uint8_t copy[];
-};
+/* Room for a message with @n_copied bytes behind it, at the end of those that wait; NULL: its client is sent away. */
+static struct bk_deferred *add(struct bk_core *core, struct bk_client *client, size_t len, size_t n_copied)
+{
+    if (client->deferred_bytes + len > DEFERRED_MAX) {
+        bk_client_send_away(core, client, BB_EOVERFLOW, "too many messages while it had to wait for the log");
+        return NULL;
+    }
+    struct bk_deferred *deferred = calloc(1, sizeof(*deferred) + n_copied);
+    if (deferred == NULL) {
+        bk_client_send_away(core, client, BB_ENOMEM, NULL);
+        return NULL;
+    }
+    client->deferred_bytes += len;
+    *(client->deferred_last != NULL ? &client->deferred_last->next : &client->deferred_first) = deferred;
+    client->deferred_last = deferred;
+    return deferred;
+}
+
+static struct bb_slice copy(struct bk_deferred *deferred, struct bb_slice bytes)
+{
+    if (bytes.len > 0) {
+        memcpy(deferred->copy, bytes.data, bytes.len);
+    }
+    return bb_slice(deferred->copy, bytes.len);
+}
 
 void bk_defer(struct bk_core *core, struct bk_client *client, struct bb_slice bytes, struct bk_bytes *owner)
 {
-    if (client->deferred_bytes + bytes.len > DEFERRED_MAX) {
-        bk_client_send_away(core, client, BB_EOVERFLOW, "too many messages while it had to wait for the log");
-        return;
+    struct bk_deferred *deferred = add(core, client, bytes.len, owner == NULL ? bytes.len : 0);
+    if (deferred != NULL) {
+        deferred->owner = owner != NULL ? bk_bytes_ref(owner) : NULL;
+        deferred->bytes = owner != NULL ? bytes : copy(deferred, bytes);
     }
-    struct bk_deferred *deferred = calloc(1, sizeof(*deferred) + (owner == NULL ? bytes.len : 0));
-    if (deferred == NULL) {
-        bk_client_send_away(core, client, BB_ENOMEM, NULL);
-        return;
-    }
-    deferred->bytes = bytes;
-    if (owner != NULL) {
-        deferred->owner = bk_bytes_ref(owner);
-    } else {
-        memcpy(deferred->copy, bytes.data, bytes.len);
-        deferred->bytes = bb_slice(deferred->copy, bytes.len);
-    }
-    client->deferred_bytes += bytes.len;
-    *(client->deferred_last != NULL ? &client->deferred_last->next : &client->deferred_first) = deferred;
-    client->deferred_last = deferred;
 }
 
-struct bk_deferred *
-bk_deferred_take(struct bk_client *client, struct bb_slice *ret_bytes, struct bk_bytes **ret_owner)
+void bk_defer_bad(struct bk_core *core, struct bk_client *client, const struct bk_bad_message *bad)
+{
+    struct bb_slice text =
+        bad->text != NULL ? bb_slice(bad->text, strlen(bad->text) + 1) : (struct bb_slice){0};
+    struct bk_deferred *deferred = add(core, client, text.len, text.len);
+    if (deferred != NULL) {
+        deferred->bytes = copy(deferred, text);
+        deferred->is_bad = true;
+        deferred->bad = *bad;
+        deferred->bad.text = bad->text != NULL ? (const char *)deferred->copy : NULL;
+    }
+}
+
+struct bk_deferred *bk_deferred_take(struct bk_client *client)
 {
     struct bk_deferred *deferred = client->deferred_first;
-    if (deferred == NULL) {
-        return NULL;
+    if (deferred != NULL) {
+        client->deferred_first = deferred->next;
+        client->deferred_last = deferred->next == NULL ? NULL : client->deferred_last;
+        client->deferred_bytes -= deferred->bytes.len;
     }
-    client->deferred_first = deferred->next;
-    client->deferred_last = deferred->next == NULL ? NULL : client->deferred_last;
-    client->deferred_bytes -= deferred->bytes.len;
-    *ret_bytes = deferred->bytes;
-    *ret_owner = deferred->owner;
     return deferred;
 }
 
@@ -71,10 +86,8 @@ void bk_deferred_free(struct bk_deferred *deferred)
 
 void bk_deferred_forget(struct bk_core *core, struct bk_client *client)
 {
-    struct bb_slice bytes;
-    struct bk_bytes *owner = NULL;
     struct bk_deferred *deferred = NULL;
-    while ((deferred = bk_deferred_take(client, &bytes, &owner)) != NULL) {
+    while ((deferred = bk_deferred_take(client)) != NULL) {
         bk_deferred_free(deferred);
     }
     bb_buf_fini(&client->known);
