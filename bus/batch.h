@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The memory of a batch: events, and room for the head in front of them, so that the whole message is one
- * piece. Counted, because some of the bytes may still wait for the socket when the broker has answered. Buffers of
- * the usual size are kept for the next batch. With it goes who waits for its events. The lock of the bus guards it all.
+ * piece. Counted, because some of the bytes may still wait for the socket when the broker has answered.
+ * Buffers of the usual size are kept for the next batch. With it goes who waits for its events. The lock of
+ * the bus guards it all.
  */
 #pragma once
 

@@ -13,11 +13,11 @@
  * thread, also from callbacks, unless it says otherwise. A call that would have to wait inside a callback
  * returns BB_EDEADLOCK.
  *
- * Callbacks must not block. While one runs nothing else of the bus does: no event, no acknowledgement, no life
- * sign. One that takes longer than three heartbeats makes the broker take the client for dead. Then, when it
- * returns, the bus reconnects, repeats and resumes as after any interruption: what the broker no longer has
- * comes as a gap. Two things are worse than otherwise: subscriptions did not count as live meanwhile, and those
- * that the broker had not answered yet begin where it answers them.
+ * Callbacks must not block. While one runs nothing else of the bus does: no event, no acknowledgement, no
+ * life sign. One that takes longer than three heartbeats makes the broker take the client for dead. Then,
+ * when it returns, the bus reconnects, repeats and resumes as after any interruption: what the broker no
+ * longer has comes as a gap. Two things are worse than otherwise: subscriptions did not count as live
+ * meanwhile, and those that the broker had not answered yet begin where it answers them.
  *
  * Fork. A child must not touch a bus of its parent, except for bb_bus_close(), which then frees nothing.
  *
@@ -106,11 +106,11 @@ struct bb_options {
  * @options: copied; NULL for the defaults
  * @ret_bus: to be closed with bb_bus_close()
  *
- * A url is tcp://HOST:PORT or ipc://PATH. The addresses of a HOST that is a name are tried in turn. Events may be
- * published at once; they leave when the broker is there.
+ * A url is tcp://HOST:PORT or ipc://PATH. The addresses of a HOST that is a name are tried in turn. Events
+ * may be published at once; they leave when the broker is there.
  *
- * Return: 0; BB_EINVAL for options that cannot be, such as a malformed url; BB_ENOMEM, BB_ESYSTEM. There is no
- * bus to ask for the particulars then: they are in @options->error_text.
+ * Return: 0; BB_EINVAL for options that cannot be, such as a malformed url; BB_ENOMEM, BB_ESYSTEM. There is
+ * no bus to ask for the particulars then: they are in @options->error_text.
  */
 BB_API int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus);
 
@@ -120,8 +120,8 @@ BB_API int bb_bus_open(const struct bb_options *options, bb_bus **ret_bus);
  * Sends what was published if that takes less than a second; bb_bus_flush() first to be sure. When it
  * returns, every on_ack was called and no callback runs any more.
  *
- * Calls of other threads that wait return BB_ECLOSED first. No other call may be under way, and none may begin:
- * a thread has to stop at BB_ECLOSED, and one that was not waiting has to be told by the application.
+ * Calls of other threads that wait return BB_ECLOSED first. No other call may be under way, and none may
+ * begin: a thread has to stop at BB_ECLOSED, and one that was not waiting has to be told by the application.
  *
  * Return: 0; BB_EDEADLOCK from a callback, where it does nothing.
  */
@@ -138,8 +138,8 @@ BB_API int bb_bus_wait_ready(bb_bus *bus, int timeout_ms);
 /**
  * bb_bus_flush() - wait until everything published before is acknowledged and its on_ack have returned
  *
- * So what they counted can be judged afterwards; all they wrote is visible. A flush under way does not wait for
- * what is published after it began.
+ * So what they counted can be judged afterwards; all they wrote is visible. A flush under way does not wait
+ * for what is published after it began.
  *
  * Return: 0; the first refusal since the last flush, if any event was refused; BB_ETIMEOUT; BB_ECLOSED;
  * BB_EDEADLOCK.
@@ -149,9 +149,9 @@ BB_API int bb_bus_flush(bb_bus *bus, int timeout_ms);
 /**
  * bb_bus_drain() - flush, end all subscriptions, and have what came for them delivered
  *
- * When it returns 0, all callbacks have returned that it caused. Subscriptions stay readable with bb_receive()
- * until what came is read, then it returns BB_ECLOSED. They are still to be freed by bb_unsubscribe() or
- * bb_bus_close().
+ * When it returns 0, all callbacks have returned that it caused. Subscriptions stay readable with
+ * bb_receive() until what came is read, then it returns BB_ECLOSED. They are still to be freed by
+ * bb_unsubscribe() or bb_bus_close().
  *
  * Return: as bb_bus_flush(); a subscription that the broker did not answer in time is ended all the same.
  */
@@ -272,7 +272,7 @@ typedef void bb_ack_fn(bb_bus *bus, const struct bb_ack *ack, void *arg);
 /* What must hold for an event to be taken: compare and append. */
 enum bb_expect {
     BB_EXPECT_NONE,
-    BB_EXPECT_CHANNEL, /* the newest sequence of the event's channel is expect_sequence; 0: it has no events */
+    BB_EXPECT_CHANNEL, /* the newest sequence of the event's channel is expect_sequence; 0: it has none */
     BB_EXPECT_PATH,    /* the newest sequence of the event's path is expect_sequence; 0: there is none */
 };
 
@@ -299,7 +299,9 @@ struct bb_draft {
     bb_ack_fn *on_ack; /* called exactly once if the call returns 0; NULL for none */
     void *arg;         /* of on_ack */
     uint64_t ttl_ms;   /* time to live: it is not given to anyone afterwards; 0 for no limit */
-    /* Other than _NONE: the event is a batch of its own, and refused with BB_ECONFLICT if it does not hold. */
+    /*
+     * Other than _NONE: the event is a batch of its own, and refused with BB_ECONFLICT if it does not hold.
+     */
     enum bb_expect expect;
     uint64_t expect_sequence;
 };
@@ -315,8 +317,8 @@ struct bb_draft {
  * @ret_ticket: a number that no other event of this bus has; may be NULL
  *
  * Return: as bb_publish(), and BB_EEVENT for attributes beyond their limits. An event with `on_ack` is never
- * dropped without it being called: with BB_EFULL; at close with BB_ECLOSED (it was never sent), BB_ESHUTDOWN (the broker
- * ended and gave it back, and no other took it) or BB_EUNKNOWNRESULT.
+ * dropped without it being called: with BB_EFULL; at close with BB_ECLOSED (it was never sent), BB_ESHUTDOWN
+ * (the broker ended and gave it back, and no other took it) or BB_EUNKNOWNRESULT.
  */
 BB_API int bb_publish_event(bb_bus *bus, const struct bb_draft *draft, uint64_t *ret_ticket);
 
@@ -327,8 +329,8 @@ BB_API int bb_publish_event(bb_bus *bus, const struct bb_draft *draft, uint64_t 
  *
  * The on_ack of events published before have returned as well, unless the time is over first.
  *
- * Return: 0 when it was taken, the reason of the refusal, BB_ETIMEOUT (it may still be taken, unless there was no room
- * for it in the queue all the time), BB_EDEADLOCK, or as bb_publish_event().
+ * Return: 0 when it was taken, the reason of the refusal, BB_ETIMEOUT (it may still be taken, unless there
+ * was no room for it in the queue all the time), BB_EDEADLOCK, or as bb_publish_event().
  */
 BB_API int bb_publish_wait(bb_bus *bus, const struct bb_draft *draft, int timeout_ms, struct bb_ack *ret_ack);
 
@@ -338,12 +340,14 @@ BB_API int bb_publish_wait(bb_bus *bus, const struct bb_draft *draft, int timeou
 struct bb_gap {
     const char *channel; /* zero-terminated */
     uint64_t from;       /* first and last sequence concerned, both included */
-    uint64_t to;         /* BB_UNKNOWN after a restart of the broker */
+    uint64_t to;         /* BB_UNKNOWN of a restart */
     uint64_t count;      /* matching events among them; BB_UNKNOWN if it cannot be known */
     /*
-     * Zero-terminated: overflow, dropped_oldest, dropped_newest, conflated, trimmed, expired, restart, transport,
-     * or retracted: events of an early view were given to the caller but never reached the disk. They do not
-     * exist, and their sequences will be given to other events.
+     * Zero-terminated: overflow, dropped_oldest, dropped_newest, conflated, trimmed, expired, transport;
+     * restart: the channel was removed, or the broker lost its memory, and the subscription begins at the
+     * channel's beginning; retracted: events that were given to the caller do not exist any more (of an early
+     * view, they never reached the disk; or an older copy of the log was restored), and their sequences will
+     * be given to other events.
      */
     const char *reason;
 };
@@ -387,7 +391,10 @@ struct bb_event_attributes {
     uint64_t ttl_ms; /* 0 for no limit */
 };
 
-/** bb_event_get_attributes() - read the attributes of @event. Return: 0, BB_EINVAL for a gap or mark, BB_EEVENT. */
+/**
+ * bb_event_get_attributes() - read the attributes of @event. Return: 0, BB_EINVAL for a gap or mark,
+ * BB_EEVENT.
+ */
 BB_API int bb_event_get_attributes(const struct bb_event *event, struct bb_event_attributes *ret_attributes);
 
 /**
@@ -493,12 +500,11 @@ struct bb_subscribe_options {
      */
     bool retained;
     /*
-     * Name of a cursor that the broker keeps, 1 to 64 bytes of UTF-8; NULL for none. If the broker knows it, the
-     * subscription goes on there instead of at `from`, and channels that it does not name, which are new,
-     * begin at their beginning. It is saved by
-     * itself, at most a second or a MiB behind what the callback has returned from (or bb_receive() has
-     * been called again after), and at the end of subscription and bus. So after a crash events can come again,
-     * none is left out.
+     * Name of a cursor that the broker keeps, 1 to 64 bytes of UTF-8; NULL for none. If the broker knows it,
+     * the subscription goes on there instead of at `from`, and channels that it does not name, which are new,
+     * begin at their beginning. It is saved by itself, at most a second or a MiB behind what the callback has
+     * returned from (or bb_receive() has been called again after), and at the end of subscription and bus. So
+     * after a crash events can come again, none is left out.
      */
     const char *durable;
 };
@@ -529,8 +535,8 @@ BB_API int bb_subscribe(bb_bus *bus,
 
 /**
  * bb_unsubscribe() - end and free the subscription
- * @timeout_ms: how long to wait for the broker's answer; the subscription is freed whatever comes. A callback of it that
- *              is running is waited for as long as it takes.
+ * @timeout_ms: how long to wait for the broker's answer; the subscription is freed whatever comes. A callback
+ *              of it that is running is waited for as long as it takes.
  *
  * Not while another thread is in bb_receive() with it. In its own
  * callback it waits for nothing: the subscription is freed when the callback has returned, no further one
@@ -547,8 +553,8 @@ BB_API int bb_unsubscribe(bb_subscription *sub, int timeout_ms);
  * Waits until there is something, then takes all that is there. One thread at a time for each subscription.
  *
  * Return: how many (> 0), BB_ETIMEOUT (also with @timeout_ms 0 when there is nothing), the reason why the
- * broker ended it, BB_ECLOSED after bb_bus_drain() and after the last event of one with `until`, BB_ESTATE (has
- * on_events), BB_EDEADLOCK.
+ * broker ended it, BB_ECLOSED after bb_bus_drain() and after the last event of one with `until`, BB_ESTATE
+ * (has on_events), BB_EDEADLOCK.
  */
 BB_API int bb_receive(bb_subscription *sub, struct bb_event *events, size_t max, int timeout_ms);
 
@@ -575,8 +581,8 @@ BB_API int bb_subscription_positions(bb_subscription *sub, struct bb_position **
  * Counts what callbacks have returned from. Without on_events it must be called by the thread that calls
  * bb_receive(), and counts what was received.
  *
- * Return: 0 when the broker has it, on disk if it keeps a log; BB_ESTATE (not durable), BB_EAGAIN (the broker has
- * not answered the subscription yet), otherwise as bb_request_status().
+ * Return: 0 when the broker has it, on disk if it keeps a log; BB_ESTATE (not durable), BB_EAGAIN (the broker
+ * has not answered the subscription yet), otherwise as bb_request_status().
  */
 BB_API int bb_subscription_save(bb_subscription *sub, int timeout_ms);
 
@@ -628,7 +634,10 @@ enum bb_result {
     BB_RESULT_SERVER,     /* events in the order of their ids */
 };
 
-/* Which events are asked for; what is set must all hold. Times are microseconds since 1970 UTC, both inclusive. */
+/*
+ * Which events are asked for; what is set must all hold. Times are microseconds since 1970 UTC, both
+ * inclusive.
+ */
 struct bb_query_options {
     size_t size;
     enum bb_result result;
@@ -680,12 +689,13 @@ typedef int bb_found_fn(const struct bb_event *events, size_t n, void *arg);
  * @timeout_ms: for each page
  * @on_found:   called as often as need be
  *
- * Return: 0 when all were given; 1 when there are more (the maximum was reached, or on_found stopped); BB_EINVAL, BB_EPATTERN, and BB_EMALFORMED and the like for JSON
- * that is none; otherwise as bb_request_status(), so BB_EDEADLOCK at once from a callback. What was given before an error counts.
+ * Return: 0 when all were given; 1 when there are more (the maximum was reached, or on_found stopped);
+ * BB_EINVAL, BB_EPATTERN, and BB_EMALFORMED and the like for JSON that is none; otherwise as
+ * bb_request_status(), so BB_EDEADLOCK at once from a callback. What was given before an error counts.
  *
- * All pages are of one start of one broker. BB_EUNKNOWNRESULT between two pages says that the connection broke and led to
- * another: what is kept in memory alone is not there any more, or the log is another one. Whoever knows that it is all in the log of
- * one broker may go on with `after`.
+ * All pages are of one start of one broker. BB_EUNKNOWNRESULT between two pages says that the connection
+ * broke and led to another: what is kept in memory alone is not there any more, or the log is another one.
+ * Whoever knows that it is all in the log of one broker may go on with `after`.
  */
 BB_API int bb_query(bb_bus *bus,
                     const struct bb_query_options *options,
@@ -709,7 +719,9 @@ enum bb_toggle {
     BB_TOGGLE_OFF,
 };
 
-/* How a channel keeps its events. Numbers: 0 leaves it as it is, BB_UNKNOWN sets it to the broker's default. */
+/*
+ * How a channel keeps its events. Numbers: 0 leaves it as it is, BB_UNKNOWN sets it to the broker's default.
+ */
 struct bb_channel_settings {
     size_t size;
     enum bb_store store;
@@ -739,12 +751,19 @@ struct bb_channel_settings {
 BB_API int
 bb_channel_add(bb_bus *bus, const char *name, const struct bb_channel_settings *settings, int timeout_ms);
 
-/** bb_channel_set() - change settings. Return: as bb_channel_add(), BB_ENOTFOUND; BB_EEXISTS: its events keep it where
- * it is, in memory or in the log. */
+/**
+ * bb_channel_set() - change settings
+ *
+ * Return: as bb_channel_add(), BB_ENOTFOUND; BB_EEXISTS: its events keep it where it is, in memory or in the
+ * log.
+ */
 BB_API int
 bb_channel_set(bb_bus *bus, const char *name, const struct bb_channel_settings *settings, int timeout_ms);
 
-/** bb_channel_remove() - remove a channel with all its events. Return: 0, BB_ENOTFOUND, BB_EAGAIN; otherwise as bb_request_status(). */
+/**
+ * bb_channel_remove() - remove a channel with all its events. Return: 0, BB_ENOTFOUND, BB_EAGAIN; otherwise
+ * as bb_request_status().
+ */
 BB_API int bb_channel_remove(bb_bus *bus, const char *name, int timeout_ms);
 
 /**
@@ -754,7 +773,10 @@ BB_API int bb_channel_remove(bb_bus *bus, const char *name, int timeout_ms);
  */
 BB_API int bb_channel_trim(bb_bus *bus, const char *name, uint64_t before, int timeout_ms);
 
-/** bb_request_channels() - all channels: a JSON array of what bb_request_channel() gives; like bb_request_status(). */
+/**
+ * bb_request_channels() - all channels: a JSON array of what bb_request_channel() gives; like
+ * bb_request_status().
+ */
 BB_API int bb_request_channels(bb_bus *bus, int timeout_ms, char **ret_json);
 
 /** bb_request_channel() - a channel, its settings and its numbers: one JSON object; BB_ENOTFOUND. */
@@ -765,8 +787,8 @@ BB_API int bb_request_channel(bb_bus *bus, const char *name, int timeout_ms, cha
  * @action: "backup", "compact", "verify" or "status"
  * @name:   of the backup, a file name without a slash; NULL otherwise
  *
- * The broker goes on meanwhile. Return: 0, BB_EUNSUPPORTED (it keeps no log), BB_ECORRUPT, BB_EEXISTS, BB_ESYSTEM;
- * otherwise as bb_request_status().
+ * The broker goes on meanwhile. Return: 0, BB_EUNSUPPORTED (it keeps no log), BB_ECORRUPT, BB_EEXISTS,
+ * BB_ESYSTEM; otherwise as bb_request_status().
  */
 BB_API int bb_request_log(bb_bus *bus, const char *action, const char *name, int timeout_ms, char **ret_json);
 

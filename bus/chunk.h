@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is read from a socket: it lies in chunks that the messages in them share. Reading goes on behind what is kept,
- * so many small reads fill one chunk. A chunk is freed by who lets go of it last, on any thread.
+ * What is read from a socket: it lies in chunks that the messages in them share. Reading goes on behind what
+ * is kept, so many small reads fill one chunk. A chunk is freed by who lets go of it last, on any thread.
  */
 #pragma once
 
@@ -38,8 +38,8 @@ struct bb_inlet {
  * @wanted:      bytes that whoever takes them needs in all, as far as is known; more than there are
  * @ret_drained: the socket has no more for now
  *
- * A frame larger than a chunk gets one of its own, which grows with what has come: who announces much and sends
- * nothing makes it hold nothing.
+ * A frame larger than a chunk gets one of its own, which grows with what has come: who announces much and
+ * sends nothing makes it hold nothing.
  *
  * Return: bytes read; 0: nothing now; BB_ECLOSED: the peer is gone, errno says why or is 0; BB_ENOMEM.
  */

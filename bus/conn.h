@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The connection of a bus: what the machine (conn_sm.h) says is done here, on the link. What a break means for others is
- * not: it is marked in bus->pending.
+ * The connection of a bus: what the machine (conn_sm.h) says is done here, on the link. What a break means
+ * for others is not: it is marked in bus->pending.
  */
 #pragma once
 
@@ -25,7 +25,10 @@ void bb_conn_tick_now(struct bb_bus *bus);
 /** bb_conn_send() - send a message without a body. Return: 0, BB_ENOMEM, BB_ECONNECT. */
 BB_MUST_CHECK int bb_conn_send(struct bb_bus *bus, const struct bb_msg *msg);
 
-/** bb_conn_post() - the same for a message that the connection cannot be without: it breaks if there is no memory. */
+/**
+ * bb_conn_post() - the same for a message that the connection cannot be without: it breaks if there is no
+ * memory.
+ */
 void bb_conn_post(struct bb_bus *bus, const struct bb_msg *msg);
 
 /** bb_conn_send_batches() - send the batches whose time has come. */

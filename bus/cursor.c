@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where a cursor is follows what was worked off, not what was received, so that after a crash nothing is left out. */
+/*
+ * Where a cursor is follows what was worked off, not what was received, so that after a crash nothing is left
+ * out.
+ */
 #include "bus/cursor.h"
 
 #include "proto/base/error.h"
@@ -144,8 +147,9 @@ static const struct bb_move *find_move(const struct bb_delivery *delivery, const
 }
 
 /*
- * The last of these events are of @delivery, which was read in part. Sequences of a channel rise inside a message, but
- * for gaps that its events lie in: where those lead is known when the whole message is worked off.
+ * The last of these events are of @delivery, which was read in part. Sequences of a channel rise inside a
+ * message, but for gaps that its events lie in: where those lead is known when the whole message is worked
+ * off.
  */
 static void give_events(struct bb_subscription *sub,
                         const struct bb_delivery *delivery,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Durable subscriptions: how far the application is, and when the broker is told. For subscriptions that are not durable
- * these functions do nothing.
+ * Durable subscriptions: how far the application is, and when the broker is told. For subscriptions that are
+ * not durable these functions do nothing.
  */
 #pragma once
 
@@ -40,7 +40,9 @@ void bb_cursors_tick(struct bb_bus *bus);
 /** bb_cursors_answered() - the answer with @corr came; false if it is no cursor's. */
 bool bb_cursors_answered(struct bb_bus *bus, uint64_t corr, int error);
 
-/** bb_cursor_check() - can the cursor be saved? Return: 0; BB_ESTATE, BB_EAGAIN: see bb_subscription_save(). */
+/**
+ * bb_cursor_check() - can the cursor be saved? Return: 0; BB_ESTATE, BB_EAGAIN: see bb_subscription_save().
+ */
 BB_MUST_CHECK int bb_cursor_check(const struct bb_subscription *sub);
 
 /** bb_cursor_send() - send it now, without waiting for the answer. Return: 0, BB_ENOMEM, BB_ECONNECT. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How what came reaches the application: by a callback at once, or kept for bb_receive(). In a step only; the lock is given
- * up while callbacks run.
+ * How what came reaches the application: by a callback at once, or kept for bb_receive(). In a step only; the
+ * lock is given up while callbacks run.
  */
 #pragma once
 

@@ -78,10 +78,11 @@ int bb_delivery_add_gap(struct bb_delivery *delivery,
 size_t bb_delivery_read(struct bb_delivery *delivery, struct bb_event *events, size_t max);
 
 /**
- * bb_delivery_keep() - move @delivery, of which nothing was read yet and whose frames lie with the caller, to memory
- * of its own
+ * bb_delivery_keep() - move @delivery, of which nothing was read yet and whose frames lie with the caller, to
+ * memory of its own
  *
- * A small one is copied, so that it does not hold on to a chunk that it is the least part of. Return: to be freed with bb_deliveries_free(), @delivery is void then; NULL without memory.
+ * A small one is copied, so that it does not hold on to a chunk that it is the least part of. Return: to be
+ * freed with bb_deliveries_free(), @delivery is void then; NULL without memory.
  */
 struct bb_delivery *bb_delivery_keep(struct bb_delivery *delivery);
 

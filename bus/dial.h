@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a url to a socket that is being connected. A name is looked up by a thread that lives for just that, since
- * nothing bounds how long it takes: nobody waits for it, and who gives up the look-up leaves it behind.
+ * From a url to a socket that is being connected. A name is looked up by a thread that lives for just that,
+ * since nothing bounds how long it takes: nobody waits for it, and who gives up the look-up leaves it behind.
  */
 #pragma once
 
@@ -41,7 +41,10 @@ BB_MUST_CHECK int bb_dial_start(struct bb_dial *dial, const char *url);
 /** bb_dial_fd() - readable when the name has been looked up; closed by bb_dial_fini(). */
 int bb_dial_fd(const struct bb_dial *dial);
 
-/** bb_dial_look() - Return: 0: the addresses are there; 1: not yet; BB_ECONNECT: there are none, @ret_text says why. */
+/**
+ * bb_dial_look() - Return: 0: the addresses are there; 1: not yet; BB_ECONNECT: there are none, @ret_text
+ * says why.
+ */
 BB_MUST_CHECK int bb_dial_look(struct bb_dial *dial, const char **ret_text);
 
 /** bb_dial_left() - addresses that were not tried. */

@@ -162,7 +162,10 @@ static void handle_error(struct bb_bus *bus, const struct bb_msg *msg)
         memcpy(text, bus->last_text, sizeof(text));
         bb_conn_end(bus, error, text);
     } else if (error == BB_EHELLO || msg->about == BB_MSG_HELLO) {
-        /* BB_EHELLO, about anything: the broker has forgotten this client. Nothing was refused, all is repeated. */
+        /*
+         * BB_EHELLO, about anything: the broker has forgotten this client. Nothing was refused, all is
+         * repeated.
+         */
         bb_conn_break(bus);
     } else if (msg->about == BB_MSG_PUBLISH) {
         handle_refusal(bus, msg, error);

@@ -14,7 +14,10 @@
 
 #define NEVER BB_LINK_NEVER
 
-/* ZMTP's pongs wait for no more than this: only who does not read has so much unread, and it may ping without end. */
+/*
+ * ZMTP's pongs wait for no more than this: only who does not read has so much unread, and it may ping without
+ * end.
+ */
 #define PONG_UNWRITTEN_MAX ((size_t)64 << 10)
 
 /* Of a sentence about an error, without the url. */
@@ -218,7 +221,7 @@ static void note(struct bb_link *link, int error, const char *format, ...)
     char what[TEXT_MAX];
     va_list args;
     va_start(args, format);
-    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start() through a caller */
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not look into va_start() */
     (void)vsnprintf(what, sizeof(what), format, args);
     va_end(args);
     (void)snprintf(link->text, sizeof(link->text), "%s: %s", link->url, what);

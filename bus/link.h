@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One connection to a broker: a socket that speaks ZMTP as a DEALER. It never waits. An epoll says when there is
- * something to do (level-triggered), time is an argument, what has happened comes out one event at a time. Has no lock.
+ * One connection to a broker: a socket that speaks ZMTP as a DEALER. It never waits. An epoll says when there
+ * is something to do (level-triggered), time is an argument, what has happened comes out one event at a time.
+ * Has no lock.
  */
 #pragma once
 
@@ -67,8 +68,8 @@ void bb_link_fini(struct bb_link *link);
 /**
  * bb_link_open() - begin to connect a closed link to @url
  *
- * Each address has a share of @open_ms, in which it answers as a broker or is given up for the next. The outcome
- * is an event. Return: 0, or why it is closed still, as in error and text.
+ * Each address has a share of @open_ms, in which it answers as a broker or is given up for the next. The
+ * outcome is an event. Return: 0, or why it is closed still, as in error and text.
  */
 BB_MUST_CHECK int bb_link_open(struct bb_link *link, const char *url, uint64_t now, uint32_t open_ms);
 
@@ -96,7 +97,8 @@ static inline bool bb_link_has_input(const struct bb_link *link)
 /**
  * bb_link_send() - send a message of one frame; @bytes are copied if they have to wait
  *
- * A connection that has broken takes it as well: the event follows. Return: 0, BB_ENOMEM, BB_ECONNECT (not open).
+ * A connection that has broken takes it as well: the event follows. Return: 0, BB_ENOMEM, BB_ECONNECT (not
+ * open).
  */
 BB_MUST_CHECK int bb_link_send(struct bb_link *link, struct bb_slice bytes);
 

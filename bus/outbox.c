@@ -201,8 +201,8 @@ finish(struct bb_outbox *outbox, struct bb_batch **at, struct bb_batch *before, 
 }
 
 /*
- * The place in the list of the batch that was sent as @number, NULL if there is none. Answers come in the order of the
- * numbers, so this looks at the first batch nearly always.
+ * The place in the list of the batch that was sent as @number, NULL if there is none. Answers come in the
+ * order of the numbers, so this looks at the first batch nearly always.
  */
 static struct bb_batch **find_sent(struct bb_outbox *outbox, uint64_t number, struct bb_batch **ret_before)
 {
@@ -238,7 +238,10 @@ int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry)
     return r;
 }
 
-/* Neither answer uses the number up (PROTOCOL 6.2). What follows a batch that was given back is out of sequence. */
+/*
+ * Neither answer uses the number up (PROTOCOL 6.2). What follows a batch that was given back is out of
+ * sequence.
+ */
 static void give_back(struct bb_outbox *outbox, uint64_t number, int error)
 {
     struct bb_batch *before;

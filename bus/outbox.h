@@ -3,7 +3,8 @@
  * What is published and not acknowledged: the open batch that events are written into, batches that wait to
  * be sent, and batches that were sent and are kept until the broker answers, since they are sent again after
  * a reconnection. Bounded by bytes. Decides when a batch leaves: at once while nothing is unacknowledged,
- * half full while one batch is or a few wait for the disk, else when it is full; acknowledgements are the clock, there are no timers.
+ * half full while one batch is or a few wait for the disk, else when it is full; acknowledgements are the
+ * clock, there are no timers.
  *
  * Sends nothing itself and takes no lock: the caller holds the lock of the bus.
  */
@@ -53,7 +54,8 @@ void bb_outbox_fini(struct bb_outbox *outbox);
 /**
  * bb_outbox_room() - where to write the next event of at most @need bytes
  * @level:   of the event: the open batch is left to itself if the two must not go together
- * @options: of the publish, MessagePack; not empty: the event begins a new batch, and bb_outbox_seal() follows
+ * @options: of the publish, MessagePack; not empty: the event begins a new batch, and bb_outbox_seal()
+ *           follows
  * @ret_to:  room of @need bytes; bb_outbox_commit() says how many were written
  *
  * Return: 0, BB_EFULL, BB_ENOMEM.
@@ -69,7 +71,8 @@ void bb_outbox_seal(struct bb_outbox *outbox);
 
 /**
  * bb_outbox_commit() - the event was written
- * @tracked: copied: who wants to know, with the ticket; NULL if nobody does. There is room for it (bb_batch_track()).
+ * @tracked: copied: who wants to know, with the ticket; NULL if nobody does. There is room for it
+ *           (bb_batch_track()).
  */
 static inline void
 bb_outbox_commit(struct bb_outbox *outbox, size_t len, uint32_t level, const struct bb_tracked *tracked)
@@ -89,8 +92,8 @@ bb_outbox_commit(struct bb_outbox *outbox, size_t len, uint32_t level, const str
 }
 
 /*
- * Whether events of these levels can share a batch, which is acknowledged at the higher one: no level stands for
- * what the channel is set to, and levels from synced on are refused where the others are not.
+ * Whether events of these levels can share a batch, which is acknowledged at the higher one: no level stands
+ * for what the channel is set to, and levels from synced on are refused where the others are not.
  */
 static inline bool bb_levels_mix(uint32_t a, uint32_t b)
 {
@@ -98,8 +101,8 @@ static inline bool bb_levels_mix(uint32_t a, uint32_t b)
 }
 
 /*
- * So many on their way that are to be on disk, which takes the broker time but no work: what follows need not wait for one of them to
- * leave half full, and is on disk with the next.
+ * So many on their way that are to be on disk, which takes the broker time but no work: what follows need not
+ * wait for one of them to leave half full, and is on disk with the next.
  */
 #define BB_EAGER_SYNCED 7
 
@@ -123,8 +126,8 @@ static inline bool bb_outbox_wants_out(const struct bb_outbox *outbox)
 /**
  * bb_outbox_next() - the batch to be sent now, numbered; NULL for none. bb_outbox_sent() follows.
  *
- * A connection begins with any number and goes on without a hole. Where a batch in between was answered already, an
- * empty one takes its number.
+ * A connection begins with any number and goes on without a hole. Where a batch in between was answered
+ * already, an empty one takes its number.
  */
 struct bb_batch *bb_outbox_next(struct bb_outbox *outbox);
 
@@ -143,19 +146,21 @@ BB_MUST_CHECK int bb_outbox_ack(struct bb_outbox *outbox, struct bb_slice entry)
 /**
  * bb_outbox_refuse() - the broker refused the whole batch @number
  *
- * It is answered with @error, but for BB_ESHUTDOWN: then it stays, and nothing is sent before the next connection.
+ * It is answered with @error, but for BB_ESHUTDOWN: then it stays, and nothing is sent before the next
+ * connection.
  *
  * Return: 0; BB_ESEQUENCE: the broker counts differently, which a new connection mends. It stays as well.
  */
 BB_MUST_CHECK int bb_outbox_refuse(struct bb_outbox *outbox, uint64_t number, int error);
 
 /**
- * bb_outbox_resume() - a new connection: everything unacknowledged is to be sent again, under the same numbers
+ * bb_outbox_resume() - a new connection: everything unacknowledged is to be sent again, under the same
+ * numbers
  * @last:        highest number that the broker took
  * @max_message: what the broker takes; larger batches are refused here
  *
- * A number belongs to one batch for ever, whichever brokers it was sent to: so the one that took it, and comes back
- * later, knows it again.
+ * A number belongs to one batch for ever, whichever brokers it was sent to: so the one that took it, and
+ * comes back later, knows it again.
  */
 void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_message);
 
@@ -163,8 +168,8 @@ void bb_outbox_resume(struct bb_outbox *outbox, uint64_t last, size_t max_messag
 bool bb_outbox_drop_oldest(struct bb_outbox *outbox);
 
 /**
- * bb_outbox_fail() - the bus ends: @unsent_error for what was never sent, the reason for what the broker gave back,
- * BB_EUNKNOWNRESULT for the rest
+ * bb_outbox_fail() - the bus ends: @unsent_error for what was never sent, the reason for what the broker gave
+ * back, BB_EUNKNOWNRESULT for the rest
  */
 void bb_outbox_fail(struct bb_outbox *outbox, int unsent_error);
 
@@ -174,7 +179,10 @@ void bb_outbox_forget(struct bb_outbox *outbox, const struct bb_waiter *waiter);
 /** bb_outbox_answered() - so many events, counted from the first that was published, are all answered. */
 uint64_t bb_outbox_answered(const struct bb_outbox *outbox);
 
-/** bb_outbox_take_done() - answered batches with events that someone waited for, oldest first; the caller's reference. */
+/**
+ * bb_outbox_take_done() - answered batches with events that someone waited for, oldest first; the caller's
+ * reference.
+ */
 struct bb_batch *bb_outbox_take_done(struct bb_outbox *outbox);
 
 /** bb_outbox_ack_of() - the answer to an event of an answered batch. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is on its way out of a socket. Frames of batches are written from the batch, which is held until they are out;
- * others are copied when the socket does not take them at once.
+ * What is on its way out of a socket. Frames of batches are written from the batch, which is held until they
+ * are out; others are copied when the socket does not take them at once.
  */
 #pragma once
 

@@ -64,9 +64,9 @@ static uint64_t read_life(struct bb_mp_reader *reader, uint32_t at, uint32_t fie
 /* --- where the broker begins ------------------------------------------------------------------------ */
 
 /*
- * A place that the application has reached stays what it is when the subscription resumes elsewhere, until a gap
- * says so: if the connection breaks before the gap comes, the next one asks for it again. Without lives the
- * run says which positions are void, and the gap comes at most once.
+ * A place that the application has reached stays what it is when the subscription resumes elsewhere, until a
+ * gap says so: if the connection breaks before the gap comes, the next one asks for it again. Without lives
+ * the run says which positions are void, and the gap comes at most once.
  */
 static void begin_all(struct bb_subscription *sub, bool is_first, bool is_other_run)
 {
@@ -158,7 +158,10 @@ static int note_void(struct bb_delivery *delivery, struct bb_place *place, struc
     return r;
 }
 
-/* What comes first after a resume, and says nothing of the place being void, shows that the broker went on there. */
+/*
+ * What comes first after a resume, and says nothing of the place being void, shows that the broker went on
+ * there.
+ */
 static int settle(struct bb_place *place, struct bb_delivery *delivery)
 {
     if (place->is_settled) {
@@ -172,7 +175,9 @@ static int settle(struct bb_place *place, struct bb_delivery *delivery)
     return 0;
 }
 
-/* A gap that makes the place void: it goes back to @sequence, in the life that the gap or `subscribed` gave. */
+/*
+ * A gap that makes the place void: it goes back to @sequence, in the life that the gap or `subscribed` gave.
+ */
 static void go_back(struct bb_place *place, uint64_t sequence, uint64_t life, uint64_t otherwise)
 {
     if (life == 0) {

@@ -24,7 +24,10 @@ void bb_places_commit(struct bb_subscription *sub, const struct bb_delivery *del
 /** bb_places_revert() - it does not: forget what is staged. */
 void bb_places_revert(struct bb_subscription *sub);
 
-/** bb_places_write() - the value of `from` that resumes after these places; @with_lives: the broker knows lives. */
+/**
+ * bb_places_write() - the value of `from` that resumes after these places; @with_lives: the broker knows
+ * lives.
+ */
 void bb_places_write(const struct bb_subscription *sub, bool with_lives, struct bb_buf *out);
 
 /** bb_places_fini() - free them. */

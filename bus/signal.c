@@ -74,7 +74,7 @@ void bb_bus_note(struct bb_bus *bus, int error, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start() through a caller */
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not look into va_start() */
     (void)vsnprintf(bus->last_text, sizeof(bus->last_text), format, args);
     va_end(args);
     bus->last_error = error;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The bus inside. One lock guards everything below, the connection as well. Publishing threads write to its socket
- * under it, so a lone event needs no other thread. Whoever steps the bus (its I/O thread, or the caller of an embedded
- * one) receives, and gives the lock up while callbacks run. While a bus has no callbacks, so that no thread can be the
- * wrong one, a call that waits is lent the socket and steps the bus itself: the answer then wakes one thread instead of
- * two.
+ * The bus inside. One lock guards everything below, the connection as well. Publishing threads write to its
+ * socket under it, so a lone event needs no other thread. Whoever steps the bus (its I/O thread, or the
+ * caller of an embedded one) receives, and gives the lock up while callbacks run. While a bus has no
+ * callbacks, so that no thread can be the wrong one, a call that waits is lent the socket and steps the bus
+ * itself: the answer then wakes one thread instead of two.
  *
- * The files of this folder are layers: state and signal, conn, subscription (with places), cursor and requests, deliver, handle,
- * step, and api/ above. A file calls only what is below it. Whoever finds out that something must happen above marks
- * it in `pending`, and the next step performs it. Functions want the lock held unless they say otherwise.
+ * The files of this folder are layers: state and signal, conn, subscription (with places), cursor and
+ * requests, deliver, handle, step, and api/ above. A file calls only what is below it. Whoever finds out that
+ * something must happen above marks it in `pending`, and the next step performs it. Functions want the lock
+ * held unless they say otherwise.
  */
 #pragma once
 

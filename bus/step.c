@@ -119,8 +119,8 @@ void bb_step(struct bb_bus *bus, bool is_lent)
 }
 
 /*
- * Who publishes holds the lock for moments, over and over. A thread that sleeps for it is woken by a system call of
- * theirs each time, so this one steps aside instead, until it has waited longer than a moment.
+ * Who publishes holds the lock for moments, over and over. A thread that sleeps for it is woken by a system
+ * call of theirs each time, so this one steps aside instead, until it has waited longer than a moment.
  */
 static void lock_between(struct bb_bus *bus)
 {

@@ -205,7 +205,10 @@ static void say_goodbye(struct bb_bus *bus)
     }
 }
 
-/* Calls of other threads that wait return. Then nothing steps the bus any more, and what is to be told is told here. */
+/*
+ * Calls of other threads that wait return. Then nothing steps the bus any more, and what is to be told is
+ * told here.
+ */
 static void end_calls(struct bb_bus *bus)
 {
     bb_bus_age(bus, BB_LIFE_CLOSING);

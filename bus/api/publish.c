@@ -83,7 +83,10 @@ static size_t put_event(uint8_t *to, const struct piece *piece)
 
 /* --- into the outbox ---------------------------------------------------------------------------- */
 
-/* Room at any price that the options allow, until piece->deadline. @ret_dropped: it is this event that is dropped. */
+/*
+ * Room at any price that the options allow, until piece->deadline. @ret_dropped: it is this event that is
+ * dropped.
+ */
 static int
 make_room(struct bb_bus *bus, const struct piece *piece, size_t need, uint8_t **ret_to, bool *ret_dropped)
 {
