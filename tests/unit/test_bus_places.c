@@ -409,3 +409,22 @@ Test(bus_places, a_cursor_does_not_move_before_the_gap_of_a_resume_was_given)
                    "a\x00\x0b"));
     script_finish(&script, bus);
 }
+
+Test(bus_places, a_cursor_that_a_broker_that_ends_does_not_save_is_saved_by_the_next)
+{
+    struct script script;
+    bb_bus *bus = open_with_lives(&script);
+    (void)subscribe_at_4(&script, bus, "mine");
+    const struct bb_msg *msg = script_expect(&script, BB_MSG_CURSOR);
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_ERROR,
+                                          .about = BB_MSG_CURSOR,
+                                          .corr = msg->corr,
+                                          .code = bb_slice_str("shutting_down"),
+                                          .text = bb_slice_str("a sentence")});
+    (void)script_come_back(&script, 8, LIVES);
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x04\x09"));
+    expect_saved(&script, MP("\x91\x93\xa1"
+                             "a\x04\x09"));
+    script_finish(&script, bus);
+}

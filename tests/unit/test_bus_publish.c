@@ -224,6 +224,29 @@ Test(bus_publish, a_refusal_of_the_next_broker_is_reported_once_with_its_reason)
     script_finish(&script, bus);
 }
 
+Test(bus_publish, a_subscription_that_a_broker_that_ends_does_not_take_is_asked_for_at_the_next)
+{
+    struct script script;
+    struct bb_event event;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    const struct bb_msg *msg = script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_ERROR,
+                                          .about = BB_MSG_SUBSCRIBE,
+                                          .corr = msg->corr,
+                                          .code = bb_slice_str("shutting_down"),
+                                          .text = bb_slice_str("a sentence")});
+    msg = script_come_back(&script, 8, NO_FEATURES);
+    cr_assert(bb_slice_equal(msg->from, MP("\xa3new")));
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    cr_expect_eq(bb_receive(sub, &event, 1, PATIENCE_MS), 1);
+    script_finish(&script, bus);
+}
+
 Test(bus_publish, a_broker_that_counts_differently_is_connected_to_again)
 {
     struct script script;
