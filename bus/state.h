@@ -77,12 +77,10 @@ struct bb_bus {
     struct bb_buf scratch;                 /* small messages to be sent */
 
     struct bb_conn conn;
-    unsigned pending; /* of enum bb_pending */
     uint8_t client[BB_CLIENT_ID_LEN];
     uint64_t last_corr;
     uint64_t run_number; /* of the broker, 0 before the first welcome */
     uint64_t server;
-    bool has_lives; /* positions of the broker carry lives */
     uint64_t client_number;
     size_t max_message;
     uint64_t n_connects;
@@ -91,22 +89,24 @@ struct bb_bus {
     uint64_t n_told;    /* events up to which every on_ack has returned */
     struct bb_map subs; /* by number; the key is in the subscription */
     uint64_t last_sub;
-    unsigned n_durable;          /* subscriptions with a cursor */
     uint64_t save_at;            /* when the next cursor is to be saved, BB_NEVER: none */
+    struct bb_request *requests; /* that wait for their answers */
+    unsigned n_durable;          /* subscriptions with a cursor */
     unsigned n_untold;           /* subscriptions whose on_ended may be due */
     unsigned n_callbacks;        /* of the bus and of subscriptions; those of events are the outbox's */
-    struct bb_request *requests; /* that wait for their answers */
 
-    int error; /* why it is closed for good, 0 if it is not */
+    unsigned pending; /* of enum bb_pending */
+    int error;        /* why it is closed for good, 0 if it is not */
     int last_error;
     char last_text[256];
     enum bb_bus_state told_state;
 
-    pthread_t thread; /* unless embedded */
     enum bb_life life;
     enum bb_run run;
+    bool has_lives;   /* positions of the broker carry lives */
     bool is_polling;  /* a waiting call, which will step the bus */
     bool has_changed; /* waiting calls are to be woken as soon as the stepper gives up the lock */
+    pthread_t thread; /* unless embedded */
     pthread_t callback_thread;
     struct bb_subscription *calling; /* whose callback is running */
 };

@@ -271,6 +271,32 @@ Test(bus_places, a_broker_that_goes_back_without_a_gap_has_lost_what_was_there)
     script_finish(&script, bus);
 }
 
+Test(bus_places, only_the_last_answer_counts)
+{
+    struct script script;
+    struct bb_event events[2];
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, NULL);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x04\x09"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x04\x09"));
+    /* Then the channel is removed, so it is not named any more, and nobody says that its place is void. */
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x04\x09"));
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x01"),
+                   1, 1);
+    script_receive_all(sub, events, 2);
+    expect_gap(&events[0], 5, BB_UNKNOWN, "restart");
+    expect_event(&events[1], 1);
+    script_finish(&script, bus);
+}
+
 Test(bus_places, a_place_without_a_life_is_judged_by_its_run)
 {
     struct script script;
@@ -348,16 +374,27 @@ static void expect_save(struct script *script, bb_subscription *sub, struct bb_s
     expect_saved(script, positions);
 }
 
+/* Returns when the client has taken what was sent before. */
+static void wait_taken(struct script *script)
+{
+    script_send(script, &(struct bb_msg){.type = BB_MSG_PING, .token = 1});
+    (void)script_expect(script, BB_MSG_PONG);
+}
+
+static void receive_one(bb_subscription *sub, struct bb_event *event)
+{
+    cr_assert_eq(bb_receive(sub, event, 1, PATIENCE_MS), 1);
+}
+
 Test(bus_places, a_cursor_is_saved_with_lives_and_follows_a_restart)
 {
     struct script script;
-    struct bb_event events[4];
+    struct bb_event event;
     bb_bus *bus = open_with_lives(&script);
     bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
     expect_saved(&script, MP("\x91\x93\xa1"
                              "a\x04\x09")); /* by the clock */
     deliver_4_to_6(&script);
-    cr_assert_eq(bb_receive(sub, events, 1, PATIENCE_MS), 1);
     script_gaps(&script, MP("\x91\x96\xa1"
                             "a\x07\xc0\xc0\xa7"
                             "restart\x0b"));
@@ -365,22 +402,82 @@ Test(bus_places, a_cursor_is_saved_with_lives_and_follows_a_restart)
                    MP("\x91\x93\xa1"
                       "a\x00\x02"),
                    1, 2);
-    script_send(&script,
-                &(struct bb_msg){.type = BB_MSG_PING, .token = 1}); /* answered behind what came before */
-    (void)script_expect(&script, BB_MSG_PONG);
-    /* What was given of the message that is read in part, though what is received is of another life. */
+    wait_taken(&script);
+    receive_one(sub, &event);
+    expect_event(&event, 5);
+    /* What was given of the message that is read in part, though what came is of another life. */
     expect_save(&script, sub,
                 MP("\x91\x93\xa1"
                    "a\x05\x09"));
-    cr_assert_eq(bb_receive(sub, events, 4, PATIENCE_MS), 1);
-    expect_event(&events[0], 6);
-    cr_assert_eq(bb_receive(sub, events, 1, PATIENCE_MS), 1);
-    expect_gap(&events[0], 7, BB_UNKNOWN, "restart");
-    cr_assert_eq(bb_receive(sub, events, 1, PATIENCE_MS), 1);
-    expect_event(&events[0], 1);
+    receive_one(sub, &event);
+    expect_event(&event, 6);
+    receive_one(sub, &event);
+    expect_gap(&event, 7, BB_UNKNOWN, "restart");
+    expect_save(&script, sub,
+                MP("\x91\x93\xa1"
+                   "a\x06\x09"));
+    receive_one(sub, &event);
+    expect_event(&event, 1);
     expect_save(&script, sub,
                 MP("\x91\x93\xa1"
                    "a\x01\x0b"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_cursor_does_not_move_into_the_gaps_of_a_message_that_is_read_in_part)
+{
+    struct script script;
+    struct bb_event events[2];
+    struct bb_buf body = BB_BUF_INIT;
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
+    expect_saved(&script, MP("\x91\x93\xa1"
+                             "a\x04\x09"));
+    script_write_block(&body, 6, 1);
+    script_write_block(&body, 9, 1);
+    script_send_body(&script,
+                     &(struct bb_msg){.type = BB_MSG_DELIVER,
+                                      .sub = 1,
+                                      .ranges = MP("\x91\x93\xa1"
+                                                   "a\x09\x09"),
+                                      .gaps = MP("\x91\x95\xa1"
+                                                 "a\x05\x09\x03\xa9"
+                                                 "conflated")},
+                     bb_buf_slice(&body));
+    bb_buf_fini(&body);
+    cr_assert_eq(bb_receive(sub, events, 2, PATIENCE_MS), 2);
+    expect_gap(&events[0], 5, 9, "conflated");
+    expect_event(&events[1], 6);
+    expect_save(&script, sub,
+                MP("\x91\x93\xa1"
+                   "a\x04\x09"));
+    cr_assert_eq(bb_receive(sub, events, 2, PATIENCE_MS), 1);
+    expect_save(&script, sub,
+                MP("\x91\x93\xa1"
+                   "a\x09\x09"));
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_cursor_does_not_pass_a_gap_that_was_not_given_because_the_connection_broke)
+{
+    struct script script;
+    struct bb_event event;
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
+    expect_saved(&script, MP("\x91\x93\xa1"
+                             "a\x04\x09"));
+    script_gaps(&script, MP("\x91\x95\xa1"
+                            "a\x05\x06\x02\xa8"
+                            "overflow"));
+    expect_resume(&script, 7,
+                  AFTER("\x81\xa1"
+                        "a\x92\x06\x09"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x06\x09"));
+    expect_saved(&script, MP("\x91\x93\xa1"
+                             "a\x04\x09"));
+    receive_one(sub, &event);
+    expect_gap(&event, 5, 6, "overflow");
     script_finish(&script, bus);
 }
 

@@ -361,6 +361,14 @@ Test(bus_subscribe, a_message_that_is_wrong_at_its_end_moves_nothing)
                                            "after\x81\xa1"
                                            "a\x04")));
     cr_assert_eq(bb_receive(sub, &event, 1, 0), BB_ETIMEOUT);
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x04"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x04\x05"),
+                   5, 1);
+    cr_assert_eq(bb_receive(sub, &event, 1, PATIENCE_MS), 1);
+    expect_position(sub, 5);
     script_finish(&script, bus);
 }
 
