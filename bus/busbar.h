@@ -139,7 +139,8 @@ BB_API int bb_bus_wait_ready(bb_bus *bus, int timeout_ms);
  * bb_bus_flush() - wait until everything published before is acknowledged and its on_ack have returned
  *
  * So what they counted can be judged afterwards; all they wrote is visible. A flush under way does not wait
- * for what is published after it began.
+ * for what is published after it began. What a broker that shuts down does not take any more is not refused:
+ * it waits for the next one.
  *
  * Return: 0; the first refusal since the last flush, if any event was refused; BB_ETIMEOUT; BB_ECLOSED;
  * BB_EDEADLOCK.

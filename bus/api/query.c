@@ -113,7 +113,19 @@ static int ask(const struct bb_query_options *options, struct asked *asked)
     return r;
 }
 
-/* The next page of the same start of the same broker as the one before, if there was one in @request. */
+/* The page in @request is of another start, or another broker, than the one before. */
+static int judge_broker(struct bb_bus *bus, const struct bb_request *before, const struct bb_request *request)
+{
+    if (before->run_number == 0 ||
+        (request->run_number == before->run_number && request->server == before->server)) {
+        return 0;
+    }
+    bb_bus_note(bus, BB_EUNKNOWNRESULT,
+                "the broker was started again, or is another one, since the page before");
+    return BB_EUNKNOWNRESULT;
+}
+
+/* The next page, of the same start of the same broker as the one in @request, if there was one. */
 static int fetch(struct bb_bus *bus, const struct bb_query *query, int timeout_ms, struct bb_request *request)
 {
     struct bb_buf map = BB_BUF_INIT;
@@ -125,11 +137,8 @@ static int fetch(struct bb_bus *bus, const struct bb_query *query, int timeout_m
     if (r == 0) {
         bb_bus_lock(bus);
         r = bb_request_run(bus, &msg, request, bb_deadline(timeout_ms));
+        r = r < 0 ? r : judge_broker(bus, &before, request);
         bb_bus_unlock(bus);
-    }
-    if (r == 0 && before.run_number != 0 &&
-        (request->run_number != before.run_number || request->server != before.server)) {
-        r = BB_EUNKNOWNRESULT;
     }
     bb_buf_fini(&map);
     bb_buf_fini(&request->value);
