@@ -121,7 +121,7 @@ static int judge_broker(struct bb_bus *bus, const struct bb_request *before, con
         return 0;
     }
     bb_bus_note(bus, BB_EUNKNOWNRESULT,
-                "the broker was started again, or is another one, since the page before");
+                "since the page before the broker was started again, or changed");
     return BB_EUNKNOWNRESULT;
 }
 
