@@ -525,3 +525,17 @@ Test(bus_places, a_cursor_that_a_broker_that_ends_does_not_save_is_saved_by_the_
                              "a\x04\x09"));
     script_finish(&script, bus);
 }
+
+Test(bus_places, a_cursor_that_was_on_its_way_when_the_connection_broke_is_sent_again)
+{
+    struct script script;
+    bb_bus *bus = open_with_lives(&script);
+    (void)subscribe_at_4(&script, bus, "mine");
+    (void)script_expect(&script, BB_MSG_CURSOR); /* which is not answered */
+    (void)script_come_back(&script, 7, LIVES);
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x04\x09"));
+    expect_saved(&script, MP("\x91\x93\xa1"
+                             "a\x04\x09"));
+    script_finish(&script, bus);
+}
