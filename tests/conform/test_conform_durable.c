@@ -97,6 +97,27 @@ static void reopened_after_trim(struct world *world)
 }
 ON(conform_durable, lmdb, reopened_after_trim)
 
+/* An id is not used again, whether or not all of its channel has gone. */
+static void highest_id_of_a_channel_that_is_gone(struct world *world)
+{
+    name_channel(world, DECLARED + 1, "late", &BK_RETENTION_INIT);
+    put(world, DECLARED + 1, "late/a", 1);
+    set_channel(world, DECLARED + 1, NULL, true);
+    for (int i = 0; i < 3; i++) {
+        settle(world);
+        world_reopen(world);
+        cr_assert_eq(world->n_channels, DECLARED);
+        cr_assert_eq(world->last_id, DECLARED + 1);
+    }
+    name_channel(world, DECLARED + 2, "late", &BK_RETENTION_INIT);
+    put(world, DECLARED + 2, "late/a", 1);
+    settle(world);
+    world_reopen(world);
+    cr_assert_eq(world->n_channels, DECLARED + 1);
+    cr_assert_eq(world->last_id, DECLARED + 2);
+}
+ON(conform_durable, lmdb, highest_id_of_a_channel_that_is_gone)
+
 static void producers_and_cursors(struct world *world)
 {
     struct bk_log_producer producers[] = {

@@ -261,6 +261,22 @@ static void flush_f26(struct world *world)
 ON_ALL(flush_f26)
 ON(conform_write, dummy, flush_f26)
 
+/* The largest ticket that is promised. */
+static void ticket_of_max_ticket(struct world *world)
+{
+    size_t max = BB_MIN(world->backend->max_ticket, (size_t)4 << 20);
+    const struct spec specs[] = {{"c1/a", 1, 0, 0, max / 2}, {"c1/a", 2, 0, 0, max / 2 - 2 * BK_ENTRY_SIZE}};
+    cr_assert_geq(max, (size_t)64 << 10);
+    (void)stage(world, 1, &specs[0], 1);
+    (void)stage(world, 1, &specs[1], 1);
+    cr_assert_eq(commit(world), 0);
+    settle(world);
+    cr_assert_eq(world->flush_error, 0);
+    read_all(world, 1);
+    cr_assert_eq(n_hits(world), 2);
+}
+ON_STORES(ticket_of_max_ticket)
+
 static struct bk_bytes *bytes_of(struct world *world, const struct bk_log_block *block)
 {
     struct bk_bytes *bytes = bk_bytes_new(&world->meter, (size_t)block->head.length);

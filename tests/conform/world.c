@@ -447,7 +447,9 @@ static void check_losses(const struct world *world, const struct bk_read *read)
         cr_assert_leq(n, BK_LOSSES_MAX);
         cr_assert(range->reached <= range->stop || range->reached == range->after);
         cr_assert(read->filter != NULL || range->events + count == range->reached - range->after,
-                  "delivered and lost are not what there was");
+                  "channel %u (%llu, %llu]: %llu are there, %llu lost", range->channel,
+                  (unsigned long long)range->after, (unsigned long long)range->reached,
+                  (unsigned long long)range->events, (unsigned long long)count);
     }
 }
 

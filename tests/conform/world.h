@@ -12,7 +12,7 @@
 
 #define SERVER   7
 #define TIME0    UINT64_C(1700000000000000) /* us; block s is of TIME0 + 1000 * s */
-#define CHANNELS 8
+#define CHANNELS 128
 
 /* The channels that are there from the beginning: 1 to 3. The channel c has the name "c<c>". */
 #define DECLARED 3

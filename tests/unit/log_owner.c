@@ -138,6 +138,7 @@ int owner_try_open(struct owner *owner, struct bk_backend **ret_backend)
     struct bk_backend_env env = {
         .directory = owner->directory,
         .server = SERVER,
+        .min_ticket = owner->min_ticket,
         .listener = &owner->listener,
         .meter = &owner->meter,
     };
@@ -250,6 +251,10 @@ int owner_put(struct owner *owner, uint32_t channel, size_t n, size_t padding)
     int r = owner->backend->ops->register_(owner->backend, &append, owner->ticket + 1);
     bb_buf_fini(&payload);
     bb_buf_fini(&events);
+    cr_assert(r != BB_ELOGFULL || owner->state == BK_BACKEND_FULL, "refused, and the state is %d",
+              (int)owner->state);
+    cr_assert(r != BB_ELOGFAILED || owner->state == BK_BACKEND_FAILED, "refused, and the state is %d",
+              (int)owner->state);
     if (r == 0) {
         cr_assert_eq(block.error, 0, "%s", bb_strerror(block.error));
         owner->ticket++;

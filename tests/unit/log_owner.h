@@ -23,6 +23,7 @@ struct owner_mark {
 struct owner {
     char directory[64];
     const char *const *options; /* ended by NULL */
+    size_t min_ticket;          /* asked for by the next open */
     struct bk_backend *backend;
     struct bk_backend_listener listener;
     struct bk_meter meter;
@@ -59,7 +60,7 @@ void owner_close(struct owner *owner);
  * owner_put() - @n events under one ticket
  * @padding: bytes of each, all on one path; 0: each on a path that was never used, which the tables need much more for
  *
- * Return: as register_().
+ * Return: as register_(). Who is refused for the state of the log has been told of it.
  */
 int owner_put(struct owner *owner, uint32_t channel, size_t n, size_t padding);
 

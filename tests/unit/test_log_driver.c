@@ -102,6 +102,47 @@ Test(log_driver, what_the_journal_never_holds_is_too_big)
     owner_close(&owner);
 }
 
+Test(log_driver, a_ticket_of_the_size_that_is_said_fits)
+{
+    static const char *const small[] = {"map-size=4M", "journal-size=1M", "queue-size=1M", "reserve=0", NULL};
+    static const char *const smaller[] = {"map-size=2M", "journal-size=1M", "queue-size=1M", "reserve=0",
+                                          NULL};
+    const char *const *const both[] = {small, smaller};
+    for (size_t i = 0; i < BB_COUNT(both); i++) {
+        struct owner owner;
+        owner_open(&owner, both[i]);
+        size_t max = owner.backend->max_ticket;
+        cr_assert_geq(max, (size_t)512 << 10, "%zu", max);
+        cr_assert_leq(max, (size_t)1 << 20, "%zu", max);
+        cr_assert_eq(owner_put(&owner, 1, 1, max - BK_ENTRY_SIZE - 16), 0);
+        owner_settle(&owner);
+        cr_assert_eq(owner.n_failed, 0);
+        cr_assert_eq(owner_count(&owner, 1), 1);
+        owner_close(&owner);
+    }
+}
+
+Test(log_driver, sizes_that_leave_too_little_for_a_ticket_are_refused)
+{
+    static const char *const journal[] = {"map-size=64M", "journal-size=1M", NULL};
+    static const char *const map[] = {"map-size=2M", "journal-size=64M", NULL};
+    struct owner owner;
+    struct bk_backend *none = NULL;
+    owner_open(&owner, options);
+    owner_leave(&owner);
+    owner.min_ticket = (size_t)1 << 20;
+    owner.options = journal;
+    cr_assert_eq(owner_try_open(&owner, &none), BB_EINVAL);
+    cr_assert_not_null(strstr(bb_buf_string(&owner.err), "journal-size=1048576 is too small"));
+    owner.options = map;
+    cr_assert_eq(owner_try_open(&owner, &none), BB_EINVAL);
+    cr_assert_not_null(strstr(bb_buf_string(&owner.err), "map-size=2097152 is too small"));
+    owner.options = options;
+    owner.min_ticket = (size_t)500 << 10;
+    owner_enter(&owner);
+    owner_close(&owner);
+}
+
 Test(log_driver, a_log_that_has_failed_refuses_until_the_owner_was_told)
 {
     struct owner owner;

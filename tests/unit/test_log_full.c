@@ -201,6 +201,36 @@ Test(log_full, what_is_registered_counts_before_it_is_in_the_tables)
     owner_close(&owner);
 }
 
+/* Room for small tickets is no room for large ones: who is refused has been told, and is told of room when there is enough. */
+Test(log_full, it_is_full_for_who_was_refused_until_that_would_fit)
+{
+    static const char *const options[] = {"map-size=8M",        "journal-size=4M",    "reserve=0",
+                                          "apply-interval=60s", "retain-interval=1h", NULL};
+    const size_t large = 700000;
+    struct owner owner;
+    owner_open(&owner, options);
+    for (int round = 0; round < 3; round++) {
+        int r = 0;
+        for (int i = 0; i < 100 && (r = owner_put(&owner, 1, 1, large)) == 0; i++) {
+            owner_settle(&owner);
+            take_in(&owner);
+        }
+        cr_assert_eq(r, BB_ELOGFULL);
+        cr_assert_gt(strlen(owner.text), 20, "%s", owner.text);
+        unsigned n_states = owner.n_states;
+        (void)trim_to(&owner, 1, 1); /* looks how much room there is */
+        cr_assert_eq(owner.n_states, n_states, "%s", owner.text);
+        cr_assert_eq(owner_put(&owner, 2, 1, 10), BB_ELOGFULL, "the state is for all");
+        (void)trim_to(&owner, 1, owner.at.last[1] + 1);
+        owner_pump(&owner, is_well);
+        cr_assert_eq(owner.n_states, n_states + 1);
+        cr_assert_eq(owner_put(&owner, 1, 1, large), 0);
+        owner_settle(&owner);
+    }
+    cr_assert_eq(owner.n_failed, 0);
+    owner_close(&owner);
+}
+
 /* A file may not grow any more: a write ends in the middle, which LMDB calls an I/O error, and the next one says EFBIG. */
 Test(log_full, a_file_that_may_not_grow_is_full_and_has_not_failed)
 {

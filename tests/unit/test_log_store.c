@@ -402,6 +402,35 @@ Test(log_store, trimming_and_removal_leave_nothing)
     fixture_fini(&fixture);
 }
 
+/* Ids are not used again: the highest is known when its channel has gone. */
+Test(log_store, the_row_of_the_highest_id_stays)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, MAP);
+    set_channel(&fixture, 1, NULL, false);
+    set_channel(&fixture, 7, NULL, false);
+    cr_assert_eq(put(&fixture, 7, 10, 4, 10), 0);
+    set_channel(&fixture, 7, NULL, true);
+    for (int i = 0; i < 3; i++) {
+        (void)retain(&fixture, 0, 100);
+    }
+    cr_assert(info(&fixture, 7).removed);
+    cr_assert_eq(rows(&fixture, fixture.store->tables.records), 0);
+    cr_assert_eq(rows(&fixture, fixture.store->tables.paths), 0);
+    cr_assert_eq(retain(&fixture, 0, 100), 0, "nothing is left to be done");
+    check(&fixture);
+    set_channel(&fixture, 8, NULL, false);
+    (void)retain(&fixture, 0, 100);
+    cr_assert_eq(rows(&fixture, fixture.store->tables.channels), 2);
+    set_channel(&fixture, 8, NULL, true);
+    set_channel(&fixture, 1, NULL, true);
+    (void)retain(&fixture, 0, 100);
+    cr_assert_eq(rows(&fixture, fixture.store->tables.channels), 1);
+    cr_assert(info(&fixture, 8).removed);
+    check(&fixture);
+    fixture_fini(&fixture);
+}
+
 Test(log_store, damage_is_found_and_not_served)
 {
     struct fixture fixture;

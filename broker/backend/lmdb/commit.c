@@ -229,6 +229,7 @@ static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
         room.needed = 0;
         lmdb->room = room;
         lmdb->is_stuck = false;
+        lmdb->channels_at = 0;
     }
     if (last != 0 && store != NULL && lmdb->applied >= number) { /* it was durable after all */
         commits_take(lmdb, last);
@@ -255,14 +256,16 @@ static struct bb_slice payload_of(const struct commit *commit)
  * What is queued, up to COMMIT_BYTES, as one record; the ticket that it goes up to. What it is taken from is not written again,
  * whatever becomes of it.
  */
-static uint64_t gather(struct lmdb *lmdb, struct bb_buf *bytes)
+static uint64_t gather(struct lmdb *lmdb, struct bb_buf *bytes, bool *ret_has_channels)
 {
     size_t max = BB_MIN(COMMIT_BYTES, lmdb->payload_max);
     struct commit *first = lmdb->commits;
     size_t size = first->size;
     struct commit *end = first->next;
     uint64_t last = first->ticket;
+    *ret_has_channels = first->has_channels;
     for (; end != NULL && size + end->size <= max; end = end->next) {
+        *ret_has_channels = *ret_has_channels || end->has_channels;
         size += end->size;
         last = end->ticket;
     }
@@ -309,7 +312,8 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
     if (record == NULL) {
         return BB_ENOMEM;
     }
-    uint64_t last = gather(lmdb, &record->bytes);
+    bool has_channels = false;
+    uint64_t last = gather(lmdb, &record->bytes, &has_channels);
     int r = record->bytes.error;
     uint64_t begun = bk_lmdb_now();
     *ret_last = last;
@@ -342,6 +346,7 @@ static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_las
     commits_take(lmdb, last);
     bk_lmdb_news_quietly(lmdb, NEWS_FLUSHED)->ticket = last;
     hand_on(lmdb, record);
+    lmdb->channels_at = has_channels ? record->number : lmdb->channels_at;
     bk_lmdb_announce(lmdb, is_small && lmdb->commits == NULL);
     return 0;
 }

@@ -174,6 +174,7 @@ static int take(struct lmdb *lmdb, struct bk_append *append, uint64_t ticket)
         return r < 0 ? r : BB_ENOMEM;
     }
     commit->ticket = ticket;
+    commit->has_channels = append->n_channels > 0;
     r = bk_numbers_judge(lmdb->numbers, append);
     if (r == 0) {
         r = encode(commit, append);

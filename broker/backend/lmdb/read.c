@@ -89,6 +89,7 @@ static int lane_next(struct reading *reading, struct lane *lane)
     struct bk_place place;
     uint64_t first = 0;
     lane->position = UINT64_MAX;
+    range->at_end = range->at_end || range->reached >= range->stop;
     if (range->at_end) {
         return 0;
     }

@@ -18,6 +18,10 @@ struct retain {
     struct bk_write write;
     uint64_t now;
     size_t left; /* of the budget */
+    /* The floor of the channel whose paths are looked at: what goes lies before it. */
+    bool has_floor;
+    uint32_t floor_channel;
+    uint64_t floor;
 };
 
 static uint64_t over(uint64_t what, uint64_t limit)
@@ -177,8 +181,30 @@ int bk_purge_all(struct bk_write *write, struct bk_write_channel *channel)
 
 /* --- surplus events of paths ---------------------------------------------------------------------- */
 
+/* The sequence of the @nth newest event of a record that has more. */
+static int nth_newest(struct bk_write *write,
+                      uint32_t channel,
+                      const struct bk_place *place,
+                      uint64_t nth,
+                      uint64_t *ret_sequence)
+{
+    struct bk_record record;
+    struct bb_block head = {0};
+    uint64_t skip = place->count - nth;
+    int error = bk_store_record(write->store, write->txn, place->position, channel, &record);
+    struct bb_slice rest = error == 0 ? record.blocks : bb_slice(NULL, 0);
+    while (error == 0 && bk_record_next_block(&rest, &head, NULL, NULL) > 0) {
+        if (skip < head.count) {
+            *ret_sequence = head.sequence + skip;
+            return 0;
+        }
+        skip -= head.count;
+    }
+    return error == BB_ESYSTEM ? error : 0; /* a damaged one stays whole */
+}
+
 /* The sequence of the oldest event that the floor keeps. */
-static int floor_sequence(struct bk_write *write, const struct bk_log_channel *info, uint64_t *ret_floor)
+static int find_floor(struct bk_write *write, const struct bk_log_channel *info, uint64_t *ret_floor)
 {
     uint64_t need = info->retention.min_events;
     uint64_t sequence = info->last;
@@ -196,7 +222,7 @@ static int floor_sequence(struct bk_write *write, const struct bk_log_channel *i
     MDB_val value;
     int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
     rc = mdb_cursor_get(cursor, &key, &value, rc == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
-    for (; rc == 0 && need > 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)) {
+    for (; rc == 0 && need > 0 && error == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)) {
         struct bk_place place;
         if (bk_get_u32(key.mv_data) != info->id) {
             break;
@@ -206,14 +232,25 @@ static int floor_sequence(struct bk_write *write, const struct bk_log_channel *i
             break;
         }
         sequence = bk_get_u64((const uint8_t *)key.mv_data + 4);
-        bool whole = place.last - sequence + 1 == place.count;
-        if (place.count > need && whole) {
-            sequence = place.last - need + 1;
+        if (place.count > need) {
+            error = nth_newest(write, info->id, &place, need, &sequence);
         }
         need -= BB_MIN(need, (uint64_t)place.count);
     }
     mdb_cursor_close(cursor);
     *ret_floor = need > 0 ? 0 : sequence;
+    return error;
+}
+
+static int floor_of(struct retain *retain, const struct bk_log_channel *info, uint64_t *ret_floor)
+{
+    int error = 0;
+    if (!retain->has_floor || retain->floor_channel != info->id) {
+        error = find_floor(&retain->write, info, &retain->floor);
+        retain->has_floor = error == 0;
+        retain->floor_channel = info->id;
+    }
+    *ret_floor = retain->floor;
     return error;
 }
 
@@ -251,7 +288,7 @@ static int cut_surplus(struct retain *retain,
     uint64_t found = 0;
     struct bk_place place;
     *ret_dropped = 0;
-    int error = floor_sequence(write, &channel->info, &cut.before);
+    int error = floor_of(retain, &channel->info, &cut.before);
     if (error == 0) {
         error = oldest_of_path(write, path->latest.path_id, &first);
     }
@@ -265,7 +302,7 @@ static int cut_surplus(struct retain *retain,
     return error == BB_ENOTFOUND ? 0 : error;
 }
 
-/* Bring a path down to its limit. @ret_done: it is there, or cannot be brought further. */
+/* Bring a path down to its limit. @ret_done: it is there, or cannot be brought further; what the floor holds can be later. */
 static int cut_path(struct retain *retain, struct bb_slice key, bool *ret_done)
 {
     struct bk_write *write = &retain->write;
@@ -290,6 +327,7 @@ static int cut_path(struct retain *retain, struct bb_slice key, bool *ret_done)
             break;
         }
         error = cut_surplus(retain, channel, path, &dropped);
+        *ret_done = dropped > 0 || channel->info.retention.min_events == 0;
     }
     return error == 0 ? update_first(write, channel) : error;
 }
@@ -337,6 +375,8 @@ static int cut_all_surplus(struct retain *retain)
         error = error != 0 ? error : cut_path(retain, key, &done);
         if (error == 0 && done) {
             error = bk_delete(write, store->tables.surplus, key);
+        } else if (error == 0 && retain->left > 0) {
+            store->surplus_at[store->surplus_len++] = 0; /* the next row */
         }
         error = error != 0 ? error : bk_write_paths_if_many(write);
         if (error != 0) {

@@ -29,6 +29,7 @@ struct commit {
     uint64_t ticket;
     size_t size;         /* of the payload */
     struct bb_buf bytes; /* the payload */
+    bool has_channels;   /* something is said of channels */
     bool is_record;      /* the bytes can be written as they lie: they are from bk_journal_buffer() */
 };
 
@@ -114,6 +115,7 @@ struct lmdb {
     size_t backlog_max; /* of record_bytes: what the tables took in in a while, of late */
     uint64_t durable;   /* number of the last journal record */
     uint64_t applied;
+    uint64_t channels_at; /* number of the last one that says something of channels */
     struct bk_request *requests;
     struct bk_request **requests_end;
     struct bk_request *upkeep; /* TRIM and COMPACT: the apply thread's */

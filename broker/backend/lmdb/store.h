@@ -80,7 +80,7 @@ struct bk_store {
     /* Where retention goes on; writer thread only. */
     size_t retain_at;
     size_t surplus_len;
-    uint8_t surplus_at[BK_KEY_MAX];
+    uint8_t surplus_at[BK_KEY_MAX + 1];
 };
 
 /* Numbers of the newest event of a server, as in backend.h. */

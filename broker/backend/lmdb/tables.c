@@ -248,7 +248,9 @@ static void apply_turn(struct lmdb *lmdb, struct pace *pace)
     if (run_upkeep(lmdb)) {
         pace->again_at = 0;
     }
-    if (lmdb->is_stuck || now >= pace->retain_at) {
+    if (now >= pace->retain_at && lmdb->applied < lmdb->channels_at && !lmdb->is_stuck) {
+        lmdb->apply_now = true; /* what is acknowledged of channels says what they keep */
+    } else if (lmdb->is_stuck || now >= pace->retain_at) {
         bool again = retain(lmdb) > 0 || lmdb->is_stuck;
         if (!lmdb->is_stuck) {
             bk_lmdb_watch(lmdb);
