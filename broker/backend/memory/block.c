@@ -203,9 +203,27 @@ static void unlink_block(struct bk_memory *memory, struct bk_memory_block *block
     bk_memory_block_free(block);
 }
 
+/* Whether the newest block has an event of each path of @block, as far as that can be told without looking at all events. */
+static bool is_superseded(const struct bk_memory_block *block)
+{
+    const struct bk_memory_block *newest = block->channel->newest;
+    if (block->path != NULL) {
+        return block->path->events > 1;
+    }
+    if (newest == block || (block->log.flags & newest->log.flags & BK_LOG_UNIFORM) == 0) {
+        return false;
+    }
+    struct bb_slice rest = bb_slice(block->log.events, (size_t)block->log.head.length);
+    struct bb_slice rest_of_newest = bb_slice(newest->log.events, (size_t)newest->log.head.length);
+    struct bb_event_view event;
+    struct bb_event_view other;
+    return bb_event_read(&rest, &event) == 0 && bb_event_read(&rest_of_newest, &other) == 0 &&
+           bb_slice_equal(event.path, other.path);
+}
+
 void bk_memory_drop(struct bk_memory *memory, struct bk_memory_block *block)
 {
-    if (block->path == NULL || block->path->events == 1) {
+    if (!is_superseded(block)) {
         bk_memory_remember(memory, block->channel, &block->log, block->log.head.count);
     }
     unlink_block(memory, block);
@@ -224,7 +242,9 @@ void bk_memory_drop_oldest(struct bk_memory *memory, struct bk_memory_channel *c
         bk_memory_drop(memory, block);
         return;
     }
-    bk_memory_remember(memory, channel, &block->log, n);
+    if ((block->log.flags & BK_LOG_UNIFORM) == 0) { /* else its own newest event supersedes them */
+        bk_memory_remember(memory, channel, &block->log, n);
+    }
     uint64_t bytes = block->log.head.length - rest.len;
     block->log.events = rest.data;
     block->log.head.length = rest.len;
