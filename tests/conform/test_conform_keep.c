@@ -483,7 +483,7 @@ static void removed_with_events_on_their_way(struct world *world)
     world->n_blocks = 0;
     cr_assert_eq(commit_append(world, &append), 0);
     settle(world);
-    (void)late;
+    cr_assert_eq(late->error, BB_ENOTFOUND);
     read_all(world, 1);
     cr_assert_eq(n_hits(world), 0);
 }

@@ -196,9 +196,30 @@ Test(log_full, what_is_registered_counts_before_it_is_in_the_tables)
     cr_assert_eq(r, BB_ELOGFULL);
     owner_settle(&owner);
     cr_assert_eq(owner_count(&owner, 1), owner.at.last[1]);
-    cr_assert_eq(owner.state, BK_BACKEND_OK, "it fits: %s", owner.text);
+    owner_pump(&owner, is_well); /* it fits */
     cr_assert_eq(owner.n_failed, 0);
     owner_close(&owner);
+}
+
+/* Until it is full and says so still when it has looked again. Where it says that there is room, there is enough. */
+static void fill_with_large(struct owner *owner, size_t size)
+{
+    bool was_refused = false;
+    for (int i = 0; i < 200; i++) {
+        int r = owner_put(owner, 1, 1, size);
+        cr_assert(r == 0 || (r == BB_ELOGFULL && !was_refused), "%s", bb_strerror(r));
+        if (r == 0) {
+            owner_settle(owner);
+            take_in(owner);
+        } else {
+            (void)trim_to(owner, 1, 1); /* looks how much room there is */
+        }
+        was_refused = r != 0;
+        if (was_refused && owner->state == BK_BACKEND_FULL) {
+            return;
+        }
+    }
+    cr_assert_fail("it is never full");
 }
 
 /* Room for small tickets is no room for large ones: who is refused has been told, and is told of room when there is enough. */
@@ -210,20 +231,11 @@ Test(log_full, it_is_full_for_who_was_refused_until_that_would_fit)
     struct owner owner;
     owner_open(&owner, options);
     for (int round = 0; round < 3; round++) {
-        int r = 0;
-        for (int i = 0; i < 100 && (r = owner_put(&owner, 1, 1, large)) == 0; i++) {
-            owner_settle(&owner);
-            take_in(&owner);
-        }
-        cr_assert_eq(r, BB_ELOGFULL);
+        fill_with_large(&owner, large);
         cr_assert_gt(strlen(owner.text), 20, "%s", owner.text);
-        unsigned n_states = owner.n_states;
-        (void)trim_to(&owner, 1, 1); /* looks how much room there is */
-        cr_assert_eq(owner.n_states, n_states, "%s", owner.text);
         cr_assert_eq(owner_put(&owner, 2, 1, 10), BB_ELOGFULL, "the state is for all");
         (void)trim_to(&owner, 1, owner.at.last[1] + 1);
         owner_pump(&owner, is_well);
-        cr_assert_eq(owner.n_states, n_states + 1);
         cr_assert_eq(owner_put(&owner, 1, 1, large), 0);
         owner_settle(&owner);
     }

@@ -350,7 +350,7 @@ static int mark_surplus(struct bk_write *write, struct bk_write_channel *channel
     MDB_cursor *cursor = NULL;
     int error = bk_write_paths(write);
     if (error == 0) {
-        error = bk_store_error(mdb_cursor_open(write->txn, write->store->tables.paths, &cursor));
+        error = bk_mdb_error(mdb_cursor_open(write->txn, write->store->tables.paths, &cursor));
     }
     if (error != 0) {
         return error;

@@ -63,7 +63,7 @@ static int path_surplus(struct cutter *cutter, struct bk_write_path *path)
     if (surplus == 0) {
         return 0;
     }
-    int error = bk_store_error(mdb_cursor_open(write->txn, write->store->tables.by_path, &cursor));
+    int error = bk_mdb_error(mdb_cursor_open(write->txn, write->store->tables.by_path, &cursor));
     if (error != 0) {
         return error;
     }
@@ -82,7 +82,7 @@ static int path_surplus(struct cutter *cutter, struct bk_write_path *path)
     }
     mdb_cursor_close(cursor);
     path->drop = surplus;
-    return rc == 0 || rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == 0 || rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 /* The path of an event, NULL if the table does not know it. */
@@ -246,7 +246,7 @@ static int put_paths(struct cutter *cutter)
 static int drop_group(struct bk_write *write, const struct bk_record *record)
 {
     MDB_cursor *cursor = NULL;
-    int error = bk_store_error(mdb_cursor_open(write->txn, write->store->tables.records, &cursor));
+    int error = bk_mdb_error(mdb_cursor_open(write->txn, write->store->tables.records, &cursor));
     if (error != 0) {
         return error;
     }
@@ -258,7 +258,7 @@ static int drop_group(struct bk_write *write, const struct bk_record *record)
     bool others = rc == 0 && k.mv_size == BK_KEY_RECORD && bk_get_u64(k.mv_data) == record->position;
     mdb_cursor_close(cursor);
     if (others || (rc != 0 && rc != MDB_NOTFOUND)) {
-        return others ? 0 : bk_store_error(rc);
+        return others ? 0 : bk_mdb_error(rc);
     }
     bk_key_pair(key, record->group_time, record->position);
     error = bk_delete(write, write->store->tables.by_time, bb_slice(key, BK_KEY_TIME));

@@ -461,7 +461,7 @@ static int open_lmdb(const struct bk_backend_env *env, struct bk_backend **ret_b
     }
     if (r == 0) {
         lmdb->applied = lmdb->durable = bk_store_applied(lmdb->store);
-        r = bk_numbers_load(lmdb->store, &lmdb->numbers);
+        r = bk_lmdb_load_numbers(lmdb->store, &lmdb->numbers);
     }
     if (r == 0) {
         bk_lmdb_look(lmdb, &lmdb->room);

@@ -5,7 +5,8 @@
 #include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
-#include "broker/backend/lmdb/write.h"
+#include "broker/backend/lmdb/row.h"
+#include "broker/backend/lmdb/txn.h"
 
 #include <stdlib.h>
 
@@ -258,7 +259,7 @@ static int look_around(struct planner *planner,
     MDB_val key = bk_val(bb_slice(from, len));
     MDB_val value;
     *ret_around = (struct around){0};
-    int r = bk_store_error(mdb_cursor_open(planner->txn, dbi, &cursor));
+    int r = bk_mdb_error(mdb_cursor_open(planner->txn, dbi, &cursor));
     if (r < 0) {
         return r;
     }
@@ -273,7 +274,7 @@ static int look_around(struct planner *planner,
         ret_around->before = position_in(&key, from, prefix_len, len);
     }
     mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 static int around_time(struct planner *planner, uint64_t time, struct around *ret_around)
@@ -370,7 +371,7 @@ static int bound_end(struct planner *planner)
         return BB_ECORRUPT;
     }
     narrow(&planner->plan->bounds, 0, rc == 0 ? bk_get_u64(key.mv_data) : 0);
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 /* --- ranges ----------------------------------------------------------------------------------------- */
@@ -455,7 +456,7 @@ static int add_buckets(struct planner *planner,
         }
         add_range(planner, bk_get_u64(at + 12), bk_get_u64(at + 12));
     }
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 /* Reading a record again for each second in it must not cost more than reading all once. */
@@ -469,7 +470,7 @@ static int plan_source_times(struct planner *planner)
     if (rc == 0) {
         rc = mdb_cursor_open(planner->txn, planner->store->tables.by_source_time, &cursor);
     }
-    int r = bk_store_error(rc);
+    int r = bk_mdb_error(rc);
     uint64_t low = query->has_source_t_from ? bk_source_bucket(query->source_t_from) : 0;
     uint64_t high = query->has_source_t_to ? bk_source_bucket(query->source_t_to) : UINT64_MAX;
     for (size_t i = 0; i < plan->n_channels && r == 0; i++) {

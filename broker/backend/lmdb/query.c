@@ -7,6 +7,7 @@
 #include "broker/backend/find.h"
 #include "broker/backend/lmdb/plan.h"
 #include "broker/backend/lmdb/read.h"
+#include "broker/backend/lmdb/txn.h"
 
 #include <stdlib.h>
 
@@ -144,7 +145,7 @@ static int walk_span(struct bk_search *search, MDB_cursor *cursor, const struct 
             return 2;
         }
     }
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 static int walk_spans(struct bk_search *search)
@@ -152,7 +153,7 @@ static int walk_spans(struct bk_search *search)
     const struct bk_plan_span *spans = (const struct bk_plan_span *)(const void *)search->plan.spans.data;
     size_t n = search->plan.spans.len / sizeof(*spans);
     MDB_cursor *cursor = NULL;
-    int r = bk_store_error(mdb_cursor_open(search->txn, search->store->tables.paths, &cursor));
+    int r = bk_mdb_error(mdb_cursor_open(search->txn, search->store->tables.paths, &cursor));
     if (r < 0) {
         return r;
     }
@@ -259,7 +260,7 @@ static int walk_range(struct bk_search *search, MDB_cursor *cursor, const struct
             return 2;
         }
     }
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 static int walk_ranges(struct bk_search *search)
@@ -267,7 +268,7 @@ static int walk_ranges(struct bk_search *search)
     const struct bk_plan_range *ranges = (const struct bk_plan_range *)(const void *)search->plan.ranges.data;
     size_t n = search->plan.has_ranges ? search->plan.ranges.len / sizeof(*ranges) : 1;
     MDB_cursor *cursor = NULL;
-    int r = bk_store_error(mdb_cursor_open(search->txn, search->store->tables.records, &cursor));
+    int r = bk_mdb_error(mdb_cursor_open(search->txn, search->store->tables.records, &cursor));
     if (r < 0) {
         return r;
     }
@@ -330,7 +331,7 @@ static int lane_row(const struct lanes *lanes, struct lane *lane, uint64_t seque
         rc = mdb_cursor_get(cursor, &key, &value, rc == 0 ? MDB_PREV : MDB_LAST);
     }
     if (rc != 0) {
-        return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+        return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
     }
     if (!bk_is_whole(key) || !bk_is_whole(value) || key.mv_size < 8 || value.mv_size < 8) {
         return BB_ECORRUPT;
@@ -433,7 +434,7 @@ static int lanes_open(struct lanes *lanes)
     if (rc == 0) {
         rc = mdb_cursor_open(search->txn, search->store->tables.by_sequence, &lanes->by_sequence);
     }
-    int r = bk_store_error(rc);
+    int r = bk_mdb_error(rc);
     for (size_t i = 0; i < lanes->n && r == 0; i++) {
         lanes->all[i].plan = &plan[i];
         r = lane_begin(lanes, &lanes->all[i]);

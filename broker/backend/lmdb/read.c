@@ -3,6 +3,7 @@
 
 #include "proto/base/error.h"
 
+#include "broker/backend/lmdb/txn.h"
 #include "broker/backend/loss.h"
 
 #include <stdlib.h>
@@ -523,7 +524,7 @@ static int search_last(struct bk_store *store,
     MDB_val value;
     uint8_t bytes[BK_KEY_SEQUENCE];
     MDB_val key = {sizeof(bytes), bytes};
-    int r = bk_store_error(mdb_cursor_open(txn, store->tables.by_sequence, &cursor));
+    int r = bk_mdb_error(mdb_cursor_open(txn, store->tables.by_sequence, &cursor));
     if (r < 0) {
         return r;
     }

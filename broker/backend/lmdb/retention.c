@@ -101,7 +101,7 @@ static int cut_front(struct retain *retain, struct bk_write_channel *channel, ui
 static int drop_rows(struct retain *retain, MDB_dbi dbi, const struct bk_write_channel *channel)
 {
     MDB_cursor *cursor = NULL;
-    int error = bk_store_error(mdb_cursor_open(retain->write.txn, dbi, &cursor));
+    int error = bk_mdb_error(mdb_cursor_open(retain->write.txn, dbi, &cursor));
     if (error != 0) {
         return error;
     }
@@ -121,7 +121,7 @@ static int drop_rows(struct retain *retain, MDB_dbi dbi, const struct bk_write_c
         retain->write.changed = true;
     }
     mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 /* Whether no channel has a higher id. */
@@ -136,7 +136,7 @@ static int is_highest(struct bk_write *write, uint32_t id, bool *ret_is)
         mdb_cursor_close(cursor);
     }
     *ret_is = rc == 0 && key.mv_size == BK_KEY_CHANNEL && bk_get_u32(key.mv_data) == id;
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 /* Nothing is left of the channel. Its row goes too, unless that is what says how high ids have been. */
@@ -210,9 +210,8 @@ static int find_floor(struct bk_write *write, const struct bk_log_channel *info,
     uint64_t sequence = info->last;
     MDB_cursor *cursor = NULL;
     *ret_floor = UINT64_MAX;
-    int error = need == 0
-                    ? 0
-                    : bk_store_error(mdb_cursor_open(write->txn, write->store->tables.by_sequence, &cursor));
+    int error =
+        need == 0 ? 0 : bk_mdb_error(mdb_cursor_open(write->txn, write->store->tables.by_sequence, &cursor));
     if (cursor == NULL) {
         return error;
     }
@@ -258,7 +257,7 @@ static int floor_of(struct retain *retain, const struct bk_log_channel *info, ui
 static int oldest_of_path(struct bk_write *write, uint64_t path_id, uint64_t *ret_first)
 {
     MDB_cursor *cursor = NULL;
-    int error = bk_store_error(mdb_cursor_open(write->txn, write->store->tables.by_path, &cursor));
+    int error = bk_mdb_error(mdb_cursor_open(write->txn, write->store->tables.by_path, &cursor));
     if (error != 0) {
         return error;
     }
@@ -266,7 +265,7 @@ static int oldest_of_path(struct bk_write *write, uint64_t path_id, uint64_t *re
     bk_key_pair(bytes, path_id, 0);
     MDB_val key = bk_val(bb_slice(bytes, sizeof(bytes)));
     MDB_val value;
-    error = bk_store_error(mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE));
+    error = bk_mdb_error(mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE));
     if (error == 0) {
         *ret_first = bk_get_u64((const uint8_t *)key.mv_data + 8);
         error = bk_get_u64(key.mv_data) == path_id ? 0 : BB_ENOTFOUND;
@@ -336,13 +335,13 @@ static int cut_path(struct retain *retain, struct bb_slice key, bool *ret_done)
 static int next_surplus(struct bk_write *write, uint8_t *key, size_t *len)
 {
     MDB_cursor *cursor = NULL;
-    int error = bk_store_error(mdb_cursor_open(write->txn, write->store->tables.surplus, &cursor));
+    int error = bk_mdb_error(mdb_cursor_open(write->txn, write->store->tables.surplus, &cursor));
     if (error != 0) {
         return error;
     }
     MDB_val k = bk_val(bb_slice(key, *len));
     MDB_val v;
-    error = bk_store_error(mdb_cursor_get(cursor, &k, &v, *len > 0 ? MDB_SET_RANGE : MDB_FIRST));
+    error = bk_mdb_error(mdb_cursor_get(cursor, &k, &v, *len > 0 ? MDB_SET_RANGE : MDB_FIRST));
     if (error == 0 && (k.mv_size > BK_KEY_MAX || k.mv_size < BK_KEY_CHANNEL)) {
         error = BB_ECORRUPT;
     }
@@ -394,7 +393,7 @@ static int list_channels(struct bk_write *write, struct bb_buf *list)
     MDB_cursor *cursor = NULL;
     int rc = mdb_cursor_open(write->txn, write->store->tables.channels, &cursor);
     if (rc != 0) {
-        return bk_store_error(rc);
+        return bk_mdb_error(rc);
     }
     MDB_val key;
     MDB_val value;
@@ -412,7 +411,7 @@ static int list_channels(struct bk_write *write, struct bb_buf *list)
         }
     }
     mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? list->error : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? list->error : bk_mdb_error(rc);
 }
 
 static int retain_channels(struct retain *retain, const struct bb_buf *list)

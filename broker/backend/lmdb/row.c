@@ -4,7 +4,8 @@
 #include "proto/base/crc32c.h"
 #include "proto/base/error.h"
 
-#include "broker/backend/lmdb/write.h"
+#include "broker/backend/lmdb/keys.h"
+#include "broker/backend/lmdb/txn.h"
 
 /* So much of a key is shown. */
 #define SHOWN_MAX ((size_t)64)
@@ -125,7 +126,59 @@ int bk_head_put(MDB_txn *txn, MDB_dbi meta, const struct bk_head *head)
     bk_row_seal(BK_ROW_META, bb_slice_str(BK_META_HEAD), bytes, HEAD_LEN);
     MDB_val key = bk_val(bb_slice_str(BK_META_HEAD));
     MDB_val value = {sizeof(bytes), bytes};
-    return bk_store_error(mdb_put(txn, meta, &key, &value, 0));
+    return bk_mdb_error(mdb_put(txn, meta, &key, &value, 0));
+}
+
+/* --- channels ------------------------------------------------------------------------------------- */
+
+/* removed u8, retention 5 u64, first, last, events, bytes u64, length of name u32: then name and settings */
+#define CHANNEL_VALUE_HEAD (1 + 5 * 8 + 4 * 8 + 4)
+
+int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel)
+{
+    if (bk_row_open(BK_ROW_CHANNELS, key, &value) < 0 || key.len != BK_KEY_CHANNEL ||
+        value.len < CHANNEL_VALUE_HEAD) {
+        return BB_ECORRUPT;
+    }
+    const uint8_t *at = value.data + 1;
+    uint32_t name_len = bk_get_u32(at + (size_t)9 * 8);
+    if (name_len > value.len - CHANNEL_VALUE_HEAD) {
+        return BB_ECORRUPT;
+    }
+    const uint8_t *text = value.data + CHANNEL_VALUE_HEAD;
+    *ret_channel = (struct bk_log_channel){
+        .id = bk_get_u32(key.data),
+        .removed = value.data[0] != 0,
+        .retention = {bk_get_u64(at), bk_get_u64(at + 8), bk_get_u64(at + 16), bk_get_u64(at + 24),
+                      bk_get_u64(at + 32)},
+        .first = bk_get_u64(at + 40),
+        .last = bk_get_u64(at + 48),
+        .events = bk_get_u64(at + 56),
+        .bytes = bk_get_u64(at + 64),
+        .name = {text, name_len},
+        .settings = {text + name_len, value.len - CHANNEL_VALUE_HEAD - name_len},
+    };
+    return 0;
+}
+
+void bk_channel_encode(struct bb_buf *out, const struct bk_log_channel *channel)
+{
+    const struct bk_retention *retention = &channel->retention;
+    uint8_t head[CHANNEL_VALUE_HEAD] = {channel->removed};
+    uint8_t *to = head + 1;
+    to = bk_put_u64(to, retention->max_age_us);
+    to = bk_put_u64(to, retention->max_bytes);
+    to = bk_put_u64(to, retention->max_events);
+    to = bk_put_u64(to, retention->max_per_path);
+    to = bk_put_u64(to, retention->min_events);
+    to = bk_put_u64(to, channel->first);
+    to = bk_put_u64(to, channel->last);
+    to = bk_put_u64(to, channel->events);
+    to = bk_put_u64(to, channel->bytes);
+    bk_put_u32(to, (uint32_t)channel->name.len);
+    bb_buf_append(out, head, sizeof(head));
+    bb_buf_append(out, channel->name.data, channel->name.len);
+    bb_buf_append(out, channel->settings.data, channel->settings.len);
 }
 
 /* --- all of them ---------------------------------------------------------------------------------- */
@@ -158,9 +211,10 @@ static int check_row(void *to, struct bb_slice key, struct bb_slice value)
     return error;
 }
 
-static int check_table(const struct bk_store *store, MDB_txn *txn, struct checking *checking, uint32_t sum)
+static int
+check_table(const struct bk_store_tables *tables, MDB_txn *txn, struct checking *checking, uint32_t sum)
 {
-    MDB_dbi dbi = bk_row_dbi(&store->tables, checking->table);
+    MDB_dbi dbi = bk_row_dbi(tables, checking->table);
     int error = bk_each_row(txn, dbi, bb_slice(NULL, 0), check_row, checking);
     if (error == BB_ECORRUPT && checking->what->len == 0) {
         bb_buf_printf(checking->what, "a page of the table %s is damaged", names[checking->table]);
@@ -172,17 +226,17 @@ static int check_table(const struct bk_store *store, MDB_txn *txn, struct checki
     return error;
 }
 
-int bk_rows_check(const struct bk_store *store, MDB_txn *txn, struct bb_buf *what)
+int bk_rows_check(const struct bk_store_tables *tables, MDB_txn *txn, struct bb_buf *what)
 {
     struct bk_head head;
-    int error = bk_head_read(txn, store->tables.meta, &head);
+    int error = bk_head_read(txn, tables->meta, &head);
     if (error == BB_ECORRUPT) {
         bk_row_print(what, BK_ROW_META, bb_slice_str(BK_META_HEAD));
         bb_buf_printf(what, " is damaged");
     }
     for (int i = BK_ROW_META; i <= BK_ROW_CURSORS && error == 0; i++) {
         struct checking checking = {(enum bk_row_table)i, 0, what};
-        error = check_table(store, txn, &checking, head.sums[i]);
+        error = check_table(tables, txn, &checking, head.sums[i]);
     }
     return error;
 }

@@ -5,7 +5,9 @@
  */
 #pragma once
 
-#include "broker/backend/lmdb/store.h"
+#include "broker/backend/lmdb/keys.h"
+#include "broker/backend/lmdb/schema.h"
+#include "broker/core/backend.h"
 
 /* What a row's checksum has of its table: the numbers are on disk. */
 enum bk_row_table {
@@ -56,10 +58,16 @@ void bk_row_print(struct bb_buf *out, enum bk_row_table table, struct bb_slice k
 /** bk_row_dbi() - the handle of a table. */
 MDB_dbi bk_row_dbi(const struct bk_store_tables *tables, enum bk_row_table table);
 
+/** bk_channel_decode() - a row of `channels`; slices borrow. Return: 0, BB_ECORRUPT. */
+int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel);
+
+/** bk_channel_encode() - append the value of such a row, to be sealed. */
+void bk_channel_encode(struct bb_buf *out, const struct bk_log_channel *channel);
+
 /**
  * bk_rows_check() - read all rows of meta, channels, producers and cursors, and see that none is missing
  * @what: gets what is damaged, with table and row
  *
  * Return: 0, BB_ECORRUPT, BB_ESYSTEM, BB_ENOMEM.
  */
-int bk_rows_check(const struct bk_store *store, MDB_txn *txn, struct bb_buf *what);
+int bk_rows_check(const struct bk_store_tables *tables, MDB_txn *txn, struct bb_buf *what);

@@ -116,3 +116,19 @@ void bk_lmdb_fail(struct lmdb *lmdb, int error)
         (void)pthread_cond_broadcast(&lmdb->moved);
     }
 }
+
+/* --- records ------------------------------------------------------------------------------------------ */
+
+void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied)
+{
+    while (lmdb->records != NULL && lmdb->records->number <= applied) {
+        struct record *record = lmdb->records;
+        lmdb->records = record->next;
+        lmdb->record_bytes -= bk_lmdb_payload(record).len;
+        if (lmdb->records == NULL) {
+            lmdb->records_end = &lmdb->records;
+        }
+        bb_buf_fini(&record->bytes);
+        free(record);
+    }
+}

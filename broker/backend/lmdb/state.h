@@ -6,8 +6,8 @@
 #include "proto/base/time.h"
 
 #include "broker/backend/lmdb/journal.h"
-#include "broker/backend/lmdb/numbers.h"
 #include "broker/backend/lmdb/store.h"
+#include "broker/backend/numbers.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -182,6 +182,9 @@ int bk_lmdb_open_files(struct lmdb *lmdb,
                        struct bk_store **ret_store,
                        struct bk_journal **ret_journal,
                        struct bb_buf *err);
+
+/** bk_lmdb_load_numbers() - what is stored was registered last. Return: 0 or an error of bk_store_load(). */
+int bk_lmdb_load_numbers(struct bk_store *store, struct bk_numbers **ret_numbers);
 
 /** bk_lmdb_records_drop() - forget journal records that the store has. */
 void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied);

@@ -5,7 +5,7 @@
 
 #include "broker/backend/lmdb/journal.h"
 #include "broker/backend/lmdb/row.h"
-#include "broker/backend/lmdb/write.h"
+#include "broker/backend/lmdb/txn.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,34 +26,6 @@
 
 /* A data file that was never finished is smaller. */
 #define UNFINISHED_MAX 65536
-
-int bk_store_error(int rc)
-{
-    switch (rc) {
-    case 0:
-        return 0;
-    case MDB_NOTFOUND:
-        return BB_ENOTFOUND;
-    case MDB_MAP_FULL:
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-        return BB_ELOGFULL;
-    case ENOMEM:
-        return BB_ENOMEM;
-    case MDB_CORRUPTED:
-    case MDB_PAGE_NOTFOUND:
-    case MDB_INVALID:
-    case MDB_CURSOR_FULL:
-    case MDB_KEYEXIST:
-    case MDB_INCOMPATIBLE:
-        return BB_ECORRUPT;
-    case MDB_VERSION_MISMATCH:
-        return BB_EVERSION;
-    default:
-        return BB_ESYSTEM;
-    }
-}
 
 static void say(struct bb_buf *err, const char *what, const char *why)
 {
@@ -144,7 +116,7 @@ static int open_table(MDB_txn *txn, const char *name, bool is_new, MDB_dbi *dbi,
     if (rc != 0) {
         say(err, name, mdb_strerror(rc));
     }
-    return bk_store_error(rc);
+    return bk_mdb_error(rc);
 }
 
 static int open_tables(struct bk_store *store, MDB_txn *txn, bool is_new, struct bb_buf *err)
@@ -173,7 +145,7 @@ static int make_meta(const struct bk_store *store, MDB_txn *txn)
     const struct bk_head head = {0};
     MDB_val key = bk_val(bb_slice_str(BK_META_FORMAT));
     MDB_val value = bk_val(bb_slice_str(BK_STORE_FORMAT));
-    int error = bk_store_error(mdb_put(txn, store->tables.meta, &key, &value, 0));
+    int error = bk_mdb_error(mdb_put(txn, store->tables.meta, &key, &value, 0));
     return error != 0 ? error : bk_head_put(txn, store->tables.meta, &head);
 }
 
@@ -185,7 +157,7 @@ static int prepare_in(struct bk_store *store, MDB_txn *txn, struct bb_buf *err)
     rc = rc != 0 ? rc : mdb_stat(txn, all, &stat);
     if (rc != 0) {
         say(err, store->directory, mdb_strerror(rc));
-        return bk_store_error(rc);
+        return bk_mdb_error(rc);
     }
     bool is_new = stat.ms_entries == 0;
     int error = open_table(txn, "meta", is_new, &store->tables.meta, err);
@@ -203,7 +175,7 @@ static int check_rows(struct bk_store *store, struct bb_buf *err)
     MDB_txn *txn = NULL;
     int error = bk_store_begin(store, &txn);
     if (error == 0) {
-        error = bk_rows_check(store, txn, &what);
+        error = bk_rows_check(&store->tables, txn, &what);
     }
     if (error == 0) {
         error = bk_head_read(txn, store->tables.meta, &head);
@@ -227,7 +199,7 @@ static int prepare(struct bk_store *store, struct bb_buf *err)
     int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
     if (rc != 0) {
         say(err, store->directory, mdb_strerror(rc));
-        return bk_store_error(rc);
+        return bk_mdb_error(rc);
     }
     int error = prepare_in(store, txn, err);
     if (error != 0) {
@@ -237,7 +209,7 @@ static int prepare(struct bk_store *store, struct bb_buf *err)
     rc = mdb_txn_commit(txn);
     if (rc != 0) {
         say(err, store->directory, mdb_strerror(rc));
-        return bk_store_error(rc);
+        return bk_mdb_error(rc);
     }
     return check_rows(store, err);
 }
@@ -261,7 +233,7 @@ static int env_open(struct bk_store *store, struct bb_buf *err)
     rc = rc != 0 ? rc : mdb_env_info(store->env, &info);
     if (rc != 0) {
         say(err, store->directory, mdb_strerror(rc));
-        return bk_store_error(rc);
+        return bk_mdb_error(rc);
     }
     if (info.me_mapsize > map_with_reserve(store->map_size)) {
         error = bk_store_stretch(store, info.me_mapsize - store->map_size);
@@ -273,7 +245,7 @@ int bk_store_stretch(struct bk_store *store, size_t bytes)
 {
     int rc = mdb_env_set_mapsize(store->env, map_with_reserve(store->map_size + bytes));
     store->map_size += rc == 0 ? bytes : 0;
-    return bk_store_error(rc);
+    return bk_mdb_error(rc);
 }
 
 /* What a compact() that was interrupted left behind. */
@@ -358,25 +330,6 @@ void bk_store_close(struct bk_store *store)
 }
 
 /* --- loading -------------------------------------------------------------------------------------- */
-
-int bk_each_row(MDB_txn *txn, MDB_dbi dbi, struct bb_slice prefix, bk_row_fn *fn, void *to)
-{
-    MDB_cursor *cursor = NULL;
-    int error = bk_store_error(mdb_cursor_open(txn, dbi, &cursor));
-    if (error != 0) {
-        return error;
-    }
-    MDB_val key = bk_val(prefix);
-    MDB_val value;
-    int rc = mdb_cursor_get(cursor, &key, &value, prefix.len > 0 ? MDB_SET_RANGE : MDB_FIRST);
-    while (rc == 0 && error == 0 && key.mv_size >= prefix.len &&
-           (prefix.len == 0 || memcmp(key.mv_data, prefix.data, prefix.len) == 0)) {
-        error = bk_is_whole(key) && bk_is_whole(value) ? fn(to, bk_slice(key), bk_slice(value)) : BB_ECORRUPT;
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
-    }
-    mdb_cursor_close(cursor);
-    return error != 0 || rc == 0 || rc == MDB_NOTFOUND ? error : bk_store_error(rc);
-}
 
 struct load {
     const struct bk_backend_loader *loader;
@@ -463,7 +416,7 @@ static int free_pages(MDB_txn *txn, uint64_t *ret_pages)
     MDB_val value;
     int rc = mdb_cursor_open(txn, FREE_DBI, &cursor);
     if (rc != 0) {
-        return bk_store_error(rc);
+        return bk_mdb_error(rc);
     }
     *ret_pages = 0;
     while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
@@ -472,7 +425,7 @@ static int free_pages(MDB_txn *txn, uint64_t *ret_pages)
         *ret_pages += pages;
     }
     mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 int bk_store_sizes(struct bk_store *store, struct bk_store_sizes *ret_sizes)
@@ -516,7 +469,7 @@ static int copy_to(struct bk_store *store, const char *directory, struct bb_buf 
         return error;
     }
     int rc = mdb_env_copy2(store->env, directory, MDB_CP_COMPACT);
-    int error = bk_store_error(rc);
+    int error = bk_mdb_error(rc);
     /* LMDB lets everybody read a copy; the folder does not, as long as it is there. */
     if (error == 0 && (chmod(file, FILE_MODE) < 0 || sync_path(file, O_RDONLY) < 0 ||
                        sync_path(directory, O_RDONLY | O_DIRECTORY) < 0)) {
@@ -576,36 +529,7 @@ int bk_store_compact(struct bk_store *store, struct bb_buf *err)
 int bk_store_begin(struct bk_store *store, MDB_txn **ret_txn)
 {
     *ret_txn = NULL;
-    return bk_store_error(mdb_txn_begin(store->env, NULL, MDB_RDONLY, ret_txn));
-}
-
-int bk_store_resume(MDB_txn *txn)
-{
-    return bk_store_error(mdb_txn_renew(txn));
-}
-
-/* The head of an overflow page in the format of LMDB 0.9: number of the page, padding, flags, how many pages. */
-#define PAGE_HEAD  16
-#define FLAGS_AT   10
-#define PAGES_AT   12
-#define F_OVERFLOW 4
-
-bool bk_is_whole(MDB_val val)
-{
-    size_t size = (size_t)sysconf(_SC_PAGESIZE);
-    size_t offset = (uintptr_t)val.mv_data % size;
-    uint16_t flags = 0;
-    uint32_t pages = 0;
-    if (val.mv_size <= size - offset) {
-        return true;
-    }
-    if (offset != PAGE_HEAD) {
-        return false;
-    }
-    const uint8_t *page = (const uint8_t *)val.mv_data - PAGE_HEAD;
-    memcpy(&flags, page + FLAGS_AT, sizeof(flags));
-    memcpy(&pages, page + PAGES_AT, sizeof(pages));
-    return (flags & F_OVERFLOW) != 0 && val.mv_size <= (size_t)pages * size - PAGE_HEAD;
+    return bk_mdb_error(mdb_txn_begin(store->env, NULL, MDB_RDONLY, ret_txn));
 }
 
 int bk_store_record(const struct bk_store *store,
@@ -684,7 +608,7 @@ static int place_at(int rc,
                     struct bk_place *ret_place)
 {
     if (rc != 0) {
-        return bk_store_error(rc);
+        return bk_mdb_error(rc);
     }
     const uint8_t *bytes = key.mv_data;
     if (key.mv_size != BK_KEY_SEQUENCE) {
@@ -733,7 +657,7 @@ int bk_store_find(const struct bk_store *store,
                   struct bk_place *ret_place)
 {
     MDB_cursor *cursor = NULL;
-    int error = bk_store_error(mdb_cursor_open(txn, store->tables.by_sequence, &cursor));
+    int error = bk_mdb_error(mdb_cursor_open(txn, store->tables.by_sequence, &cursor));
     if (error == 0) {
         error = find_by(cursor, channel, sequence, ret_first, ret_place);
         mdb_cursor_close(cursor);

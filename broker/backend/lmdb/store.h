@@ -1,18 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tables on disk: an LMDB environment in a directory, used by one process.
- *
- *     meta            "format", "head" (struct bk_head), "last" + server u64 -> its newest event
- *     channels        channel -> its settings and counters
- *     records         (position, channel) -> record (record.h)
- *     by_sequence     (channel, first sequence) -> struct bk_place, CRC
- *     by_time         (newest time of the group, position) -> nothing
- *     by_session      (server, first session of the group, position) -> nothing
- *     paths           (channel u32, path text) -> the latest event of the path (record.h)
- *     by_path         (path id, first sequence of the record) -> position u64, events of the path in that record u32
- *     by_source_time  (channel, bucket of one second, position) -> nothing
- *     surplus         (channel u32, path text) -> nothing: more events than max_per_path may be kept
- *     producers, cursors
+ * The tables on disk (schema.h): an LMDB environment in a directory, used by one process.
  *
  * A *position* is a group of up to 60 KiB of events in the order in which they were registered; a group has one record for each
  * of its channels. Positions, times and (for one server) sessions rise together. A path id belongs to one channel.
@@ -35,40 +23,10 @@
 
 #include "broker/backend/lmdb/keys.h"
 #include "broker/backend/lmdb/record.h"
-
-#include <lmdb.h>
+#include "broker/backend/lmdb/schema.h"
 
 /* Groups are closed at this size: what fits a whole number of pages behind LMDB's own header, with the record's. */
 #define BK_GROUP_BYTES ((size_t)60 * 1024 - 16)
-
-#define BK_STORE_FORMAT "busbar-log 2"
-
-/* The handles, valid in every transaction of the store; they change in bk_store_compact(). */
-struct bk_store_tables {
-    MDB_dbi meta;
-    MDB_dbi channels;
-    MDB_dbi records;
-    MDB_dbi by_sequence;
-    MDB_dbi by_time;
-    MDB_dbi by_session;
-    MDB_dbi paths;
-    MDB_dbi by_path;
-    MDB_dbi by_source_time;
-    MDB_dbi surplus;
-    MDB_dbi producers;
-    MDB_dbi cursors;
-};
-
-/* Value of by_sequence, without its checksum. */
-struct bk_place {
-    uint64_t position;
-    uint64_t last;  /* sequence of the record's last event */
-    uint32_t count; /* events in the record; below last - first + 1: some were taken out */
-    uint64_t bytes; /* of them */
-};
-
-#define BK_PLACE_LEN   28
-#define BK_BY_PATH_LEN 12
 
 struct bk_store {
     MDB_env *env; /* for readers: mdb_txn_* through the functions below */
@@ -236,15 +194,6 @@ void bk_verify_free(struct bk_verify *verify);
 /** bk_store_begin() - a read transaction; not tied to a thread, used by one at a time. Return: 0, BB_ESYSTEM, BB_ENOMEM. */
 int bk_store_begin(struct bk_store *store, MDB_txn **ret_txn);
 
-/** bk_store_pause() - let go of the pages, keep the slot. */
-static inline void bk_store_pause(MDB_txn *txn)
-{
-    mdb_txn_reset(txn);
-}
-
-/** bk_store_resume() - the newest state, after bk_store_pause(). Return: 0, BB_ESYSTEM. */
-int bk_store_resume(MDB_txn *txn);
-
 /** bk_store_end() - NULL is fine. */
 static inline void bk_store_end(MDB_txn *txn)
 {
@@ -252,17 +201,6 @@ static inline void bk_store_end(MDB_txn *txn)
         mdb_txn_abort(txn);
     }
 }
-
-/** bk_store_error() - BB_E... for what LMDB returned: 0, BB_ENOTFOUND, BB_ELOGFULL, BB_ENOMEM, BB_ECORRUPT, BB_ESYSTEM. */
-int bk_store_error(int rc);
-
-/**
- * bk_is_whole() - whether a key or value that was read lies in its pages
- *
- * LMDB believes what a page says of itself. With a damaged page a value may reach beyond the file, where touching it kills the
- * process. For read transactions, whose pages lie in the map at multiples of their size.
- */
-bool bk_is_whole(MDB_val val);
 
 /**
  * bk_store_record() - the record of @channel at @position, checked

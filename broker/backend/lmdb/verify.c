@@ -6,7 +6,9 @@
 #include "proto/base/error.h"
 #include "proto/base/time.h"
 
-#include "broker/backend/lmdb/write.h"
+#include "broker/backend/lmdb/row.h"
+#include "broker/backend/lmdb/store.h"
+#include "broker/backend/lmdb/txn.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -392,7 +394,7 @@ static int walk(struct bk_verify *verify, MDB_dbi dbi, bk_row_fn *fn)
     MDB_cursor *cursor = NULL;
     MDB_val key = {verify->after_len, verify->after};
     MDB_val value;
-    int error = bk_store_error(mdb_cursor_open(verify->txn, dbi, &cursor));
+    int error = bk_mdb_error(mdb_cursor_open(verify->txn, dbi, &cursor));
     if (error != 0) {
         return error;
     }
@@ -420,14 +422,14 @@ static int walk(struct bk_verify *verify, MDB_dbi dbi, bk_row_fn *fn)
         }
     }
     mdb_cursor_close(cursor);
-    return error != 0 || rc == 0 || rc == MDB_NOTFOUND ? error : bk_store_error(rc);
+    return error != 0 || rc == 0 || rc == MDB_NOTFOUND ? error : bk_mdb_error(rc);
 }
 
 /* The small tables, in one piece: the sums are of one transaction. */
 static int check_rows(struct bk_verify *verify)
 {
     struct bb_buf what = BB_BUF_INIT;
-    int error = bk_rows_check(verify->store, verify->txn, &what);
+    int error = bk_rows_check(&verify->store->tables, verify->txn, &what);
     if (error == BB_ECORRUPT) {
         problem(verify, "%s", bb_buf_string(&what));
         error = 0;

@@ -17,20 +17,6 @@
 /* Keys are the broker's own numbers and paths of limited number: no secret is needed against collisions. */
 #define SEED UINT64_C(0x6275736261723031)
 
-/* removed u8, retention 5 u64, first, last, events, bytes u64, length of name u32: then name and settings */
-#define CHANNEL_VALUE_HEAD (1 + 5 * 8 + 4 * 8 + 4)
-
-int bk_get(MDB_txn *txn, MDB_dbi dbi, struct bb_slice key, struct bb_slice *ret_value)
-{
-    MDB_val k = bk_val(key);
-    MDB_val v;
-    int rc = mdb_get(txn, dbi, &k, &v);
-    if (rc == 0) {
-        *ret_value = bk_slice(v);
-    }
-    return bk_store_error(rc);
-}
-
 int bk_put(struct bk_write *write,
            MDB_dbi dbi,
            struct bb_slice key,
@@ -40,7 +26,7 @@ int bk_put(struct bk_write *write,
     MDB_val k = bk_val(key);
     MDB_val v = bk_val(value);
     write->changed = true;
-    return bk_store_error(mdb_put(write->txn, dbi, &k, &v, flags));
+    return bk_mdb_error(mdb_put(write->txn, dbi, &k, &v, flags));
 }
 
 int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key)
@@ -48,7 +34,7 @@ int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key)
     MDB_val k = bk_val(key);
     int rc = mdb_del(write->txn, dbi, &k, NULL);
     write->changed = write->changed || rc == 0;
-    return rc == MDB_NOTFOUND ? 0 : bk_store_error(rc);
+    return rc == MDB_NOTFOUND ? 0 : bk_mdb_error(rc);
 }
 
 /* Take the checksum of the row that is there, if one is, out of the sum of its table. */
@@ -110,56 +96,6 @@ int bk_write_by_path(struct bk_write *write, uint64_t path_id, uint64_t first, u
 
 /* --- channels ------------------------------------------------------------------------------------- */
 
-int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel)
-{
-    if (bk_row_open(BK_ROW_CHANNELS, key, &value) < 0 || key.len != BK_KEY_CHANNEL ||
-        value.len < CHANNEL_VALUE_HEAD) {
-        return BB_ECORRUPT;
-    }
-    const uint8_t *at = value.data + 1;
-    uint32_t name_len = bk_get_u32(at + (size_t)9 * 8);
-    if (name_len > value.len - CHANNEL_VALUE_HEAD) {
-        return BB_ECORRUPT;
-    }
-    const uint8_t *text = value.data + CHANNEL_VALUE_HEAD;
-    *ret_channel = (struct bk_log_channel){
-        .id = bk_get_u32(key.data),
-        .removed = value.data[0] != 0,
-        .retention = {bk_get_u64(at), bk_get_u64(at + 8), bk_get_u64(at + 16), bk_get_u64(at + 24),
-                      bk_get_u64(at + 32)},
-        .first = bk_get_u64(at + 40),
-        .last = bk_get_u64(at + 48),
-        .events = bk_get_u64(at + 56),
-        .bytes = bk_get_u64(at + 64),
-        .name = {text, name_len},
-        .settings = {text + name_len, value.len - CHANNEL_VALUE_HEAD - name_len},
-    };
-    return 0;
-}
-
-static int channel_put(struct bk_write *write, const struct bk_write_channel *channel)
-{
-    const struct bk_log_channel *info = &channel->info;
-    const struct bk_retention *retention = &info->retention;
-    uint8_t head[CHANNEL_VALUE_HEAD] = {info->removed};
-    uint8_t *to = head + 1;
-    to = bk_put_u64(to, retention->max_age_us);
-    to = bk_put_u64(to, retention->max_bytes);
-    to = bk_put_u64(to, retention->max_events);
-    to = bk_put_u64(to, retention->max_per_path);
-    to = bk_put_u64(to, retention->min_events);
-    to = bk_put_u64(to, info->first);
-    to = bk_put_u64(to, info->last);
-    to = bk_put_u64(to, info->events);
-    to = bk_put_u64(to, info->bytes);
-    bk_put_u32(to, (uint32_t)info->name.len);
-    bb_buf_reset(&write->scratch);
-    bb_buf_append(&write->scratch, head, sizeof(head));
-    bb_buf_append(&write->scratch, info->name.data, info->name.len);
-    bb_buf_append(&write->scratch, info->settings.data, info->settings.len);
-    return bk_put_row(write, BK_ROW_CHANNELS, bb_slice(channel->key, sizeof(channel->key)));
-}
-
 /* Read the channel into memory of its own: the map's moves as the transaction writes. */
 static int channel_read(struct bk_write *write, struct bk_write_channel *channel)
 {
@@ -178,6 +114,13 @@ static int channel_read(struct bk_write *write, struct bk_write_channel *channel
     channel->exists = error == 0;
     channel->first_before = channel->info.first;
     return error;
+}
+
+static int channel_put(struct bk_write *write, const struct bk_write_channel *channel)
+{
+    bb_buf_reset(&write->scratch);
+    bk_channel_encode(&write->scratch, &channel->info);
+    return bk_put_row(write, BK_ROW_CHANNELS, bb_slice(channel->key, sizeof(channel->key)));
 }
 
 static void channel_free(struct bk_write_channel *channel)
@@ -373,7 +316,7 @@ static void write_free(struct bk_write *write)
 int bk_write_begin(struct bk_write *write, struct bk_store *store)
 {
     *write = (struct bk_write){.store = store};
-    int error = bk_store_error(mdb_txn_begin(store->env, NULL, 0, &write->txn));
+    int error = bk_mdb_error(mdb_txn_begin(store->env, NULL, 0, &write->txn));
     if (error != 0) {
         return error;
     }
@@ -413,7 +356,7 @@ static bool can_grow(const struct bk_store *store)
     if (n > 0 && ftruncate(fd, status.st_size) < 0) {
         return true; /* the page stays, and is there */
     }
-    return n < 0 ? bk_store_error(errno) != BB_ELOGFULL : n == (ssize_t)sizeof(page);
+    return n < 0 ? bk_mdb_error(errno) != BB_ELOGFULL : n == (ssize_t)sizeof(page);
 }
 
 int bk_write_finish(struct bk_write *write, int error)
@@ -428,7 +371,7 @@ int bk_write_finish(struct bk_write *write, int error)
         error = bk_head_put(write->txn, write->store->tables.meta, &write->head);
     }
     if (error == 0 && write->changed) {
-        error = bk_store_error(mdb_txn_commit(write->txn));
+        error = bk_mdb_error(mdb_txn_commit(write->txn));
     } else {
         mdb_txn_abort(write->txn);
     }

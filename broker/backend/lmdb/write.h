@@ -7,8 +7,10 @@
 
 #include "proto/base/map.h"
 
+#include "broker/backend/lmdb/record.h"
 #include "broker/backend/lmdb/row.h"
 #include "broker/backend/lmdb/store.h"
+#include "broker/backend/lmdb/txn.h"
 
 /* A channel in this transaction. */
 struct bk_write_channel {
@@ -97,26 +99,5 @@ int bk_write_place(struct bk_write *write, uint32_t channel, uint64_t first, con
 /** bk_write_by_path() - put an entry of by_path. */
 int bk_write_by_path(struct bk_write *write, uint64_t path_id, uint64_t first, uint64_t position, uint64_t n);
 
-/** bk_get() - Return: 0, BB_ENOTFOUND, ... */
-int bk_get(MDB_txn *txn, MDB_dbi dbi, struct bb_slice key, struct bb_slice *ret_value);
-
-typedef int bk_row_fn(void *to, struct bb_slice key, struct bb_slice value);
-
-/** bk_each_row() - call @fn for each row of @dbi whose key begins with @prefix, until it returns something other than 0. */
-int bk_each_row(MDB_txn *txn, MDB_dbi dbi, struct bb_slice prefix, bk_row_fn *fn, void *to);
-
-/** bk_channel_decode() - a row of `channels`; slices borrow. Return: 0, BB_ECORRUPT. */
-int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel);
-
 /** bk_purge_all() - finish the removal of a channel at once (retention.c). */
 int bk_purge_all(struct bk_write *write, struct bk_write_channel *channel);
-
-static inline MDB_val bk_val(struct bb_slice slice)
-{
-    return (MDB_val){slice.len, bb_unconst(slice.data)};
-}
-
-static inline struct bb_slice bk_slice(MDB_val val)
-{
-    return bb_slice(val.mv_data, val.mv_size);
-}

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Taking an append: first all that needs memory, then all of it. */
+/* Taking an append: first all that needs memory, then all of it. The numbers refuse what does not go on from the last. */
 #include "broker/backend/memory/keep.h"
 
 #include "proto/base/error.h"
 
 #include <stdlib.h>
 
-/* --- channels and servers --------------------------------------------------------------------------- */
+/* --- channels --------------------------------------------------------------------------- */
 
 static struct bk_memory_channel *find_any(const struct bk_memory *memory, uint32_t id)
 {
@@ -55,29 +55,11 @@ static void remove_channel(struct bk_memory *memory, struct bk_memory_channel *c
     free(channel);
 }
 
-static struct bk_memory_server *get_server(struct bk_memory *memory, uint64_t number)
-{
-    struct bk_memory_server *server = bb_map_find(&memory->servers, bb_slice(&number, sizeof(number)));
-    if (server != NULL) {
-        return server;
-    }
-    server = calloc(1, sizeof(*server));
-    if (server == NULL) {
-        return NULL;
-    }
-    server->id.server = number;
-    if (bb_map_add(&memory->servers, bb_slice(&server->id.server, sizeof(number)), server) < 0) {
-        free(server);
-        return NULL;
-    }
-    return server;
-}
-
 /* --- what needs memory ------------------------------------------------------------------------------ */
 
 /* What is to be linked, in the order of the append's blocks. */
 struct take {
-    struct bk_memory_block **blocks; /* of each, linked by next_own; NULL: its channel is not there */
+    struct bk_memory_block **blocks; /* of each, linked by next_own; NULL: it is refused */
 };
 
 static bool limits_paths(const struct bk_retention *retention)
@@ -87,12 +69,10 @@ static bool limits_paths(const struct bk_retention *retention)
 
 static int prepare_channel(struct bk_memory *memory, const struct bk_log_channel *entry)
 {
-    struct bk_memory_channel *channel =
-        entry->removed ? find_any(memory, entry->id) : get_channel(memory, entry->id);
+    struct bk_memory_channel *channel = entry->removed ? NULL : get_channel(memory, entry->id);
     if (channel == NULL) {
         return entry->removed ? 0 : BB_ENOMEM;
     }
-    channel->is_going = entry->removed;
     return !entry->removed && limits_paths(&entry->retention) && !channel->is_by_path
                ? bk_memory_count_paths(memory, channel)
                : 0;
@@ -102,10 +82,7 @@ static int
 prepare_block(struct bk_memory *memory, struct take *take, size_t i, const struct bk_log_block *log)
 {
     struct bk_memory_channel *channel = find_any(memory, log->channel);
-    if (get_server(memory, log->server) == NULL) {
-        return BB_ENOMEM;
-    }
-    if (channel == NULL || channel->is_going) {
+    if (log->error != 0) {
         return 0;
     }
     take->blocks[i] =
@@ -131,7 +108,6 @@ static void unmake(struct bk_memory *memory, const struct bk_append *append)
             remove_channel(memory, channel);
         } else if (channel != NULL) {
             channel->is_by_path = limits_paths(&channel->retention);
-            channel->is_going = false;
         }
     }
 }
@@ -180,70 +156,41 @@ static void take_channel(struct bk_memory *memory, const struct bk_log_channel *
     bk_memory_retain(memory, channel, first, bk_memory_now(memory));
 }
 
-static int judge(const struct bk_log_block *log,
-                 const struct bk_memory_server *server,
-                 const struct bk_memory_channel *channel)
+static void
+take_block(struct bk_memory *memory, const struct bk_log_block *log, struct bk_memory_block *blocks)
 {
-    bool above = log->head.session > server->id.session ||
-                 (log->head.session == server->id.session && log->head.instance > server->id.instance);
-    if (!above) {
-        return BB_EEXISTS;
-    }
-    if (log->head.time < server->time) {
-        return BB_ETIME;
-    }
-    return channel->last != 0 && log->head.sequence != channel->last + 1 ? BB_ESEQUENCE : 0;
-}
-
-static void take_block(struct bk_memory *memory, struct bk_log_block *log, struct bk_memory_block *blocks)
-{
-    struct bk_memory_channel *channel = bk_memory_find(memory, log->channel);
-    struct bk_memory_server *server = get_server(memory, log->server);
-    log->error = channel == NULL ? BB_ENOTFOUND : judge(log, server, channel);
-    if (log->error != 0) {
-        free_blocks(blocks);
-        return;
-    }
+    struct bk_memory_channel *channel = find_any(memory, log->channel);
     uint64_t first = channel->events == 0 ? log->head.sequence : channel->first;
     while (blocks != NULL) {
         struct bk_memory_block *next = blocks->next_own;
         bk_memory_link(memory, channel, blocks);
         blocks = next;
     }
-    server->id.session = log->head.session;
-    server->id.instance = log->head.instance + log->head.count - 1;
-    server->time = log->head.time;
     bk_memory_retain(memory, channel, first, bk_memory_now(memory));
 }
 
 int bk_memory_take(struct bk_memory *memory, struct bk_append *append)
 {
     struct take take = {0};
-    int r = prepare(memory, &take, append);
+    int r = bk_numbers_judge(memory->numbers, append);
+    r = r == 0 ? prepare(memory, &take, append) : r;
     if (r < 0) {
         return r;
     }
+    bk_numbers_take(memory->numbers, append);
     for (size_t i = 0; i < append->n_channels; i++) {
         take_channel(memory, &append->channels[i]);
     }
     for (size_t i = 0; i < append->n_blocks; i++) {
-        take_block(memory, &append->blocks[i], take.blocks[i]);
+        if (append->blocks[i].error == 0) {
+            take_block(memory, &append->blocks[i], take.blocks[i]);
+        }
     }
     free(take.blocks);
     return 0;
 }
 
 /* ---------------------------------------------------------------------------------------------------- */
-
-static void free_values(struct bb_map *map)
-{
-    size_t at = 0;
-    void *value = NULL;
-    while ((value = bb_map_next(map, &at, NULL)) != NULL) {
-        free(value);
-    }
-    bb_map_fini(map);
-}
 
 void bk_memory_clear(struct bk_memory *memory)
 {
@@ -252,5 +199,4 @@ void bk_memory_clear(struct bk_memory *memory)
     }
     free(memory->dues);
     bb_map_fini(&memory->channels);
-    free_values(&memory->servers);
 }

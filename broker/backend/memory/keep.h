@@ -9,6 +9,7 @@
 #include "proto/base/cc.h"
 #include "proto/base/map.h"
 
+#include "broker/backend/numbers.h"
 #include "broker/core/backend.h"
 
 enum bk_memory_option {
@@ -64,7 +65,6 @@ struct bk_memory_path {
 struct bk_memory_channel {
     uint32_t id;
     bool is_known;   /* it has been appended */
-    bool is_going;   /* the append that is being taken removes it */
     bool is_by_path; /* its blocks have one event each and are counted by path */
     struct bk_retention retention;
     uint64_t first;
@@ -85,11 +85,6 @@ struct bk_memory_channel {
     bool is_trimmed; /* it is in the list of those to tell of */
 };
 
-struct bk_memory_server {
-    struct bk_event_id id;
-    uint64_t time;
-};
-
 struct bk_memory {
     struct bk_backend backend;
     const struct bk_backend_listener *listener;
@@ -102,7 +97,7 @@ struct bk_memory {
     uint64_t ticket;
     uint64_t told;
     struct bb_map channels;
-    struct bb_map servers;
+    struct bk_numbers *numbers;
     struct bk_memory_block *oldest;
     struct bk_memory_block *newest;
     uint64_t position; /* of the newest block */

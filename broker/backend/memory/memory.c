@@ -64,10 +64,7 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
 static void
 op_get_last(struct bk_backend *backend, uint64_t server, struct bk_event_id *ret_id, uint64_t *ret_time)
 {
-    const struct bk_memory_server *found =
-        bb_map_find(&of(backend)->servers, bb_slice(&server, sizeof(server)));
-    *ret_id = found != NULL ? found->id : (struct bk_event_id){.server = server};
-    *ret_time = found != NULL ? found->time : 0;
+    bk_numbers_last(of(backend)->numbers, server, ret_id, ret_time);
 }
 
 static void op_submit(struct bk_backend *backend, struct bk_request *request)
@@ -121,13 +118,21 @@ static void op_status(struct bk_backend *backend, struct bb_buf *out)
     bb_mp_write_uint(out, memory->latest_bytes);
 }
 
+static void memory_free(struct bk_memory *memory)
+{
+    bk_memory_clear(memory);
+    bk_numbers_free(memory->numbers);
+    if (memory->timer >= 0) {
+        (void)close(memory->timer);
+    }
+    free(memory);
+}
+
 static void op_close(struct bk_backend *backend)
 {
     struct bk_memory *memory = of(backend);
     op_dispatch(backend);
-    bk_memory_clear(memory);
-    (void)close(memory->timer);
-    free(memory);
+    memory_free(memory);
 }
 
 static const struct bk_backend_ops ops = {
@@ -158,12 +163,15 @@ static int open_memory(const struct bk_backend_env *env, struct bk_backend **ret
         memory->values[i] = env->values[i].number;
     }
     bb_map_init(&memory->channels, 0, SIZE_MAX);
-    bb_map_init(&memory->servers, 0, SIZE_MAX);
+    memory->numbers = bk_numbers_new();
     memory->timer = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (memory->timer < 0) {
+    int r = memory->timer < 0 ? BB_ESYSTEM : memory->numbers == NULL ? BB_ENOMEM : 0;
+    if (r == BB_ESYSTEM) {
         bb_buf_printf(err, "no timerfd: %m");
-        free(memory);
-        return BB_ESYSTEM;
+    }
+    if (r < 0) {
+        memory_free(memory);
+        return r;
     }
     *ret_backend = &memory->backend;
     return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "broker/backend/lmdb/numbers.h"
+#include "broker/backend/numbers.h"
 
 #include "proto/base/error.h"
 #include "proto/base/map.h"
@@ -15,10 +15,13 @@ struct server {
 };
 
 struct channel {
-    uint32_t id; /* the key */
+    uint32_t id;   /* the key */
+    bool is_known; /* it was appended; else room was made for it */
     uint64_t last;
     uint64_t judged_last;
     uint64_t round;
+    uint64_t made_in; /* round: the append makes it */
+    uint64_t gone_in; /* round: the append removes it */
 };
 
 struct bk_numbers {
@@ -73,42 +76,35 @@ static struct channel *get_channel(struct bk_numbers *numbers, uint32_t id)
     return channel;
 }
 
-static int load_channel(void *context, const struct bk_log_channel *entry)
+struct bk_numbers *bk_numbers_new(void)
 {
-    struct channel *channel = entry->removed ? NULL : get_channel(context, entry->id);
-    if (channel == NULL) {
-        return entry->removed ? 0 : BB_ENOMEM;
+    struct bk_numbers *numbers = calloc(1, sizeof(*numbers));
+    if (numbers != NULL) {
+        bb_map_init(&numbers->servers, 0, SIZE_MAX);
+        bb_map_init(&numbers->channels, 0, SIZE_MAX);
     }
-    channel->last = entry->last;
+    return numbers;
+}
+
+int bk_numbers_add_channel(struct bk_numbers *numbers, uint32_t id, uint64_t last)
+{
+    struct channel *channel = get_channel(numbers, id);
+    if (channel == NULL) {
+        return BB_ENOMEM;
+    }
+    channel->is_known = true;
+    channel->last = last;
     return 0;
 }
 
-static int load_last(void *context, const struct bk_event_id *id, uint64_t time)
+int bk_numbers_add_server(struct bk_numbers *numbers, const struct bk_event_id *id, uint64_t time)
 {
-    struct server *server = get_server(context, id->server);
+    struct server *server = get_server(numbers, id->server);
     if (server == NULL) {
         return BB_ENOMEM;
     }
     server->id = *id;
     server->time = time;
-    return 0;
-}
-
-int bk_numbers_load(struct bk_store *store, struct bk_numbers **ret_numbers)
-{
-    struct bk_numbers *numbers = calloc(1, sizeof(*numbers));
-    if (numbers == NULL) {
-        return BB_ENOMEM;
-    }
-    bb_map_init(&numbers->servers, 0, SIZE_MAX);
-    bb_map_init(&numbers->channels, 0, SIZE_MAX);
-    const struct bk_backend_loader loader = {.context = numbers, .channel = load_channel};
-    int r = bk_store_load(store, &loader, load_last, numbers);
-    if (r < 0) {
-        bk_numbers_free(numbers);
-        return r;
-    }
-    *ret_numbers = numbers;
     return 0;
 }
 
@@ -149,43 +145,67 @@ judge_block(const struct bk_log_block *block, const struct server *server, const
     return channel->judged_last != 0 && block->head.sequence != channel->judged_last + 1 ? BB_ESEQUENCE : 0;
 }
 
-int bk_numbers_judge(struct bk_numbers *numbers, struct bk_append *append)
+static int judge_channels(struct bk_numbers *numbers, const struct bk_append *append)
 {
-    numbers->round++;
     for (size_t i = 0; i < append->n_channels; i++) {
-        if (!append->channels[i].removed && get_channel(numbers, append->channels[i].id) == NULL) {
+        const struct bk_log_channel *entry = &append->channels[i];
+        struct channel *channel =
+            entry->removed ? find_channel(numbers, entry->id) : get_channel(numbers, entry->id);
+        if (channel == NULL && !entry->removed) {
             return BB_ENOMEM;
         }
-    }
-    for (size_t i = 0; i < append->n_blocks; i++) {
-        struct bk_log_block *block = &append->blocks[i];
-        struct server *server = get_server(numbers, block->server);
-        struct channel *channel = find_channel(numbers, block->channel);
-        if (server == NULL) {
-            return BB_ENOMEM;
-        }
-        if (channel == NULL) {
-            block->error = BB_ENOTFOUND;
-            continue;
-        }
-        if (server->round != numbers->round) {
-            server->round = numbers->round;
-            server->judged_id = server->id;
-            server->judged_time = server->time;
-        }
-        if (channel->round != numbers->round) {
-            channel->round = numbers->round;
-            channel->judged_last = channel->last;
-        }
-        block->error = judge_block(block, server, channel);
-        if (block->error == 0) {
-            server->judged_id.session = block->head.session;
-            server->judged_id.instance = block->head.instance + block->head.count - 1;
-            server->judged_time = block->head.time;
-            channel->judged_last = block->head.sequence + block->head.count - 1;
+        if (channel != NULL) {
+            *(entry->removed ? &channel->gone_in : &channel->made_in) = numbers->round;
         }
     }
     return 0;
+}
+
+static bool is_there(const struct bk_numbers *numbers, const struct channel *channel)
+{
+    return channel != NULL && (channel->is_known || channel->made_in == numbers->round) &&
+           channel->gone_in != numbers->round;
+}
+
+static void judge_in_round(const struct bk_numbers *numbers,
+                           struct bk_log_block *block,
+                           struct server *server,
+                           struct channel *channel)
+{
+    if (server->round != numbers->round) {
+        server->round = numbers->round;
+        server->judged_id = server->id;
+        server->judged_time = server->time;
+    }
+    if (channel->round != numbers->round) {
+        channel->round = numbers->round;
+        channel->judged_last = channel->last;
+    }
+    block->error = judge_block(block, server, channel);
+    if (block->error == 0) {
+        server->judged_id.session = block->head.session;
+        server->judged_id.instance = block->head.instance + block->head.count - 1;
+        server->judged_time = block->head.time;
+        channel->judged_last = block->head.sequence + block->head.count - 1;
+    }
+}
+
+int bk_numbers_judge(struct bk_numbers *numbers, struct bk_append *append)
+{
+    numbers->round++;
+    int r = judge_channels(numbers, append);
+    for (size_t i = 0; i < append->n_blocks && r == 0; i++) {
+        struct bk_log_block *block = &append->blocks[i];
+        struct server *server = get_server(numbers, block->server);
+        struct channel *channel = find_channel(numbers, block->channel);
+        r = server == NULL ? BB_ENOMEM : 0;
+        if (r == 0 && is_there(numbers, channel)) {
+            judge_in_round(numbers, block, server, channel);
+        } else {
+            block->error = BB_ENOTFOUND;
+        }
+    }
+    return r;
 }
 
 static void take_block(const struct bk_log_block *block, struct server *server, struct channel *channel)
@@ -196,22 +216,26 @@ static void take_block(const struct bk_log_block *block, struct server *server, 
     channel->last = block->head.sequence + block->head.count - 1;
 }
 
+static void take_channel(struct bk_numbers *numbers, const struct bk_log_channel *entry)
+{
+    struct channel *channel = find_channel(numbers, entry->id);
+    if (channel != NULL && entry->removed) {
+        (void)bb_map_remove(&numbers->channels, bb_slice(&channel->id, sizeof(channel->id)));
+        free(channel);
+    } else if (channel != NULL) {
+        channel->is_known = true;
+    }
+}
+
 void bk_numbers_take(struct bk_numbers *numbers, const struct bk_append *append)
 {
     for (size_t i = 0; i < append->n_channels; i++) {
-        struct channel *channel =
-            append->channels[i].removed ? find_channel(numbers, append->channels[i].id) : NULL;
-        if (channel != NULL) {
-            (void)bb_map_remove(&numbers->channels, bb_slice(&channel->id, sizeof(channel->id)));
-            free(channel);
-        }
+        take_channel(numbers, &append->channels[i]);
     }
     for (size_t i = 0; i < append->n_blocks; i++) {
         const struct bk_log_block *block = &append->blocks[i];
-        struct server *server = find_server(numbers, block->server);
-        struct channel *channel = find_channel(numbers, block->channel); /* it may have been removed above */
-        if (block->error == 0 && server != NULL && channel != NULL) {
-            take_block(block, server, channel);
+        if (block->error == 0) {
+            take_block(block, find_server(numbers, block->server), find_channel(numbers, block->channel));
         }
     }
 }

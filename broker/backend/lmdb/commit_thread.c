@@ -14,107 +14,7 @@
 #define REOPEN_MIN_US 100000
 #define REOPEN_MAX_US 5000000
 
-/* Tables that cannot take what is found get room for so many times of it, and twice as much each time. */
-#define STRETCH_FACTOR 16
-#define STRETCH_MIN    ((size_t)1 << 20)
-#define STRETCHES      4
-
 /* --- opening and recovering ------------------------------------------------------------------------------- */
-
-/* Records that were found, taken in together: a transaction for each would cost two flushes each. */
-struct found {
-    struct bk_store *store;
-    struct bb_buf inputs;   /* struct bk_store_input, whose payloads have no place yet */
-    struct bb_buf payloads; /* behind each other */
-};
-
-/* What is in the journal was acknowledged, and there is no trimming before the log is open: so the tables may exceed their limit by
- * what it takes, and are full then. */
-static int apply_found(struct found *found)
-{
-    struct bk_store_input *inputs = (struct bk_store_input *)(void *)found->inputs.data;
-    size_t n = found->inputs.len / sizeof(*inputs);
-    const uint8_t *at = found->payloads.data;
-    for (size_t i = 0; i < n; i++) {
-        inputs[i].payload.data = at;
-        at += inputs[i].payload.len;
-    }
-    int r = n > 0 ? bk_store_apply(found->store, inputs, n) : 0;
-    size_t more = STRETCH_FACTOR * found->payloads.len + STRETCH_MIN;
-    for (unsigned i = 0; i < STRETCHES && r == BB_ELOGFULL; i++, more *= 2) {
-        r = bk_store_stretch(found->store, more);
-        r = r < 0 ? r : bk_store_apply(found->store, inputs, n);
-    }
-    bb_buf_reset(&found->inputs);
-    bb_buf_reset(&found->payloads);
-    return r;
-}
-
-static int take_found(void *context, uint64_t number, struct bb_slice payload)
-{
-    struct found *found = context;
-    const struct bk_store_input input = {number, {NULL, payload.len}};
-    bb_buf_append(&found->inputs, &input, sizeof(input));
-    bb_buf_append(&found->payloads, payload.data, payload.len);
-    int r = found->inputs.error != 0 ? found->inputs.error : found->payloads.error;
-    return r == 0 && found->payloads.len >= BK_APPLY_BYTES ? apply_found(found) : r;
-}
-
-/* Everything that is durable is in the store when this returns, and synced there. */
-int bk_lmdb_open_files(struct lmdb *lmdb,
-                       struct bk_store **ret_store,
-                       struct bk_journal **ret_journal,
-                       struct bb_buf *err)
-{
-    struct bk_store *store = NULL;
-    struct found found = {0};
-    int r = bk_store_open(lmdb->directory, (size_t)lmdb->values[OPTION_MAP_SIZE], &store, err);
-    if (r < 0) {
-        return r;
-    }
-    found.store = store;
-    size_t limit = store->map_size;
-    r = bk_journal_open(lmdb->directory, (size_t)lmdb->values[OPTION_JOURNAL_SIZE], bk_store_applied(store),
-                        take_found, &found, ret_journal, err);
-    if (r == 0 || r == BB_ECORRUPT) { /* what is before the damage may be lost with the journal otherwise */
-        int applied = apply_found(&found);
-        if (r == 0 && applied < 0) {
-            bk_journal_close(*ret_journal);
-            *ret_journal = NULL;
-        }
-        if (applied < 0) {
-            bb_buf_reset(err);
-            r = applied;
-        }
-    }
-    bb_buf_fini(&found.inputs);
-    bb_buf_fini(&found.payloads);
-    if (r < 0) {
-        if (err->len == 0) {
-            bb_buf_printf(err, "%s: what the journal has could not be taken into the tables: %s",
-                          lmdb->directory, bb_strerror(r));
-        }
-        bk_store_close(store);
-        return r;
-    }
-    store->map_size = limit;
-    *ret_store = store;
-    return 0;
-}
-
-void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied)
-{
-    while (lmdb->records != NULL && lmdb->records->number <= applied) {
-        struct record *record = lmdb->records;
-        lmdb->records = record->next;
-        lmdb->record_bytes -= bk_lmdb_payload(record).len;
-        if (lmdb->records == NULL) {
-            lmdb->records_end = &lmdb->records;
-        }
-        bb_buf_fini(&record->bytes);
-        free(record);
-    }
-}
 
 static void commits_fail(struct lmdb *lmdb, int error)
 {
@@ -145,7 +45,7 @@ static int open_again(struct lmdb *lmdb,
     if (r < 0) {
         return r;
     }
-    r = bk_numbers_load(*ret_store, ret_numbers);
+    r = bk_lmdb_load_numbers(*ret_store, ret_numbers);
     if (r < 0) {
         bb_buf_printf(err, "%s: what is stored cannot be read: %s", lmdb->directory, bb_strerror(r));
         bk_journal_close(*ret_journal);
