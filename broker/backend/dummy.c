@@ -4,6 +4,8 @@
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 
+#include "broker/backend/numbers.h"
+
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -11,6 +13,7 @@
 struct dummy {
     struct bk_backend backend;
     const struct bk_backend_listener *listener;
+    struct bk_numbers *numbers;
     int wake;
     uint64_t told; /* tickets up to here are */
     uint64_t ticket;
@@ -33,9 +36,11 @@ static int op_load(struct bk_backend *backend, const struct bk_backend_loader *l
 static int op_register(struct bk_backend *backend, struct bk_append *append, uint64_t ticket)
 {
     struct dummy *dummy = of(backend);
-    for (size_t i = 0; i < append->n_blocks; i++) {
-        append->blocks[i].error = 0;
+    int r = bk_numbers_judge(dummy->numbers, append);
+    if (r < 0) {
+        return r;
     }
+    bk_numbers_take(dummy->numbers, append);
     dummy->ticket = ticket;
     dummy->listener->registered(dummy->listener->context, ticket);
     (void)eventfd_write(dummy->wake, 1);
@@ -45,9 +50,7 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
 static void
 op_get_last(struct bk_backend *backend, uint64_t server, struct bk_event_id *ret_id, uint64_t *ret_time)
 {
-    (void)backend;
-    *ret_id = (struct bk_event_id){.server = server};
-    *ret_time = 0;
+    bk_numbers_last(of(backend)->numbers, server, ret_id, ret_time);
 }
 
 /* All of a range is lost. */
@@ -121,12 +124,19 @@ static void op_status(struct bk_backend *backend, struct bb_buf *out)
     bb_mp_write_map(out, 0);
 }
 
+static void dummy_free(struct dummy *dummy)
+{
+    bk_numbers_free(dummy->numbers);
+    if (dummy->wake >= 0) {
+        (void)close(dummy->wake);
+    }
+    free(dummy);
+}
+
 static void op_close(struct bk_backend *backend)
 {
-    struct dummy *dummy = of(backend);
     op_dispatch(backend);
-    (void)close(dummy->wake);
-    free(dummy);
+    dummy_free(of(backend));
 }
 
 static const struct bk_backend_ops ops = {
@@ -149,11 +159,15 @@ static int open_dummy(const struct bk_backend_env *env, struct bk_backend **ret_
     dummy->backend = (struct bk_backend){&ops, false, SIZE_MAX};
     dummy->listener = env->listener;
     dummy->requests_end = &dummy->requests;
+    dummy->numbers = bk_numbers_new();
     dummy->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (dummy->wake < 0) {
+    int r = dummy->wake < 0 ? BB_ESYSTEM : dummy->numbers == NULL ? BB_ENOMEM : 0;
+    if (r == BB_ESYSTEM) {
         bb_buf_printf(err, "no eventfd: %m");
-        free(dummy);
-        return BB_ESYSTEM;
+    }
+    if (r < 0) {
+        dummy_free(dummy);
+        return r;
     }
     *ret_backend = &dummy->backend;
     return 0;

@@ -9,7 +9,8 @@
 #define ON_ALL(test)                \
     ON(conform_write, memory, test) \
     ON(conform_write, lmdb, test)   \
-    ON(conform_write, plugin, test)
+    ON(conform_write, plugin, test) \
+    ON(conform_write, dummy, test)
 
 #define ON_STORES(test)             \
     ON(conform_write, memory, test) \
@@ -37,7 +38,6 @@ static void order_of_notifications(struct world *world)
     settle(world);
 }
 ON_ALL(order_of_notifications)
-ON(conform_write, dummy, order_of_notifications)
 
 /* "@ticket: above all earlier ones": not the next one. */
 static void tickets_with_holes(struct world *world)
@@ -49,7 +49,6 @@ static void tickets_with_holes(struct world *world)
     }
 }
 ON_ALL(tickets_with_holes)
-ON(conform_write, dummy, tickets_with_holes)
 
 static void append_of_nothing(struct world *world)
 {
@@ -58,7 +57,6 @@ static void append_of_nothing(struct world *world)
     settle(world);
 }
 ON_ALL(append_of_nothing)
-ON(conform_write, dummy, append_of_nothing)
 
 /* A block that @spoil makes unacceptable, between two that are good: it alone is refused (HAT-W5). */
 static void refuse_one(struct world *world, void (*spoil)(struct bk_log_block *block), int error)
@@ -259,7 +257,6 @@ static void flush_f26(struct world *world)
     cr_assert_eq(world->flushed, world->ticket, "done before what it waits for is told");
 }
 ON_ALL(flush_f26)
-ON(conform_write, dummy, flush_f26)
 
 /* The largest ticket that is promised. */
 static void ticket_of_max_ticket(struct world *world)
