@@ -10,7 +10,7 @@
 struct bk_find;
 
 /** bk_find_new() - for @request, whose query and limits are borrowed. Return: 0, BB_EINVAL, BB_EPATTERN, BB_ENOMEM. */
-int bk_find_new(const struct bk_query *request, struct bk_find **ret_find);
+BB_MUST_CHECK int bk_find_new(const struct bk_query *request, struct bk_find **ret_find);
 void bk_find_free(struct bk_find *find);
 
 /**
@@ -30,13 +30,12 @@ bool bk_find_wants_path(const struct bk_find *find, struct bb_slice path);
  *
  * Return: 0; 1: the answer is complete, no more blocks are needed; BB_ELIMIT (too many paths to be told apart), BB_ENOMEM, BB_ECORRUPT.
  */
-int bk_find_block(struct bk_find *find, uint64_t server, const struct bb_block *head, struct bb_slice events);
+BB_MUST_CHECK int
+bk_find_block(struct bk_find *find, uint64_t server, const struct bb_block *head, struct bb_slice events);
 
 /** bk_find_latest() - the same for a block of one event, the latest of its path; they come in the order of their paths. */
-int bk_find_latest(struct bk_find *find,
-                   uint64_t server,
-                   const struct bb_block *head,
-                   struct bb_slice events);
+BB_MUST_CHECK int
+bk_find_latest(struct bk_find *find, uint64_t server, const struct bb_block *head, struct bb_slice events);
 
 /** bk_find_end() - the answer into the request's body, n_events and more. Return: 0 or BB_ENOMEM. */
-int bk_find_end(struct bk_find *find, struct bk_query *request, struct bk_meter *meter);
+BB_MUST_CHECK int bk_find_end(struct bk_find *find, struct bk_query *request, struct bk_meter *meter);

@@ -19,12 +19,12 @@
  * Return: 0; BB_ENOTFOUND (no such backend), BB_EVERSION (made for another ABI, or data of another version), BB_EINVAL
  * (options), or what the driver's open() returned.
  */
-int bk_backend_open(const char *name,
-                    const char *const *options,
-                    size_t n_options,
-                    struct bk_backend_env *env,
-                    struct bk_backend **ret_backend,
-                    struct bb_buf *err);
+BB_MUST_CHECK int bk_backend_open(const char *name,
+                                  const char *const *options,
+                                  size_t n_options,
+                                  struct bk_backend_env *env,
+                                  struct bk_backend **ret_backend,
+                                  struct bb_buf *err);
 
 /** bk_backend_help() - append the names of the built-in backends and their options, for a person. */
 void bk_backend_help(struct bb_buf *out);

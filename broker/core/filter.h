@@ -14,7 +14,7 @@ struct bk_filter {
 
 /** bk_filter_new() - from one MessagePack array of patterns, distrusted; empty bytes: everything. Return: 0, BB_EPATTERN, BB_EINVAL,
  * BB_ELIMIT, BB_ENOMEM. */
-int bk_filter_new(struct bb_slice patterns, struct bk_filter **ret_filter);
+BB_MUST_CHECK int bk_filter_new(struct bb_slice patterns, struct bk_filter **ret_filter);
 
 /** bk_filter_ref(), bk_filter_unref() - any thread; NULL is fine. */
 struct bk_filter *bk_filter_ref(struct bk_filter *filter);

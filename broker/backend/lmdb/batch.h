@@ -38,7 +38,7 @@ size_t bk_batch_size(const struct bk_append *append);
  * Return: 0; BB_ENOMEM or BB_ETOOBIG (an entry of 4 GiB): then @out is as it was, but for a sticky error that it had
  * before.
  */
-int bk_batch_encode(struct bb_buf *out, const struct bk_append *append);
+BB_MUST_CHECK int bk_batch_encode(struct bb_buf *out, const struct bk_append *append);
 
 /**
  * bk_batch_next() - take the next entry off the front of @rest
@@ -48,4 +48,4 @@ int bk_batch_encode(struct bb_buf *out, const struct bk_append *append);
  *
  * Return: 1 with an entry, 0 at the end, BB_EMALFORMED.
  */
-int bk_batch_next(struct bb_slice *rest, struct bk_batch_entry *ret_entry);
+BB_MUST_CHECK int bk_batch_next(struct bb_slice *rest, struct bk_batch_entry *ret_entry);

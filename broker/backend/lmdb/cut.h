@@ -20,9 +20,9 @@ struct bk_cut {
  *
  * A damaged record goes as a whole, unless surplus is what is looked for.
  */
-int bk_cut(struct bk_write *write,
-           struct bk_write_channel *channel,
-           uint64_t first,
-           const struct bk_place *place,
-           const struct bk_cut *cut,
-           uint64_t *ret_dropped);
+BB_MUST_CHECK int bk_cut(struct bk_write *write,
+                         struct bk_write_channel *channel,
+                         uint64_t first,
+                         const struct bk_place *place,
+                         const struct bk_cut *cut,
+                         uint64_t *ret_dropped);

@@ -44,13 +44,13 @@ typedef int bk_journal_found_fn(void *context, uint64_t number, struct bb_slice 
  * Return: 0; BB_ECORRUPT, after @found has been given what is before the damage; BB_EVERSION (another form); BB_ESYSTEM; BB_ENOMEM;
  * or what @found returned. @err gets a sentence, unless it is one of the last two.
  */
-int bk_journal_open(const char *directory,
-                    size_t size,
-                    uint64_t applied,
-                    bk_journal_found_fn *found,
-                    void *context,
-                    struct bk_journal **ret_journal,
-                    struct bb_buf *err);
+BB_MUST_CHECK int bk_journal_open(const char *directory,
+                                  size_t size,
+                                  uint64_t applied,
+                                  bk_journal_found_fn *found,
+                                  void *context,
+                                  struct bk_journal **ret_journal,
+                                  struct bb_buf *err);
 
 /** bk_journal_close() - NULL is fine. */
 void bk_journal_close(struct bk_journal *journal);
@@ -77,10 +77,10 @@ static inline struct bb_slice bk_journal_payload(const struct bb_buf *record)
  * Return: 0; BB_EAGAIN: there is no room until the store has more; BB_ETOOBIG: larger than a file; BB_ESYSTEM: whether it is
  * durable is not known, and only opening the journal again can tell; BB_EINVAL: another buffer.
  */
-int bk_journal_append(struct bk_journal *journal,
-                      const struct bb_buf *record,
-                      uint64_t applied,
-                      uint64_t *ret_number);
+BB_MUST_CHECK int bk_journal_append(struct bk_journal *journal,
+                                    const struct bb_buf *record,
+                                    uint64_t applied,
+                                    uint64_t *ret_number);
 
 /** bk_journal_payload_max() - the longest payload that files of @size bytes take. */
 size_t bk_journal_payload_max(size_t size);

@@ -272,8 +272,8 @@ static void op_status(struct bk_backend *backend, struct bb_buf *out)
     struct statvfs disk = {0};
     (void)statvfs(lmdb->directory, &disk);
     (void)pthread_mutex_lock(&lmdb->mutex);
-    if (lmdb->store != NULL && !lmdb->is_exclusive) {
-        (void)bk_store_sizes(lmdb->store, &sizes);
+    if (lmdb->store != NULL && !lmdb->is_exclusive && bk_store_sizes(lmdb->store, &sizes) < 0) {
+        sizes = (struct bk_store_sizes){0}; /* they are not known now */
     }
     const struct {
         const char *name;

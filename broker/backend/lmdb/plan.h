@@ -61,11 +61,11 @@ struct bk_plan {
  *
  * Return: 0, BB_ENOMEM, BB_ECORRUPT, BB_ESYSTEM; bk_plan_fini() in any case.
  */
-int bk_plan_init(struct bk_plan *plan,
-                 struct bk_store *store,
-                 MDB_txn *txn,
-                 const struct bb_query *query,
-                 const struct bk_filter *filter);
+BB_MUST_CHECK int bk_plan_init(struct bk_plan *plan,
+                               struct bk_store *store,
+                               MDB_txn *txn,
+                               const struct bb_query *query,
+                               const struct bk_filter *filter);
 void bk_plan_fini(struct bk_plan *plan);
 
 /** bk_plan_channel() - the channel to be searched with this id, NULL if it is not to be. */

@@ -15,13 +15,13 @@ struct bk_group_block {
 };
 
 /** bk_group_add() - append the blocks of a record to @list, struct bk_group_block. Return: 0, BB_ENOMEM, BB_ECORRUPT. */
-int bk_group_add(struct bb_buf *list, const struct bk_record *record);
+BB_MUST_CHECK int bk_group_add(struct bb_buf *list, const struct bk_record *record);
 
 /** bk_group_sort() - by session and instance. */
 void bk_group_sort(struct bb_buf *list);
 
 /** bk_lmdb_read() - BK_REQUEST_READ. Return: 0, BB_ENOMEM, BB_ECORRUPT, BB_ESYSTEM. */
-int bk_lmdb_read(struct bk_store *store, struct bk_read *read, struct bk_meter *meter);
+BB_MUST_CHECK int bk_lmdb_read(struct bk_store *store, struct bk_read *read, struct bk_meter *meter);
 
 /** bk_lmdb_locate() - BK_REQUEST_LOCATE; the same errors. */
-int bk_lmdb_locate(struct bk_store *store, struct bk_locate *locate);
+BB_MUST_CHECK int bk_lmdb_locate(struct bk_store *store, struct bk_locate *locate);

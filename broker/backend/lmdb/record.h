@@ -52,7 +52,7 @@ void bk_record_encode(struct bb_buf *out, const struct bk_record *record);
  *
  * Return: 0, BB_ECORRUPT (CRC, lengths), BB_EVERSION (a record form that this version does not know).
  */
-int bk_record_decode(struct bb_slice key, struct bb_slice value, struct bk_record *ret_record);
+BB_MUST_CHECK int bk_record_decode(struct bb_slice key, struct bb_slice value, struct bk_record *ret_record);
 
 /**
  * bk_record_next_block() - take the next block off the front of @rest, which begins as a record's `blocks`
@@ -61,13 +61,13 @@ int bk_record_decode(struct bb_slice key, struct bb_slice value, struct bk_recor
  *
  * Return: 1 with a block, 0 at the end, BB_ECORRUPT.
  */
-int bk_record_next_block(struct bb_slice *rest,
-                         struct bb_block *ret_block,
-                         struct bb_slice *ret_events,
-                         struct bb_slice *ret_wire);
+BB_MUST_CHECK int bk_record_next_block(struct bb_slice *rest,
+                                       struct bb_block *ret_block,
+                                       struct bb_slice *ret_events,
+                                       struct bb_slice *ret_wire);
 
 /** bk_latest_encode() - append the value of @latest under @key (channel u32, path) to @out; errors are sticky there. */
 void bk_latest_encode(struct bb_buf *out, struct bb_slice key, const struct bk_latest *latest);
 
 /** bk_latest_decode() - Return: 0, BB_ECORRUPT. */
-int bk_latest_decode(struct bb_slice key, struct bb_slice value, struct bk_latest *ret_latest);
+BB_MUST_CHECK int bk_latest_decode(struct bb_slice key, struct bb_slice value, struct bk_latest *ret_latest);

@@ -36,15 +36,15 @@ struct bk_head {
 };
 
 /** bk_head_read() - Return: 0, BB_ECORRUPT (also when it is not there), BB_ESYSTEM. */
-int bk_head_read(MDB_txn *txn, MDB_dbi meta, struct bk_head *ret_head);
+BB_MUST_CHECK int bk_head_read(MDB_txn *txn, MDB_dbi meta, struct bk_head *ret_head);
 
-int bk_head_put(MDB_txn *txn, MDB_dbi meta, const struct bk_head *head);
+BB_MUST_CHECK int bk_head_put(MDB_txn *txn, MDB_dbi meta, const struct bk_head *head);
 
 /** bk_row_seal() - put the checksum behind the @len bytes of @value, where there is room for it. */
 void bk_row_seal(enum bk_row_table table, struct bb_slice key, uint8_t *value, size_t len);
 
 /** bk_row_open() - check the checksum and take it off the end of @value. Return: 0, BB_ECORRUPT. */
-int bk_row_open(enum bk_row_table table, struct bb_slice key, struct bb_slice *value);
+BB_MUST_CHECK int bk_row_open(enum bk_row_table table, struct bb_slice key, struct bb_slice *value);
 
 /** bk_row_crc() - the checksum of a row of which it was taken off. */
 static inline uint32_t bk_row_crc(struct bb_slice opened)
@@ -59,7 +59,8 @@ void bk_row_print(struct bb_buf *out, enum bk_row_table table, struct bb_slice k
 MDB_dbi bk_row_dbi(const struct bk_store_tables *tables, enum bk_row_table table);
 
 /** bk_channel_decode() - a row of `channels`; slices borrow. Return: 0, BB_ECORRUPT. */
-int bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel);
+BB_MUST_CHECK int
+bk_channel_decode(struct bb_slice key, struct bb_slice value, struct bk_log_channel *ret_channel);
 
 /** bk_channel_encode() - append the value of such a row, to be sealed. */
 void bk_channel_encode(struct bb_buf *out, const struct bk_log_channel *channel);
@@ -70,4 +71,4 @@ void bk_channel_encode(struct bb_buf *out, const struct bk_log_channel *channel)
  *
  * Return: 0, BB_ECORRUPT, BB_ESYSTEM, BB_ENOMEM.
  */
-int bk_rows_check(const struct bk_store_tables *tables, MDB_txn *txn, struct bb_buf *what);
+BB_MUST_CHECK int bk_rows_check(const struct bk_store_tables *tables, MDB_txn *txn, struct bb_buf *what);

@@ -178,13 +178,13 @@ void bk_lmdb_be_together(struct lmdb *lmdb);
 void bk_lmdb_fail(struct lmdb *lmdb, int error);
 
 /** bk_lmdb_open_files() - store and journal; everything that is durable is in the store, and synced there, when this returns. */
-int bk_lmdb_open_files(struct lmdb *lmdb,
-                       struct bk_store **ret_store,
-                       struct bk_journal **ret_journal,
-                       struct bb_buf *err);
+BB_MUST_CHECK int bk_lmdb_open_files(struct lmdb *lmdb,
+                                     struct bk_store **ret_store,
+                                     struct bk_journal **ret_journal,
+                                     struct bb_buf *err);
 
 /** bk_lmdb_load_numbers() - what is stored was registered last. Return: 0 or an error of bk_store_load(). */
-int bk_lmdb_load_numbers(struct bk_store *store, struct bk_numbers **ret_numbers);
+BB_MUST_CHECK int bk_lmdb_load_numbers(struct bk_store *store, struct bk_numbers **ret_numbers);
 
 /** bk_lmdb_records_drop() - forget journal records that the store has. */
 void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied);

@@ -77,10 +77,11 @@ struct bk_store_report {
  * Return: 0; BB_EEXISTS (another broker has it open), BB_EVERSION (@err says which one was found), BB_ECORRUPT (@err says where, and
  * what to do), BB_ESYSTEM, BB_ENOMEM, BB_EINVAL.
  */
-int bk_store_open(const char *directory, size_t map_size, struct bk_store **ret_store, struct bb_buf *err);
+BB_MUST_CHECK int
+bk_store_open(const char *directory, size_t map_size, struct bk_store **ret_store, struct bb_buf *err);
 
 /** bk_store_stretch() - let it grow beyond its limit by @bytes. No transaction may be open. Return: 0, BB_ESYSTEM, BB_ENOMEM. */
-int bk_store_stretch(struct bk_store *store, size_t bytes);
+BB_MUST_CHECK int bk_store_stretch(struct bk_store *store, size_t bytes);
 
 /** bk_store_close() - NULL is fine. No transaction may be open. */
 void bk_store_close(struct bk_store *store);
@@ -97,10 +98,10 @@ static inline uint64_t bk_store_applied(const struct bk_store *store)
  *
  * Each of the functions may be NULL. Return: 0, BB_ENOMEM, BB_ECORRUPT, BB_ESYSTEM, or what a function returned.
  */
-int bk_store_load(struct bk_store *store,
-                  const struct bk_backend_loader *loader,
-                  bk_store_last_fn *last,
-                  void *last_context);
+BB_MUST_CHECK int bk_store_load(struct bk_store *store,
+                                const struct bk_backend_loader *loader,
+                                bk_store_last_fn *last,
+                                void *last_context);
 
 /**
  * bk_store_apply() - take journal records into the tables, all of them in one transaction or none
@@ -111,7 +112,8 @@ int bk_store_load(struct bk_store *store,
  * Return: 0; BB_ELOGFULL (map or disk full: make room with retain or trim, then try again), BB_EINVAL (a hole), BB_ECORRUPT (a payload
  * cannot be followed, or a table is damaged), BB_ESYSTEM, BB_ENOMEM.
  */
-int bk_store_apply(struct bk_store *store, const struct bk_store_input *inputs, size_t n_inputs);
+BB_MUST_CHECK int
+bk_store_apply(struct bk_store *store, const struct bk_store_input *inputs, size_t n_inputs);
 
 /**
  * bk_store_retain() - remove what channels need not keep, in one transaction
@@ -126,12 +128,12 @@ int bk_store_apply(struct bk_store *store, const struct bk_store_input *inputs, 
  *
  * Return: 0, BB_ELOGFULL (no room even for that: try a smaller budget), BB_ESYSTEM, BB_ECORRUPT, BB_ENOMEM.
  */
-int bk_store_retain(struct bk_store *store,
-                    uint64_t now,
-                    size_t budget,
-                    bk_store_trimmed_fn *on_trimmed,
-                    void *context,
-                    size_t *ret_done);
+BB_MUST_CHECK int bk_store_retain(struct bk_store *store,
+                                  uint64_t now,
+                                  size_t budget,
+                                  bk_store_trimmed_fn *on_trimmed,
+                                  void *context,
+                                  size_t *ret_done);
 
 /**
  * bk_store_trim() - remove events of @channel before sequence @before, whatever the floor says
@@ -141,22 +143,22 @@ int bk_store_retain(struct bk_store *store,
  *
  * Return: as bk_store_retain(), BB_ENOTFOUND (no such channel).
  */
-int bk_store_trim(struct bk_store *store,
-                  uint32_t channel,
-                  uint64_t before,
-                  size_t budget,
-                  uint64_t *ret_first,
-                  bool *ret_more);
+BB_MUST_CHECK int bk_store_trim(struct bk_store *store,
+                                uint32_t channel,
+                                uint64_t before,
+                                size_t budget,
+                                uint64_t *ret_first,
+                                bool *ret_more);
 
 /** bk_store_sizes() - Return: 0, BB_ESYSTEM, BB_ENOMEM. */
-int bk_store_sizes(struct bk_store *store, struct bk_store_sizes *ret_sizes);
+BB_MUST_CHECK int bk_store_sizes(struct bk_store *store, struct bk_store_sizes *ret_sizes);
 
 /**
  * bk_store_snapshot() - copy the store as it is now to @directory, which is made and must not exist
  *
  * The copy is compact and on disk when this returns. Return: 0, BB_EEXISTS, BB_ESYSTEM, BB_ENOMEM.
  */
-int bk_store_snapshot(struct bk_store *store, const char *directory);
+BB_MUST_CHECK int bk_store_snapshot(struct bk_store *store, const char *directory);
 
 /**
  * bk_store_compact() - copy the data beside itself without its free pages, put it in its place and open it again
@@ -165,26 +167,26 @@ int bk_store_snapshot(struct bk_store *store, const char *directory);
  * row of the small tables BB_ECORRUPT: it could not be opened again, and nothing is done. On failure after the rename the store is
  * unusable but for close (env is NULL): BB_ESYSTEM.
  */
-int bk_store_compact(struct bk_store *store, struct bb_buf *err);
+BB_MUST_CHECK int bk_store_compact(struct bk_store *store, struct bb_buf *err);
 
 /**
  * bk_store_verify() - walk all tables in one read transaction: every CRC, and that records and indexes agree both ways
  *
  * Return: 0, also when problems were found; BB_ESYSTEM, BB_ENOMEM.
  */
-int bk_store_verify(struct bk_store *store, struct bk_store_report *ret_report);
+BB_MUST_CHECK int bk_store_verify(struct bk_store *store, struct bk_store_report *ret_report);
 
 struct bk_verify;
 
 /** bk_verify_new() - the same a piece at a time, each in a read transaction of its own; borrows @report. Return: 0, BB_ENOMEM. */
-int bk_verify_new(struct bk_store_report *report, struct bk_verify **ret_verify);
+BB_MUST_CHECK int bk_verify_new(struct bk_store_report *report, struct bk_verify **ret_verify);
 
 /**
  * bk_verify_step() - go on, until it is done or @deadline (monotonic us) is reached, but at least some rows
  *
  * Return: 1: not done yet; 0: done; BB_ESYSTEM, BB_ENOMEM.
  */
-int bk_verify_step(struct bk_verify *verify, struct bk_store *store, uint64_t deadline);
+BB_MUST_CHECK int bk_verify_step(struct bk_verify *verify, struct bk_store *store, uint64_t deadline);
 
 /** bk_verify_free() - NULL is fine. */
 void bk_verify_free(struct bk_verify *verify);
@@ -192,7 +194,7 @@ void bk_verify_free(struct bk_verify *verify);
 /* --- for readers ---------------------------------------------------------------------------------- */
 
 /** bk_store_begin() - a read transaction; not tied to a thread, used by one at a time. Return: 0, BB_ESYSTEM, BB_ENOMEM. */
-int bk_store_begin(struct bk_store *store, MDB_txn **ret_txn);
+BB_MUST_CHECK int bk_store_begin(struct bk_store *store, MDB_txn **ret_txn);
 
 /** bk_store_end() - NULL is fine. */
 static inline void bk_store_end(MDB_txn *txn)
@@ -207,31 +209,31 @@ static inline void bk_store_end(MDB_txn *txn)
  *
  * Borrows from the map until @txn ends. Return: 0, BB_ENOTFOUND, BB_ECORRUPT, BB_EVERSION, BB_ESYSTEM.
  */
-int bk_store_record(const struct bk_store *store,
-                    MDB_txn *txn,
-                    uint64_t position,
-                    uint32_t channel,
-                    struct bk_record *ret_record);
+BB_MUST_CHECK int bk_store_record(const struct bk_store *store,
+                                  MDB_txn *txn,
+                                  uint64_t position,
+                                  uint32_t channel,
+                                  struct bk_record *ret_record);
 
 /** bk_store_channel() - settings and counters; slices borrow. Return: 0, BB_ENOTFOUND, BB_ECORRUPT, BB_ESYSTEM. */
-int bk_store_channel(const struct bk_store *store,
-                     MDB_txn *txn,
-                     uint32_t channel,
-                     struct bk_log_channel *ret_channel);
+BB_MUST_CHECK int bk_store_channel(const struct bk_store *store,
+                                   MDB_txn *txn,
+                                   uint32_t channel,
+                                   struct bk_log_channel *ret_channel);
 
 /**
  * bk_store_latest() - the latest event of @path in @channel
  *
  * Return: 0, BB_ENOTFOUND, BB_ECORRUPT, BB_ESYSTEM.
  */
-int bk_store_latest(const struct bk_store *store,
-                    MDB_txn *txn,
-                    uint32_t channel,
-                    struct bb_slice path,
-                    struct bk_latest *ret_latest);
+BB_MUST_CHECK int bk_store_latest(const struct bk_store *store,
+                                  MDB_txn *txn,
+                                  uint32_t channel,
+                                  struct bb_slice path,
+                                  struct bk_latest *ret_latest);
 
 /** bk_place_read() - a row of by_sequence. Return: 0, BB_ECORRUPT. */
-int bk_place_read(struct bb_slice key, struct bb_slice value, struct bk_place *ret_place);
+BB_MUST_CHECK int bk_place_read(struct bb_slice key, struct bb_slice value, struct bk_place *ret_place);
 
 /**
  * bk_store_find() - the record that holds @sequence of @channel or, if none does, the first one after it
@@ -239,9 +241,9 @@ int bk_place_read(struct bb_slice key, struct bb_slice value, struct bk_place *r
  *
  * Return: 0, BB_ENOTFOUND, BB_ECORRUPT, BB_ESYSTEM.
  */
-int bk_store_find(const struct bk_store *store,
-                  MDB_txn *txn,
-                  uint32_t channel,
-                  uint64_t sequence,
-                  uint64_t *ret_first,
-                  struct bk_place *ret_place);
+BB_MUST_CHECK int bk_store_find(const struct bk_store *store,
+                                MDB_txn *txn,
+                                uint32_t channel,
+                                uint64_t sequence,
+                                uint64_t *ret_first,
+                                struct bk_place *ret_place);

@@ -50,54 +50,54 @@ struct bk_write {
 };
 
 /** bk_write_begin() - Return: 0, BB_ESYSTEM, BB_ENOMEM, BB_ECORRUPT; on error nothing needs to be ended. */
-int bk_write_begin(struct bk_write *write, struct bk_store *store);
+BB_MUST_CHECK int bk_write_begin(struct bk_write *write, struct bk_store *store);
 
 /** bk_write_finish() - commit if @error is 0 and something changed, abort otherwise, free. Return: @error, or why the commit failed. */
-int bk_write_finish(struct bk_write *write, int error);
+BB_MUST_CHECK int bk_write_finish(struct bk_write *write, int error);
 
 /** bk_write_channel() - the channel, read once. Return: 0 (also when it does not exist: see `exists`), or an error. */
-int bk_write_channel(struct bk_write *write, uint32_t id, struct bk_write_channel **ret_channel);
+BB_MUST_CHECK int
+bk_write_channel(struct bk_write *write, uint32_t id, struct bk_write_channel **ret_channel);
 
 /**
  * bk_write_path() - the path, read once; given an id if it is new and @make
  *
  * Return: 0; BB_ENOTFOUND (not @make); BB_ECORRUPT and others.
  */
-int bk_write_path(struct bk_write *write,
-                  struct bk_write_channel *channel,
-                  struct bb_slice path,
-                  bool make,
-                  struct bk_write_path **ret_path);
+BB_MUST_CHECK int bk_write_path(struct bk_write *write,
+                                struct bk_write_channel *channel,
+                                struct bb_slice path,
+                                bool make,
+                                struct bk_write_path **ret_path);
 
 /** bk_write_here() - note that @path is in the record being written. Return: 0, BB_ENOMEM. */
-int bk_write_here(struct bk_write *write, struct bk_write_path *path);
+BB_MUST_CHECK int bk_write_here(struct bk_write *write, struct bk_write_path *path);
 
 /** bk_write_paths() - put changed paths into their table and forget all; between records only. */
-int bk_write_paths(struct bk_write *write);
+BB_MUST_CHECK int bk_write_paths(struct bk_write *write);
 
 /** bk_write_paths_if_many() - the same when there are so many that memory matters. */
-int bk_write_paths_if_many(struct bk_write *write);
+BB_MUST_CHECK int bk_write_paths_if_many(struct bk_write *write);
 
-int bk_put(struct bk_write *write,
-           MDB_dbi dbi,
-           struct bb_slice key,
-           struct bb_slice value,
-           unsigned int flags);
+BB_MUST_CHECK int
+bk_put(struct bk_write *write, MDB_dbi dbi, struct bb_slice key, struct bb_slice value, unsigned int flags);
 
 /** bk_put_row() - seal what is in `scratch` and put it. One that is there and damaged is left: BB_ECORRUPT. */
-int bk_put_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key);
+BB_MUST_CHECK int bk_put_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key);
 
 /** bk_delete_row() - what is not there is fine. */
-int bk_delete_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key);
+BB_MUST_CHECK int bk_delete_row(struct bk_write *write, enum bk_row_table table, struct bb_slice key);
 
 /** bk_delete() - what is not there is fine. */
-int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key);
+BB_MUST_CHECK int bk_delete(struct bk_write *write, MDB_dbi dbi, struct bb_slice key);
 
 /** bk_write_place() - put an entry of by_sequence. */
-int bk_write_place(struct bk_write *write, uint32_t channel, uint64_t first, const struct bk_place *place);
+BB_MUST_CHECK int
+bk_write_place(struct bk_write *write, uint32_t channel, uint64_t first, const struct bk_place *place);
 
 /** bk_write_by_path() - put an entry of by_path. */
-int bk_write_by_path(struct bk_write *write, uint64_t path_id, uint64_t first, uint64_t position, uint64_t n);
+BB_MUST_CHECK int
+bk_write_by_path(struct bk_write *write, uint64_t path_id, uint64_t first, uint64_t position, uint64_t n);
 
 /** bk_purge_all() - finish the removal of a channel at once (retention.c). */
-int bk_purge_all(struct bk_write *write, struct bk_write_channel *channel);
+BB_MUST_CHECK int bk_purge_all(struct bk_write *write, struct bk_write_channel *channel);
