@@ -145,7 +145,7 @@ static uint64_t n_surplus(const struct bk_memory_channel *channel, uint64_t now)
     return channel->bytes > retention->max_bytes;
 }
 
-/* The options' limit: values may have half of it, the floor does not count. */
+/* The options' limit, for which the floor does not count. Values that have more than half of it make way. */
 static void hold_size(struct bk_memory *memory, struct bk_memory_channel *channel)
 {
     uint64_t max = memory->values[OPTION_CHANNEL_SIZE];
