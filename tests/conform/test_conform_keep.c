@@ -218,7 +218,7 @@ static void by_path_above_the_floor(struct world *world)
     read_all(world, 1);
     cr_assert_eq(n_hits(world), 8, "all are in the floor");
     for (int64_t i = 1; i <= 12; i++) {
-        char path[16];
+        char path[32];
         (void)snprintf(path, sizeof(path), "c1/%lld", (long long)i);
         put(world, 1, path, i);
     }
@@ -379,7 +379,7 @@ static void losses_by_turns(struct world *world)
     retention.max_per_path = 1;
     set_channel(world, 1, &retention, false);
     for (int64_t i = 1; i <= 400; i++) {
-        char path[16];
+        char path[32];
         (void)snprintf(path, sizeof(path), "c1/%lld", (long long)i);
         const struct spec spec = {i % 2 == 0 ? path : "c1/a", i, 0, i % 2 == 0 ? 10000 : 0, 0};
         (void)stage(world, 1, &spec, 1);
