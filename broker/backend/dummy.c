@@ -53,10 +53,18 @@ op_get_last(struct bk_backend *backend, uint64_t server, struct bk_event_id *ret
     bk_numbers_last(of(backend)->numbers, server, ret_id, ret_time);
 }
 
-/* All of a range is lost. */
-static void lose(struct bk_read *read, size_t i)
+/* Whatever is wanted is gone. */
+static void lose_range(const struct dummy *dummy, struct bk_read *read, size_t i)
 {
-    const struct bk_read_range *range = &read->ranges[i];
+    struct bk_read_range *range = &read->ranges[i];
+    uint64_t last = range->stop == BK_NO_LIMIT ? range->after : range->stop;
+    if (bk_numbers_channel(dummy->numbers, range->channel, &last)) {
+        last = BB_MIN(last, range->stop);
+    }
+    range->reached = BB_MAX(last, range->after);
+    range->first = range->reached + 1;
+    range->events = range->bytes = 0;
+    range->at_end = true;
     const struct bk_read_loss loss = {(uint32_t)i, BK_LOSS_TRIMMED, range->after + 1, range->reached,
                                       range->reached - range->after};
     if (loss.count > 0) {
@@ -64,31 +72,68 @@ static void lose(struct bk_read *read, size_t i)
     }
 }
 
+static int read_on(const struct dummy *dummy, struct bk_read *read)
+{
+    read->losses = BB_BUF_INIT;
+    read->body = NULL;
+    read->n_events = 0;
+    for (size_t i = 0; i < read->n_ranges; i++) {
+        lose_range(dummy, read, i);
+    }
+    return read->losses.error;
+}
+
+static int locate(const struct dummy *dummy, struct bk_locate *locate)
+{
+    for (size_t i = 0; i < locate->n_places; i++) {
+        locate->places[i].sequence = locate->places[i].last = 0;
+        (void)bk_numbers_channel(dummy->numbers, locate->places[i].channel, &locate->places[i].last);
+    }
+    return 0;
+}
+
+static int query(struct bk_query *query)
+{
+    query->body = NULL;
+    query->n_events = 0;
+    query->more = false;
+    return 0;
+}
+
+static int trim(const struct dummy *dummy, struct bk_trim *trim)
+{
+    uint64_t last = 0;
+    bool is_there = bk_numbers_channel(dummy->numbers, trim->channel, &last);
+    trim->first = last + 1;
+    return is_there ? 0 : BB_ENOTFOUND;
+}
+
+static int answer(const struct dummy *dummy, struct bk_request *request)
+{
+    switch (request->kind) {
+    case BK_REQUEST_READ:
+        return read_on(dummy, BB_CONTAINER(request, struct bk_read, request));
+    case BK_REQUEST_LOCATE:
+        return locate(dummy, BB_CONTAINER(request, struct bk_locate, request));
+    case BK_REQUEST_QUERY:
+        return query(BB_CONTAINER(request, struct bk_query, request));
+    case BK_REQUEST_TRIM:
+        return trim(dummy, BB_CONTAINER(request, struct bk_trim, request));
+    case BK_REQUEST_FLUSH:
+        return 0;
+    case BK_REQUEST_SNAPSHOT:
+    case BK_REQUEST_COMPACT:
+    case BK_REQUEST_VERIFY:
+        break;
+    }
+    return BB_EUNSUPPORTED;
+}
+
 static void op_submit(struct bk_backend *backend, struct bk_request *request)
 {
     struct dummy *dummy = of(backend);
-    bool is_upkeep = request->kind == BK_REQUEST_SNAPSHOT || request->kind == BK_REQUEST_COMPACT ||
-                     request->kind == BK_REQUEST_VERIFY;
-    request->error = is_upkeep ? BB_EUNSUPPORTED : 0;
+    request->error = answer(dummy, request);
     request->next = NULL;
-    if (request->kind == BK_REQUEST_READ) { /* whatever was wanted is gone */
-        struct bk_read *read = BB_CONTAINER(request, struct bk_read, request);
-        read->losses = BB_BUF_INIT;
-        read->body = NULL;
-        read->n_events = 0;
-        for (size_t i = 0; i < read->n_ranges; i++) {
-            struct bk_read_range *range = &read->ranges[i];
-            range->reached = range->stop == BK_NO_LIMIT ? range->after : BB_MAX(range->stop, range->after);
-            range->first = range->reached + 1;
-            range->events = range->bytes = 0;
-            range->at_end = true;
-            lose(read, i);
-        }
-        request->error = read->losses.error;
-    } else if (request->kind == BK_REQUEST_TRIM) {
-        struct bk_trim *trim = BB_CONTAINER(request, struct bk_trim, request);
-        trim->first = trim->before;
-    }
     *dummy->requests_end = request;
     dummy->requests_end = &request->next;
     (void)eventfd_write(dummy->wake, 1);

@@ -249,3 +249,11 @@ void bk_numbers_last(const struct bk_numbers *numbers,
     *ret_id = found != NULL ? found->id : (struct bk_event_id){.server = server};
     *ret_time = found != NULL ? found->time : 0;
 }
+
+bool bk_numbers_channel(const struct bk_numbers *numbers, uint32_t id, uint64_t *ret_last)
+{
+    const struct channel *found = find_channel(numbers, id);
+    bool is_known = found != NULL && found->is_known;
+    *ret_last = is_known ? found->last : *ret_last;
+    return is_known;
+}

@@ -30,3 +30,6 @@ void bk_numbers_last(const struct bk_numbers *numbers,
                      uint64_t server,
                      struct bk_event_id *ret_id,
                      uint64_t *ret_time);
+
+/** bk_numbers_channel() - whether the channel is there; @ret_last: its newest sequence, untouched if it is not. */
+bool bk_numbers_channel(const struct bk_numbers *numbers, uint32_t id, uint64_t *ret_last);

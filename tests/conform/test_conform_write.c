@@ -342,8 +342,20 @@ static void keeps_nothing_f80(struct world *world)
         cr_assert_eq(n_hits(world), 0);
         cr_assert_not(more);
     }
+    for (int i = 2; i <= 9; i++) {
+        put(world, 1, "c1/a", i);
+    }
+    settle(world);
     read_all(world, 1);
     cr_assert_eq(n_hits(world), 0);
+    cr_assert_eq(n_losses(world), 1);
+    cr_assert(loss(world, 0)->from == 1 && loss(world, 0)->to == 9, "and it says what is lost");
+    struct bk_read_range range = {1, .after = 2, .stop = 4, .stop_time = BK_NO_LIMIT};
+    read_range(world, &range, NULL, SIZE_MAX);
+    cr_assert_eq(range.reached, 4);
+    cr_assert(loss(world, 0)->from == 3 && loss(world, 0)->to == 4);
+    struct bk_locate last = {.kind = BK_LOCATE_LAST};
+    cr_assert_eq(locate(world, &last, 1), 0);
     struct bk_upkeep verify = {.request = {.kind = BK_REQUEST_VERIFY}};
     run(world, &verify.request);
     cr_assert_eq(verify.request.error, BB_EUNSUPPORTED);
