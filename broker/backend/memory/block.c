@@ -6,6 +6,9 @@
 
 #include <stdlib.h>
 
+/* So many of the newest blocks are asked for a path. */
+#define LOOK_AT 8
+
 /* --- making ----------------------------------------------------------------------------------------- */
 
 static int copy_events(const struct bk_memory *memory, struct bk_log_block *log)
@@ -203,22 +206,36 @@ static void unlink_block(struct bk_memory *memory, struct bk_memory_block *block
     bk_memory_block_free(block);
 }
 
-/* Whether the newest block has an event of each path of @block, as far as that can be told without looking at all events. */
+/* The path of a block that has one; false if it may have more. */
+static bool path_of(const struct bk_memory_block *block, struct bb_slice *ret_path)
+{
+    struct bb_slice rest = bb_slice(block->log.events, (size_t)block->log.head.length);
+    struct bb_event_view event;
+    if ((block->log.flags & BK_LOG_UNIFORM) == 0 || bb_event_read(&rest, &event) < 0) {
+        return false;
+    }
+    *ret_path = event.path;
+    return true;
+}
+
+/* Whether a newer block has an event of each path of @block, as far as a look at a few of the newest ones can tell. */
 static bool is_superseded(const struct bk_memory_block *block)
 {
-    const struct bk_memory_block *newest = block->channel->newest;
+    const struct bk_memory_block *newer = block->channel->newest;
+    struct bb_slice path;
+    struct bb_slice other;
     if (block->path != NULL) {
         return block->path->events > 1;
     }
-    if (newest == block || (block->log.flags & newest->log.flags & BK_LOG_UNIFORM) == 0) {
+    if (!path_of(block, &path)) {
         return false;
     }
-    struct bb_slice rest = bb_slice(block->log.events, (size_t)block->log.head.length);
-    struct bb_slice rest_of_newest = bb_slice(newest->log.events, (size_t)newest->log.head.length);
-    struct bb_event_view event;
-    struct bb_event_view other;
-    return bb_event_read(&rest, &event) == 0 && bb_event_read(&rest_of_newest, &other) == 0 &&
-           bb_slice_equal(event.path, other.path);
+    for (int i = 0; i < LOOK_AT && newer != block; i++, newer = newer->prev_own) {
+        if (path_of(newer, &other) && bb_slice_equal(path, other)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void bk_memory_drop(struct bk_memory *memory, struct bk_memory_block *block)
