@@ -53,10 +53,11 @@ static void publish_block(struct world *world, struct model *model)
     struct spec specs[12] = {0};
     char texts[BB_COUNT(specs)][32];
     size_t n = sim_between(&model->rng, 1, BB_COUNT(specs));
+    const char *one = sim_chance(&model->rng, 300) ? model_path(model) : NULL;
     struct event *events = &model->events[model->n];
     cr_assert_leq(model->n + n, MODEL_EVENTS);
     for (size_t i = 0; i < n; i++) {
-        (void)snprintf(texts[i], sizeof(texts[i]), "%s%s", slot->name, model_path(model));
+        (void)snprintf(texts[i], sizeof(texts[i]), "%s%s", slot->name, one != NULL ? one : model_path(model));
         specs[i] = (struct spec){
             .path = texts[i],
             .value = (int64_t)sim_below(&model->rng, 50),

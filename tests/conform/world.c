@@ -298,6 +298,17 @@ static void write_event(struct bb_buf *out, const struct spec *spec)
     bb_buf_fini(&payload);
 }
 
+static uint32_t flags_of(const struct spec *specs, size_t n)
+{
+    uint32_t flags = BK_LOG_UNIFORM;
+    for (size_t i = 0; i < n; i++) {
+        flags |= specs[i].ttl_ms > 0 ? BK_LOG_TTL : 0;
+        flags |= specs[i].source_time != 0 ? BK_LOG_SOURCE_TIME : 0;
+        flags &= strcmp(specs[i].path, specs[0].path) == 0 ? UINT32_MAX : ~(uint32_t)BK_LOG_UNIFORM;
+    }
+    return flags;
+}
+
 struct bk_log_block *stage(struct world *world, uint32_t channel, const struct spec *specs, size_t n)
 {
     size_t at = world->n_blocks++;
@@ -311,7 +322,7 @@ struct bk_log_block *stage(struct world *world, uint32_t channel, const struct s
     world->session++;
     world->blocks[at] = (struct bk_log_block){
         .channel = channel,
-        .flags = BK_LOG_TTL | BK_LOG_SOURCE_TIME,
+        .flags = flags_of(specs, n),
         .server = SERVER,
         .head =
             {
