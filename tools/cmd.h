@@ -19,8 +19,12 @@ enum exit_status {
     STATUS_SIGNAL = 128,
 };
 
-/* The values of the options that every command has. */
+struct command;
+
+/* The tables of the command, and the values of the options that every command has. */
 struct common {
+    const struct command *const *commands; /* in the order of the help; ends with NULL */
+    const struct option_row *options;
     const char *url;
     int64_t connect_timeout_us;
     bool quiet;
@@ -42,10 +46,6 @@ struct command {
     /* Returns an exit status. `operands` ends with NULL. */
     int (*run)(const struct common *common, const void *values, char **operands);
 };
-
-/* The commands, in the order of the help; ends with a row without a name. */
-extern const struct command *const commands[];
-extern const struct option_row common_options[];
 
 extern const struct command command_pub;
 extern const struct command command_sub;

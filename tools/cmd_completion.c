@@ -32,7 +32,7 @@ static void arguments_print(const struct option_row *rows)
     }
 }
 
-static void bash_print(void)
+static void bash_print(const struct common *common)
 {
     (void)fputs(
         "# bash completion of busbar; written by 'busbar completion bash'\n"
@@ -43,24 +43,24 @@ static void bash_print(void)
         "        case ${COMP_WORDS[i]} in\n"
         "        ",
         stdout);
-    for (const struct command *const *c = commands; *c != NULL; c++) {
-        (void)printf("%s%s", c == commands ? "" : "|", (*c)->name);
+    for (const struct command *const *c = common->commands; *c != NULL; c++) {
+        (void)printf("%s%s", c == common->commands ? "" : "|", (*c)->name);
     }
     (void)fputs(") command=${COMP_WORDS[i]}; break ;;\n        esac\n    done\n    case $command in\n",
                 stdout);
-    for (const struct command *const *c = commands; *c != NULL; c++) {
+    for (const struct command *const *c = common->commands; *c != NULL; c++) {
         (void)printf("    %s) words='", (*c)->name);
         words_print((*c)->options);
         (void)printf("%s%s' ;;\n", (*c)->words != NULL ? " " : "", (*c)->words != NULL ? (*c)->words : "");
     }
     (void)fputs("    esac\n    words+='", stdout);
-    words_print(common_options);
+    words_print(common->options);
     (void)fputs("'\n    if [[ -z $command || $command == help ]]; then\n        words+='", stdout);
-    for (const struct command *const *c = commands; *c != NULL; c++) {
+    for (const struct command *const *c = common->commands; *c != NULL; c++) {
         (void)printf(" %s", (*c)->name);
     }
     (void)fputs("'\n    fi\n    case $before in\n", stdout);
-    for (const struct command *const *c = commands; *c != NULL; c++) {
+    for (const struct command *const *c = common->commands; *c != NULL; c++) {
         arguments_print((*c)->options);
     }
     (void)fputs("    esac\n    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$word\")\n}\n"
@@ -70,13 +70,12 @@ static void bash_print(void)
 
 static int completion_run(const struct common *common, const void *values, char **operands)
 {
-    (void)common;
     (void)values;
     if (strcmp(operands[0], "bash") != 0) {
         say("there is a completion for bash only");
         return STATUS_USAGE;
     }
-    bash_print();
+    bash_print(common);
     return print_end();
 }
 

@@ -11,12 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct command *const commands[] = {
+static const struct command *const commands[] = {
     &command_pub,    &command_sub,   &command_query,      &command_channel, &command_log, &command_ping,
     &command_status, &command_bench, &command_completion, &command_help,    NULL,
 };
 
-const struct option_row common_options[] = {
+static const struct option_row common_options[] = {
     {'u', OPTION_TEXT, "url", "URL", "the broker; several by commas; also $BUSBAR_URL",
      offsetof(struct common, url), NULL},
     {0, OPTION_DURATION, "connect-timeout", "TIME", "how long to try to reach it (5s)",
@@ -135,7 +135,8 @@ const struct command command_help = {
 
 int main(int argc, char **argv)
 {
-    struct common common = {.connect_timeout_us = 5 * BB_US_PER_S};
+    struct common common = {
+        .commands = commands, .options = common_options, .connect_timeout_us = 5 * BB_US_PER_S};
     const struct option_set set = {common_options, &common};
     char **words = argv + 1;
     size_t n;
