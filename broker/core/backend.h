@@ -268,7 +268,7 @@ struct bk_backend_listener {
     /* All tickets up to this one are durable, or (@error not 0) this one and every later one that was registered has failed
      * and has left no trace. */
     void (*flushed)(void *context, uint64_t ticket, int error);
-    /* Events of @channel before @first are gone: retention, or BK_REQUEST_TRIM. */
+    /* Events of @channel before @first are gone: retention, or BK_REQUEST_TRIM; not what did not fit into the store. */
     void (*trimmed)(void *context, uint32_t channel, uint64_t first);
     /*
      * @text: why, for a person. register_() that refuses events with BB_ELOGFULL or BB_ELOGFAILED has told FULL or FAILED before it

@@ -82,7 +82,8 @@ struct bk_memory_channel {
     uint64_t due;  /* when the oldest event may have become too old; BK_NO_LIMIT: never */
     size_t due_at; /* in memory->dues */
     struct bk_memory_channel *next_trimmed;
-    bool is_trimmed; /* it is in the list of those to tell of */
+    bool is_trimmed;     /* it is in the list of those to tell of */
+    uint64_t trimmed_to; /* what it tells */
 };
 
 struct bk_memory {

@@ -95,9 +95,11 @@ static uint64_t due_of(const struct bk_memory_channel *channel)
 
 /* --- what has gone ---------------------------------------------------------------------------------- */
 
-/* Notifications come in dispatch() only. */
+/* Notifications come in dispatch() only, and speak of what the channel's own limits or a trim took: how much fits into this store
+ * is nobody's wish. */
 static void note_trimmed(struct bk_memory *memory, struct bk_memory_channel *channel)
 {
+    channel->trimmed_to = channel->first;
     if (!channel->is_trimmed) {
         channel->is_trimmed = true;
         channel->next_trimmed = memory->trimmed;
@@ -121,7 +123,7 @@ void bk_memory_tell_trimmed(struct bk_memory *memory)
         struct bk_memory_channel *channel = memory->trimmed;
         memory->trimmed = channel->next_trimmed;
         channel->is_trimmed = false;
-        memory->listener->trimmed(memory->listener->context, channel->id, channel->first);
+        memory->listener->trimmed(memory->listener->context, channel->id, channel->trimmed_to);
     }
 }
 
@@ -165,9 +167,7 @@ static void hold_total(struct bk_memory *memory)
         if (memory->oldest == NULL || memory->latest_bytes > max / 2) {
             bk_memory_forget(memory, memory->latest_oldest);
         } else {
-            struct bk_memory_channel *victim = memory->oldest->channel;
             bk_memory_drop(memory, memory->oldest);
-            note_trimmed(memory, victim);
         }
     }
 }
@@ -180,10 +180,10 @@ void bk_memory_retain(struct bk_memory *memory,
     for (uint64_t n = n_surplus(channel, now); n > 0; n = n_surplus(channel, now)) {
         bk_memory_drop_oldest(memory, channel, n);
     }
-    hold_size(memory, channel);
     if (channel->first != first) {
         note_trimmed(memory, channel);
     }
+    hold_size(memory, channel);
     hold_total(memory);
     due_set(memory, channel, due_of(channel));
 }
