@@ -50,6 +50,35 @@ Test(bus_client, a_broker_of_another_version_is_an_end_and_not_a_loop)
     script_finish(&script, bus);
 }
 
+static void *publish_and_wait(void *arg)
+{
+    struct bb_draft draft = BB_DRAFT_INIT;
+    draft.path = "a";
+    static int result;
+    result = bb_publish_wait(arg, &draft, PATIENCE_MS, NULL);
+    return &result;
+}
+
+Test(bus_client, the_end_reaches_publishers_and_subscriptions)
+{
+    struct script script;
+    struct bb_event event;
+    void *result = NULL;
+    bb_bus *bus = script_open_bus(&script, (struct bb_options)BB_OPTIONS_INIT);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    pthread_t thread = script_thread(publish_and_wait, bus);
+    const struct bb_msg *msg = script_expect(&script, BB_MSG_HELLO);
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_ERROR,
+                                          .about = BB_MSG_HELLO,
+                                          .corr = msg->corr,
+                                          .code = bb_slice_str("bad_version"),
+                                          .text = bb_slice_str("a sentence")});
+    cr_expect_eq(bb_receive(sub, &event, 1, PATIENCE_MS), BB_EVERSION);
+    (void)pthread_join(thread, &result);
+    cr_expect_eq(*(int *)result, BB_ECLOSED);
+    script_finish(&script, bus);
+}
+
 Test(bus_client, where_nobody_is_wait_ready_says_so)
 {
     struct bb_options options = BB_OPTIONS_INIT;

@@ -466,6 +466,54 @@ Test(bus_subscribe, credit_is_granted_when_half_of_the_window_is_read)
     script_finish(&script, bus);
 }
 
+/* The number of @name in the options of a subscribe. */
+static uint64_t option_of(struct bb_slice options, const char *name)
+{
+    struct bb_mp_reader reader = bb_mp_reader(options);
+    uint32_t n = bb_mp_read_map(&reader);
+    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
+        if (bb_slice_equal(bb_mp_read_str(&reader), bb_slice_str(name))) {
+            return bb_mp_read_uint(&reader);
+        }
+        bb_mp_skip(&reader);
+    }
+    cr_assert_fail("there is no %s", name);
+    return 0;
+}
+
+Test(bus_subscribe, credit_of_a_new_connection_leaves_room_for_what_is_unread_of_the_old_one)
+{
+    struct script script;
+    struct bb_event events[8];
+    struct bb_buf body = BB_BUF_INIT;
+    struct bb_subscribe_options options = script_to_all();
+    options.window_events = 4;
+    options.window_bytes = 1000;
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, options);
+    const struct bb_msg *msg = script_expect(&script, BB_MSG_SUBSCRIBE);
+    cr_expect_eq(option_of(msg->options, "bytes"), 1000);
+    cr_expect_eq(option_of(msg->options, "events"), 4);
+    script_subscribed(&script, MP("\x90"));
+    script_write_block(&body, 1, 2);
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x02"),
+                   1, 2);
+    msg = script_come_back(&script, 7, NO_FEATURES);
+    cr_expect_eq(option_of(msg->options, "bytes"), 1000 - body.len);
+    cr_expect_eq(option_of(msg->options, "events"), 4);
+    bb_buf_fini(&body);
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x02"));
+    /* Nothing of this connection is read with these, so they are no reason for more. */
+    script_receive_all(sub, events, 2);
+    cr_assert_eq(bb_receive(sub, events, 8, 0), BB_ETIMEOUT);
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_PING, .token = 1});
+    (void)script_expect(&script, BB_MSG_PONG);
+    script_finish(&script, bus);
+}
+
 #define N_EMPTY        500
 #define EMPTY_PER_STEP 64
 
