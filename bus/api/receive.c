@@ -61,37 +61,46 @@ static size_t read_some(struct bb_subscription *sub, struct bb_event *events, si
     return n;
 }
 
+/*
+ * Takes what is there or waits for it until @deadline. Messages without events may come for ever, so behind
+ * that it looks once more and no further. Return: how many, or an error.
+ */
+static int
+take_some(struct bb_subscription *sub, struct bb_event *events, size_t max, int timeout_ms, uint64_t deadline)
+{
+    bool is_over = false;
+    size_t n = 0;
+    int r = 0;
+    while (r == 0 && n == 0) {
+        bb_bus_lock(sub->bus);
+        release_read(sub);
+        bool is_new = sub->reading == NULL;
+        if (is_new) {
+            r = is_over && sub->queue == NULL ? BB_ETIMEOUT : wait_queue(sub, timeout_ms, deadline);
+        }
+        bb_bus_unlock(sub->bus);
+        n = r < 0 ? 0 : read_some(sub, events, max);
+        r = r == 0 && n == 0 && is_new && is_over ? BB_ETIMEOUT : r;
+        is_over = is_new && bb_now_ms() >= deadline;
+    }
+    return r < 0 ? r : (int)n;
+}
+
 int bb_receive(bb_subscription *sub, struct bb_event *events, size_t max, int timeout_ms)
 {
-    struct bb_bus *bus = sub->bus;
     if (sub->options.on_events != NULL) {
         return BB_ESTATE;
     }
     if (max == 0) {
         return BB_EINVAL;
     }
-    size_t n = 0;
-    int r = 0;
-    uint64_t deadline = bb_deadline(timeout_ms);
-    max = max > INT32_MAX ? INT32_MAX : max;
-    while (r == 0 && n == 0) {
-        bb_bus_lock(bus);
-        release_read(sub);
-        if (sub->reading == NULL) {
-            r = wait_queue(sub, timeout_ms, deadline);
-        }
-        bb_bus_unlock(bus);
-        n = r < 0 ? 0 : read_some(sub, events, max);
-        if (r == 0 && n == 0 && bb_now_ms() >= deadline) { /* what has nothing to read may come for ever */
-            r = BB_ETIMEOUT;
-        }
+    int r = take_some(sub, events, BB_MIN(max, (size_t)INT32_MAX), timeout_ms, bb_deadline(timeout_ms));
+    if (r > 0 && sub->reading != NULL && sub->options.durable != NULL) {
+        bb_bus_lock(sub->bus);
+        bb_cursor_note_partial(sub, events, (size_t)r);
+        bb_bus_unlock(sub->bus);
     }
-    if (r == 0 && sub->reading != NULL && sub->options.durable != NULL) {
-        bb_bus_lock(bus);
-        bb_cursor_note_partial(sub, events, n);
-        bb_bus_unlock(bus);
-    }
-    return r < 0 ? r : (int)n;
+    return r;
 }
 
 void bb_subscription_get_counts(bb_subscription *sub, struct bb_subscription_counts *ret_counts)

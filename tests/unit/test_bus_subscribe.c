@@ -457,7 +457,7 @@ Test(bus_subscribe, credit_is_granted_when_half_of_the_window_is_read)
                    MP("\x91\x93\xa1"
                       "a\x01\x02"),
                    2, 1);
-    cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 1);
+    cr_assert_eq(bb_receive(sub, events, 1, PATIENCE_MS), 1, "as many as there is room for");
     cr_assert_eq(bb_receive(sub, events, 8, 0), BB_ETIMEOUT);
     const struct bb_msg *credit = script_expect(&script, BB_MSG_CREDIT);
     cr_assert_eq(credit->sub, 1);
@@ -511,6 +511,31 @@ Test(bus_subscribe, credit_of_a_new_connection_leaves_room_for_what_is_unread_of
     cr_assert_eq(bb_receive(sub, events, 8, 0), BB_ETIMEOUT);
     script_send(&script, &(struct bb_msg){.type = BB_MSG_PING, .token = 1});
     (void)script_expect(&script, BB_MSG_PONG);
+    script_finish(&script, bus);
+}
+
+Test(bus_subscribe, receiving_without_waiting_takes_what_came_behind_a_message_that_was_read_to_its_end)
+{
+    struct script script;
+    struct bb_event events[8];
+    bb_bus *bus = script_open_ready(&script);
+    bb_subscription *sub = script_subscribe(bus, script_to_all());
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x90"));
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x00\x02"),
+                   1, 2);
+    cr_assert_eq(bb_receive(sub, events, 2, PATIENCE_MS), 2);
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x02\x03"),
+                   3, 1);
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_PING, .token = 1});
+    (void)script_expect(&script, BB_MSG_PONG);
+    cr_assert_eq(bb_receive(sub, events, 8, 0), 1);
+    cr_expect_eq(events[0].sequence, 3);
+    cr_assert_eq(bb_receive(sub, events, 8, 0), BB_ETIMEOUT);
     script_finish(&script, bus);
 }
 
