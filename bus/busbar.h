@@ -300,9 +300,7 @@ struct bb_draft {
     bb_ack_fn *on_ack; /* called exactly once if the call returns 0; NULL for none */
     void *arg;         /* of on_ack */
     uint64_t ttl_ms;   /* time to live: it is not given to anyone afterwards; 0 for no limit */
-    /*
-     * Other than _NONE: the event is a batch of its own, and refused with BB_ECONFLICT if it does not hold.
-     */
+    /* Other than _NONE: the event is a batch of its own, refused with BB_ECONFLICT if it does not hold. */
     enum bb_expect expect;
     uint64_t expect_sequence;
 };
@@ -635,10 +633,7 @@ enum bb_result {
     BB_RESULT_SERVER,     /* events in the order of their ids */
 };
 
-/*
- * Which events are asked for; what is set must all hold. Times are microseconds since 1970 UTC, both
- * inclusive.
- */
+/* Which events are asked for; all that is set must hold. Times: microseconds since 1970 UTC, inclusive. */
 struct bb_query_options {
     size_t size;
     enum bb_result result;
@@ -720,9 +715,7 @@ enum bb_toggle {
     BB_TOGGLE_OFF,
 };
 
-/*
- * How a channel keeps its events. Numbers: 0 leaves it as it is, BB_UNKNOWN sets it to the broker's default.
- */
+/* How a channel keeps its events. Numbers: 0 leaves it as it is, BB_UNKNOWN sets the broker's default. */
 struct bb_channel_settings {
     size_t size;
     enum bb_store store;
@@ -774,10 +767,7 @@ BB_API int bb_channel_remove(bb_bus *bus, const char *name, int timeout_ms);
  */
 BB_API int bb_channel_trim(bb_bus *bus, const char *name, uint64_t before, int timeout_ms);
 
-/**
- * bb_request_channels() - all channels: a JSON array of what bb_request_channel() gives; like
- * bb_request_status().
- */
+/** bb_request_channels() - a JSON array of what bb_request_channel() gives; like bb_request_status(). */
 BB_API int bb_request_channels(bb_bus *bus, int timeout_ms, char **ret_json);
 
 /** bb_request_channel() - a channel, its settings and its numbers: one JSON object; BB_ENOTFOUND. */

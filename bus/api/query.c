@@ -120,8 +120,7 @@ static int judge_broker(struct bb_bus *bus, const struct bb_request *before, con
         (request->run_number == before->run_number && request->server == before->server)) {
         return 0;
     }
-    bb_bus_note(bus, BB_EUNKNOWNRESULT,
-                "since the page before the broker was started again, or changed");
+    bb_bus_note(bus, BB_EUNKNOWNRESULT, "since the page before the broker was started again, or changed");
     return BB_EUNKNOWNRESULT;
 }
 

@@ -88,7 +88,7 @@ bb_bus *script_open_ready(struct script *script);
 /** script_come_back() - break the connection; welcome the next one as @run, and expect its subscribe. */
 const struct bb_msg *script_come_back(struct script *script, uint64_t run, struct bb_slice features);
 
-/** script_receive_all() - all events and gaps until @n came. */
+/** script_receive_all() - all events and gaps until @n came; what they point to holds if they are of one message. */
 void script_receive_all(bb_subscription *sub, struct bb_event *events, size_t n);
 
 /** script_finish() - close the bus and stop the script. */
