@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define SERVER      7
-#define TIME0       UINT64_C(1700000000000000) /* us */
+#define SERVER 7
+#define TIME0  UINT64_C(1700000000000000) /* us */
+
+static const char *const names[] = {"one", "two", "three"};
 #define DEADLINE_US 30000000
 
 /* --- the journal's disk ----------------------------------------------------------------------------- */
@@ -132,6 +134,12 @@ static void on_done(void *context, struct bk_request *request)
 
 /* --- opening and closing ------------------------------------------------------------------------------ */
 
+static uint64_t now(void *context)
+{
+    struct owner *owner = context;
+    return TIME0 + atomic_load(&owner->aged);
+}
+
 int owner_try_open(struct owner *owner, struct bk_backend **ret_backend)
 {
     size_t n = 0;
@@ -139,6 +147,8 @@ int owner_try_open(struct owner *owner, struct bk_backend **ret_backend)
         .directory = owner->directory,
         .server = SERVER,
         .min_ticket = owner->min_ticket,
+        .now = now,
+        .now_context = owner,
         .listener = &owner->listener,
         .meter = &owner->meter,
     };
@@ -179,7 +189,6 @@ void owner_open(struct owner *owner, const char *const *options)
     cr_assert_not_null(mkdtemp(owner->directory));
     owner_enter(owner);
     struct bk_log_channel channels[OWNER_CHANNELS - 1];
-    static const char *const names[] = {"one", "two", "three"};
     for (uint32_t i = 0; i < BB_COUNT(channels); i++) {
         channels[i] = (struct bk_log_channel){
             .id = i + 1, .name = bb_slice_str(names[i]), .retention = BK_RETENTION_INIT};
@@ -218,6 +227,17 @@ void owner_close(struct owner *owner)
 }
 
 /* --- events ------------------------------------------------------------------------------------------- */
+
+void owner_set_age(struct owner *owner, uint32_t channel, uint64_t max_age_us)
+{
+    struct bk_log_channel entry = {
+        .id = channel, .name = bb_slice_str(names[channel - 1]), .retention = BK_RETENTION_INIT};
+    entry.retention.max_age_us = max_age_us;
+    struct bk_append append = {.channels = &entry, .n_channels = 1};
+    cr_assert_eq(owner->backend->ops->register_(owner->backend, &append, owner->ticket + 1), 0);
+    owner->ticket++;
+    bb_buf_append(&owner->marks, &owner->at, sizeof(owner->at));
+}
 
 int owner_put(struct owner *owner, uint32_t channel, size_t n, size_t padding)
 {

@@ -11,6 +11,7 @@
 #include "broker/backend/registry.h"
 
 #include <criterion/criterion.h>
+#include <stdatomic.h>
 
 #define OWNER_CHANNELS 4 /* 1 to 3 are there from the beginning */
 
@@ -24,6 +25,7 @@ struct owner {
     char directory[64];
     const char *const *options; /* ended by NULL */
     size_t min_ticket;          /* asked for by the next open */
+    atomic_uint_fast64_t aged;  /* us that have passed since the events were made */
     struct bk_backend *backend;
     struct bk_backend_listener listener;
     struct bk_meter meter;
@@ -63,6 +65,9 @@ void owner_close(struct owner *owner);
  * Return: as register_(). Who is refused for the state of the log has been told of it.
  */
 int owner_put(struct owner *owner, uint32_t channel, size_t n, size_t padding);
+
+/** owner_set_age() - how old events of a channel may become, under one ticket. */
+void owner_set_age(struct owner *owner, uint32_t channel, uint64_t max_age_us);
 
 /** owner_pump() - dispatch until @is_done. */
 void owner_pump(struct owner *owner, bool (*is_done)(const struct owner *));

@@ -143,6 +143,34 @@ Test(log_driver, sizes_that_leave_too_little_for_a_ticket_are_refused)
     owner_close(&owner);
 }
 
+static bool has_trimmed_2(const struct owner *owner)
+{
+    return owner->trimmed[2] > 0;
+}
+
+/* A limit that was acknowledged counts, though the tables do not know it yet. */
+Test(log_driver, what_is_kept_goes_by_the_newest_limits)
+{
+    static const char *const slow[] = {"map-size=64M", "apply-interval=60s", "retain-interval=1ms",
+                                       "reserve=0", NULL};
+    struct owner owner;
+    owner_open(&owner, slow);
+    for (uint32_t channel = 1; channel <= 2; channel++) {
+        owner_set_age(&owner, channel, 1000000);
+        cr_assert_eq(owner_put(&owner, channel, 10, 100), 0);
+    }
+    owner_settle(&owner);
+    cr_assert_eq(owner_count(&owner, 1), 10);
+    owner_set_age(&owner, 1, BK_NO_LIMIT);
+    owner_settle(&owner);
+    atomic_store(&owner.aged, 3600000000);
+    owner_pump(&owner, has_trimmed_2);
+    cr_assert_eq(owner.trimmed[1], 0);
+    cr_assert_eq(owner_count(&owner, 1), 10);
+    cr_assert_eq(owner_count(&owner, 2), 0);
+    owner_close(&owner);
+}
+
 Test(log_driver, a_log_that_has_failed_refuses_until_the_owner_was_told)
 {
     struct owner owner;

@@ -364,6 +364,32 @@ Test(log_store, surplus_of_paths_goes_and_the_floor_stays)
     fixture_fini(&fixture);
 }
 
+/* What the floor holds of a path goes when newer events are in the floor, and the floor ends inside a record. */
+Test(log_store, surplus_that_the_floor_held_goes_later)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, MAP);
+    struct bk_retention retention = BK_RETENTION_INIT;
+    retention.max_per_path = 2;
+    retention.min_events = 10;
+    set_channel(&fixture, 1, &retention, false);
+    cr_assert_eq(put(&fixture, 1, 8, 1, 5), 0);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(retain(&fixture, 0, 1000), 0);
+    }
+    cr_assert_eq(info(&fixture, 1).events, 8);
+    cr_assert_eq(put(&fixture, 1, 12, 12, 5), 0); /* one of them of the same path */
+    (void)retain(&fixture, 0, 1000);
+    cr_assert_eq(info(&fixture, 1).events, 1 + 12);
+    cr_assert_eq(info(&fixture, 1).first, 8);
+    cr_assert_eq(put(&fixture, 1, 4, 1, 5), 0); /* the floor is the last six of those twelve, and these */
+    (void)retain(&fixture, 0, 1000);
+    cr_assert_eq(info(&fixture, 1).events, 11 + 4);
+    cr_assert_eq(info(&fixture, 1).first, 10);
+    check(&fixture);
+    fixture_fini(&fixture);
+}
+
 Test(log_store, trimming_and_removal_leave_nothing)
 {
     struct fixture fixture;
