@@ -161,7 +161,12 @@ Test(log_driver, what_is_kept_goes_by_the_newest_limits)
     }
     owner_settle(&owner);
     cr_assert_eq(owner_count(&owner, 1), 10);
-    owner_set_age(&owner, 1, BK_NO_LIMIT);
+    disk_be(DISK_HOLDS, NULL, NULL);
+    cr_assert_eq(owner_put(&owner, 3, 1, 100), 0);
+    disk_wait_held();
+    cr_assert_eq(owner_put(&owner, 3, 1, 100), 0);
+    owner_set_age(&owner, 1, BK_NO_LIMIT); /* behind another one in the same record */
+    disk_be(DISK_WELL, NULL, NULL);
     owner_settle(&owner);
     atomic_store(&owner.aged, 3600000000);
     owner_pump(&owner, has_trimmed_2);

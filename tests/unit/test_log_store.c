@@ -386,6 +386,11 @@ Test(log_store, surplus_that_the_floor_held_goes_later)
     (void)retain(&fixture, 0, 1000);
     cr_assert_eq(info(&fixture, 1).events, 11 + 4);
     cr_assert_eq(info(&fixture, 1).first, 10);
+    retention.min_events = 3; /* another channel has a floor of its own */
+    set_channel(&fixture, 2, &retention, false);
+    cr_assert_eq(put(&fixture, 2, 30, 1, 5), 0);
+    (void)retain(&fixture, 0, 1000);
+    cr_assert_eq(info(&fixture, 2).events, 3);
     check(&fixture);
     fixture_fini(&fixture);
 }
