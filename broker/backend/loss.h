@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The losses of one read while it is made: an array of struct bk_read_loss in read->losses, at most BK_LOSSES_MAX of a range. */
+/* The losses of one read while it is made: an array of struct bk_read_loss in read->losses, at most
+ * BK_LOSSES_MAX of a range. */
 #pragma once
 
 #include "proto/base/cc.h"

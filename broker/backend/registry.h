@@ -16,8 +16,8 @@
  *
  * A shared object stays loaded until the process ends, since its threads may still run in it.
  *
- * Return: 0; BB_ENOTFOUND (no such backend), BB_EVERSION (made for another ABI, or data of another version), BB_EINVAL
- * (options), or what the driver's open() returned.
+ * Return: 0; BB_ENOTFOUND (no such backend), BB_EVERSION (made for another ABI, or data of another version),
+ * BB_EINVAL (options), or what the driver's open() returned.
  */
 BB_MUST_CHECK int bk_backend_open(const char *name,
                                   const char *const *options,

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The contract of a backend: what keeps events beyond the moment, and finds them again (HAT-F20 to F27). The core
- * numbers events; a backend stores what is numbered already, in the order in which it is registered.
+ * The contract of a backend: what keeps events beyond the moment, and finds them again (HAT-F20 to F27). The
+ * core numbers events; a backend stores what is numbered already, in the order in which it is registered.
  *
  * Threads. Calls come from the owner, one at a time, and return without waiting for a disk.
- * What takes time is a request or a ticket: the backend works on it on threads of its own and tells the outcome inside
- * dispatch(), so that notifications too come only when the owner asks for them. fd() becomes readable when
- * dispatch() has something to tell; or a thread of the backend that has nothing else to do offers it to the owner, who may call
- * dispatch() right there: that spares waking a thread.
+ * What takes time is a request or a ticket: the backend works on it on threads of its own and tells the
+ * outcome inside dispatch(), so that notifications too come only when the owner asks for them. fd() becomes
+ * readable when dispatch() has something to tell; or a thread of the backend that has nothing else to do
+ * offers it to the owner, who may call dispatch() right there: that spares waking a thread.
  *
- * Order. Tickets become durable in the order in which they were registered, all of a ticket or nothing of it. A ticket
- * that failed fails all tickets registered after it; then the backend has gone back to what is durable and goes on from there.
- * A request sees at least what was durable when it was submitted.
+ * Order. Tickets become durable in the order in which they were registered, all of a ticket or nothing of it.
+ * A ticket that failed fails all tickets registered after it; then the backend has gone back to what is
+ * durable and goes on from there. A request sees at least what was durable when it was submitted.
  *
- * Another backend is a shared object that exports `const struct bk_backend_driver bk_backend_driver`; its `abi` is the number
- * below, which changes whenever a struct or the meaning of a call in this header does.
+ * Another backend is a shared object that exports `const struct bk_backend_driver bk_backend_driver`; its
+ * `abi` is the number below, which changes whenever a struct or the meaning of a call in this header does.
  */
 #pragma once
 
@@ -60,8 +60,9 @@ struct bk_log_channel {
     uint32_t id;          /* given by the core, never reused, not by a channel of the same name either */
     struct bb_slice name; /* borrowed */
     /*
-     * In an append: forget the channel and all its events. No request that is submitted once it is flushed finds any of it. In
-     * load(): it is being removed, or was and had the highest id of all: its id is not to be used again.
+     * In an append: forget the channel and all its events. No request that is submitted once it is flushed
+     * finds any of it. In load(): it is being removed, or was and had the highest id of all: its id is not to
+     * be used again.
      */
     bool removed;
     struct bk_retention retention;
@@ -91,8 +92,8 @@ struct bk_log_block {
     int error;  /* register_(): why this block was refused, 0 if it was taken */
 };
 
-/* How far a producer has come (PROTOCOL 6.2). Stored with the events that made it so: that is what refuses a repetition
- * after a restart. */
+/* How far a producer has come (PROTOCOL 6.2). Stored with the events that made it so: that is what refuses a
+ * repetition after a restart. */
 struct bk_log_producer {
     uint8_t key[BB_CLIENT_ID_LEN + 8];
     bool removed;
@@ -108,8 +109,8 @@ struct bk_log_cursor {
     struct bb_slice value; /* the core's; borrowed */
 };
 
-/* What each channel, block, producer and cursor of an append counts for in max_ticket, beside its bytes: name and settings, events,
- * notes, name and value. */
+/* What each channel, block, producer and cursor of an append counts for in max_ticket, beside its bytes: name
+ * and settings, events, notes, name and value. */
 #define BK_ENTRY_SIZE ((size_t)128)
 
 /* What is registered under one ticket. */
@@ -127,18 +128,18 @@ struct bk_append {
 /* --- requests ------------------------------------------------------------------------------------- */
 
 enum bk_request_kind {
-    BK_REQUEST_READ,   /* struct bk_read */
-    BK_REQUEST_LOCATE, /* struct bk_locate */
-    BK_REQUEST_QUERY,  /* struct bk_query */
-    BK_REQUEST_FLUSH, /* struct bk_request: done when all that was registered before is durable, or has failed */
+    BK_REQUEST_READ,     /* struct bk_read */
+    BK_REQUEST_LOCATE,   /* struct bk_locate */
+    BK_REQUEST_QUERY,    /* struct bk_query */
+    BK_REQUEST_FLUSH,    /* struct bk_request: done when all registered before is durable, or has failed */
     BK_REQUEST_TRIM,     /* struct bk_trim */
     BK_REQUEST_SNAPSHOT, /* struct bk_upkeep: a copy, while it runs */
     BK_REQUEST_COMPACT,  /* struct bk_upkeep: give free space back to the file system */
     BK_REQUEST_VERIFY,   /* struct bk_upkeep: read and check everything */
 };
 
-/* Something that takes time. The caller's; it must stay until done() is called, which happens exactly once, inside
- * dispatch() or close(). */
+/* Something that takes time. The caller's; it must stay until done() is called, which happens exactly once,
+ * inside dispatch() or close(). */
 struct bk_request {
     enum bk_request_kind kind;
     void (*done)(void *context, struct bk_request *request);
@@ -154,9 +155,9 @@ struct bk_read_range {
     uint64_t after;     /* begin after this sequence */
     uint64_t stop;      /* the last sequence wanted, BK_NO_LIMIT for all */
     uint64_t stop_time; /* events after this time are not wanted; BK_NO_LIMIT for all */
-    /* Out: of the sequences in (after, reached] the matching ones are in the body, but for those that the losses name. Never
-     * beyond stop (but for an `after` that was), nor beyond the newest sequence of the channel. A channel that does not exist is
-     * one whose events are all trimmed: with a stop it is reached. */
+    /* Out: of the sequences in (after, reached] the matching ones are in the body, but for those that the
+     * losses name. Never beyond stop (but for an `after` that was), nor beyond the newest sequence of the
+     * channel. A channel that does not exist is one whose events are all trimmed: with a stop it is reached. */
     uint64_t reached;
     uint64_t first;  /* the oldest sequence kept, last + 1 if none is */
     uint64_t events; /* in the body */
@@ -170,17 +171,18 @@ enum bk_loss_reason {
 };
 
 /*
- * What of a range's (after, reached] is not in the body although it may match. The losses of a range come in the order of their
- * sequences and never overlap; two that follow each other have different reasons. None goes beyond `reached`, so none beyond
- * `stop`; none of EXPIRED names an event after stop_time. Events that are in the body may lie between `from` and `to`.
+ * What of a range's (after, reached] is not in the body although it may match. The losses of a range come in
+ * the order of their sequences and never overlap; two that follow each other have different reasons. None
+ * goes beyond `reached`, so none beyond `stop`; none of EXPIRED names an event after stop_time. Events that
+ * are in the body may lie between `from` and `to`.
  */
 struct bk_read_loss {
     uint32_t range; /* index */
     enum bk_loss_reason reason;
     uint64_t from; /* itself lost */
     uint64_t to;   /* the same */
-    uint64_t
-        count; /* TRIMMED: sequences of from..to that are not kept, whatever their path. EXPIRED: events that match */
+    /* TRIMMED: sequences of from..to that are not kept, whatever their path. EXPIRED: events that match. */
+    uint64_t count;
 };
 
 /* The losses of a range in one read; where another would be needed the read ends before it. */
@@ -195,7 +197,7 @@ struct bk_read {
     size_t max_bytes; /* of the body; exceeded only by a first block that is larger */
     uint64_t now;     /* wall clock, us, for times to live */
     uint64_t
-        hint; /* in: 0, or what the read before of the same ranges left here; out: the same for the next one */
+        hint; /* in: 0, or what the read before of the same ranges left; out: the same for the next one */
     struct bk_bytes *body; /* out: yours to let go; NULL if there is nothing */
     uint64_t n_events;     /* out */
     struct bb_buf losses;  /* out: struct bk_read_loss, of a range in order, ranges mixed; yours to free */
@@ -238,7 +240,8 @@ struct bk_query {
     bool more;             /* out: there is more after the last one */
 };
 
-/* Remove what is before a sequence. BB_ELOGFULL: there is no room to take in some of it that is durable; the rest of it is gone. */
+/* Remove what is before a sequence. BB_ELOGFULL: there is no room to take in some of it that is durable;
+ * the rest of it is gone. */
 struct bk_trim {
     struct bk_request request;
     uint32_t channel;
@@ -260,20 +263,22 @@ enum bk_backend_state {
     BK_BACKEND_FAILED, /* register_() is refused with BB_ELOGFAILED until it has been opened again and re-read */
 };
 
-/* What the backend tells, inside dispatch() and close() only; registered() inside register_(), state() there too. */
+/* What the backend tells, inside dispatch() and close() only; registered() inside register_(), state()
+ * there too. */
 struct bk_backend_listener {
     void *context;
     /* Taken in order; not durable yet (HAT-F21, registered events). */
     void (*registered)(void *context, uint64_t ticket);
-    /* All tickets up to this one are durable, or (@error not 0) this one and every later one that was registered has failed
-     * and has left no trace. */
+    /* All tickets up to this one are durable, or (@error not 0) this one and every later one that was
+     * registered has failed and has left no trace. */
     void (*flushed)(void *context, uint64_t ticket, int error);
     /* Events of @channel before @first are gone: retention, or BK_REQUEST_TRIM; not what did not fit into the store. */
     void (*trimmed)(void *context, uint32_t channel, uint64_t first);
     /*
-     * @text: why, for a person. register_() that refuses events with BB_ELOGFULL or BB_ELOGFAILED has told FULL or FAILED before it
-     * returns, if that was not the state already; whatever the reason, it refuses all events until it has told OK. So what is taken
-     * in is registered first and acknowledged then, and after FULL nothing is taken in.
+     * @text: why, for a person. register_() that refuses events with BB_ELOGFULL or BB_ELOGFAILED has told
+     * FULL or FAILED before it returns, if that was not the state already; whatever the reason, it refuses
+     * all events until it has told OK. So what is taken in is registered first and acknowledged then, and
+     * after FULL nothing is taken in.
      */
     void (*state)(void *context, enum bk_backend_state state, const char *text);
 };
@@ -289,18 +294,21 @@ struct bk_backend_loader {
 struct bk_backend;
 
 struct bk_backend_ops {
-    /* Tell what is stored; once, before anything else. Return: 0, BB_ENOMEM, BB_ECORRUPT, BB_ESYSTEM, or the loader's. */
+    /* Tell what is stored; once, before anything else. Return: 0, BB_ENOMEM, BB_ECORRUPT, BB_ESYSTEM, or
+     * the loader's. */
     int (*load)(struct bk_backend *backend, const struct bk_backend_loader *loader);
     /*
-     * Take events that are numbered already. @append and what it points to are borrowed for the call; owners of blocks are
-     * referenced if need be. @ticket: above all earlier ones.
+     * Take events that are numbered already. @append and what it points to are borrowed for the call; owners
+     * of blocks are referenced if need be. @ticket: above all earlier ones.
      *
-     * A block is refused, alone and with a reason in its `error`, when its id is not above the last one of its server
-     * (BB_EEXISTS), its time is before the last one's (BB_ETIME), its sequence is not the next of its channel (BB_ESEQUENCE; a channel without events
-     * takes any) or its channel was never appended, or removed (BB_ENOTFOUND): it is not stored and no notification speaks of it (HAT-W5).
+     * A block is refused, alone and with a reason in its `error`, when its id is not above the last one of
+     * its server (BB_EEXISTS), its time is before the last one's (BB_ETIME), its sequence is not the next of
+     * its channel (BB_ESEQUENCE; a channel without events takes any) or its channel was never appended, or
+     * removed (BB_ENOTFOUND): it is not stored and no notification speaks of it (HAT-W5).
      *
-     * Return: 0, then registered() has been called and flushed() follows; BB_ELOGFULL, BB_ELOGFAILED, BB_ENOMEM, BB_EFULL (too much waits to be
-     * written), BB_ETOOBIG (for what the backend writes at once): then nothing was taken.
+     * Return: 0, then registered() has been called and flushed() follows; BB_ELOGFULL, BB_ELOGFAILED,
+     * BB_ENOMEM, BB_EFULL (too much waits to be written), BB_ETOOBIG (for what the backend writes at once):
+     * then nothing was taken.
      */
     int (*register_)(struct bk_backend *backend, struct bk_append *append, uint64_t ticket);
     /* The newest id registered of @server and its time; all are 0 if there is none (HAT-F22). */
@@ -323,8 +331,8 @@ struct bk_backend_ops {
 struct bk_backend {
     const struct bk_backend_ops *ops;
     bool is_durable; /* flushed() means on disk */
-    /* An append of so many bytes, counted as BK_ENTRY_SIZE says, fits as long as there is room for events: it is never BB_ETOOBIG,
-     * and not BB_EFULL when nothing waits. SIZE_MAX: no limit. */
+    /* An append of so many bytes, counted as BK_ENTRY_SIZE says, fits as long as there is room for events: it
+     * is never BB_ETOOBIG, and not BB_EFULL when nothing waits. SIZE_MAX: no limit. */
     size_t max_ticket;
 };
 
@@ -359,23 +367,24 @@ struct bk_backend_env {
     const char *
         directory; /* where it may write, made by who opens it; NULL for a backend that keeps nothing on disk */
     uint64_t server; /* this broker's number */
-    /* What max_ticket must be at least, since the largest batch is not divided; BB_EINVAL and a sentence when the options do not
-     * let it. 0: anything will do. */
+    /* What max_ticket must be at least, since the largest batch is not divided; BB_EINVAL and a sentence when
+     * the options do not let it. 0: anything will do. */
     size_t min_ticket;
     const struct bk_backend_value *values;
     const struct bk_backend_listener *listener; /* borrowed for the backend's life */
     struct bk_meter *meter;                     /* what bodies are charged to */
     /*
-     * There is something to tell. From a thread of the backend, outside any call and without a lock. Return: whether dispatch() has
-     * been called; else fd() is to become readable. NULL: nothing can be offered.
+     * There is something to tell. From a thread of the backend, outside any call and without a lock. Return:
+     * whether dispatch() has been called; else fd() is to become readable. NULL: nothing can be offered.
      */
     bool (*offer)(void *context);
     void *offer_context;
     /* A log entry, inside any call of the owner's thread: a stable id, then one sentence. */
     void (*log)(void *context, int level, const char *id, const char *text);
     void *log_context;
-    /* Wall clock in us, for what is kept by age. Called on any thread. NULL: the system's. With one given nobody wakes the owner
-     * when time has passed: dispatch() looks at this clock, so it is called when the clock has moved. */
+    /* Wall clock in us, for what is kept by age. Called on any thread. NULL: the system's. With one given
+     * nobody wakes the owner when time has passed: dispatch() looks at this clock, so it is called when the
+     * clock has moved. */
     uint64_t (*now)(void *context);
     void *now_context;
 };
@@ -385,7 +394,7 @@ struct bk_backend_driver {
     const char *name;
     bool needs_directory;
     const struct bk_backend_option *options;
-    /* Return: 0; BB_EVERSION (written by another version: @err says which), BB_ECORRUPT, BB_EEXISTS (another broker has it
-     * open), BB_EINVAL, BB_ESYSTEM, BB_ENOMEM; @err gets a sentence. */
+    /* Return: 0; BB_EVERSION (written by another version: @err says which), BB_ECORRUPT, BB_EEXISTS (another
+     * broker has it open), BB_EINVAL, BB_ESYSTEM, BB_ENOMEM; @err gets a sentence. */
     int (*open)(const struct bk_backend_env *env, struct bk_backend **ret_backend, struct bb_buf *err);
 };

@@ -12,8 +12,8 @@ struct bk_filter {
     bool is_literal;            /* no pattern has a wildcard: the set is a list of paths */
 };
 
-/** bk_filter_new() - from one MessagePack array of patterns, distrusted; empty bytes: everything. Return: 0, BB_EPATTERN, BB_EINVAL,
- * BB_ELIMIT, BB_ENOMEM. */
+/** bk_filter_new() - from one MessagePack array of patterns, distrusted; empty bytes: everything. Return: 0,
+ * BB_EPATTERN, BB_EINVAL, BB_ELIMIT, BB_ENOMEM. */
 BB_MUST_CHECK int bk_filter_new(struct bb_slice patterns, struct bk_filter **ret_filter);
 
 /** bk_filter_ref(), bk_filter_unref() - any thread; NULL is fine. */

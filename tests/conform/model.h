@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a store ought to have, as naively as can be: all events in one list, each condition tried on each of them. Nothing of
- * this shares code with the stores but the patterns of one path at a time.
+ * What a store ought to have, as naively as can be: all events in one list, each condition tried on each of
+ * them. Nothing of this shares code with the stores but the patterns of one path at a time.
  */
 #pragma once
 
@@ -70,7 +70,8 @@ bool event_has_expired(const struct event *event, uint64_t now);
 /** event_matches() - whether one of the patterns, a MessagePack array, matches; empty bytes match all. */
 bool event_matches(const struct event *event, struct bb_slice patterns);
 
-/** model_find() - what @query finds at @now, in order, into found; @above: what its `where` wants values to be above, -2: anything. */
+/** model_find() - what @query finds at @now, in order, into found; @above: what its `where` wants values to
+ * be above, -2: anything. */
 void model_find(struct model *model, const struct bb_query *query, int64_t above, uint64_t now);
 
 /** model_patterns() - up to @max patterns, as a MessagePack array. */

@@ -23,7 +23,8 @@ static void nothing_flushed(void *context, uint64_t ticket, int error)
 
 static const struct bk_backend_listener listener = {.registered = nothing, .flushed = nothing_flushed};
 
-/* Open with one option, or none; the number that the plugin got for @key and its label go to @ret_number, @label. */
+/* Open with one option, or none; the number that the plugin got for @key and its label go to @ret_number,
+ * @label. */
 static int try_option(const char *option, const char *key, uint64_t *ret_number, char label[16])
 {
     struct bk_meter meter = {0};

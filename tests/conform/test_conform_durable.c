@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What comes back: after close, after the end of the process, from a snapshot. And how close() ends things. */
+/* What comes back: after close, after the end of the process, from a snapshot. And how close() ends
+ * things. */
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 
@@ -147,8 +148,8 @@ static void producers_and_cursors(struct world *world)
 }
 ON(conform_durable, lmdb, producers_and_cursors)
 
-/* HAT-W13: flushed() means on disk, without a period after which it would be. A process ends without a word as soon as
- * it is told. (That the disk has it too is for the campaigns.) */
+/* HAT-W13: flushed() means on disk, without a period after which it would be. A process ends without a word
+ * as soon as it is told. (That the disk has it too is for the campaigns.) */
 static void flushed_survives_the_process_w13(struct world *world)
 {
     world_leave(world);

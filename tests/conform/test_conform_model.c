@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Queries, reads and places of any kind against a naive model, while channels are published to, limited, trimmed, removed and
- * made again. Seeds are fixed; what a failure prints says which question of which round it was.
+ * Queries, reads and places of any kind against a naive model, while channels are published to, limited,
+ * trimmed, removed and made again. Seeds are fixed; what a failure prints says which question of which round
+ * it was.
  */
 #include "proto/base/error.h"
 #include "proto/base/time.h"

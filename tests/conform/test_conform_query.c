@@ -11,8 +11,8 @@
     ON(conform_query, memory, test) \
     ON(conform_query, lmdb, test)
 
-/* Sessions 1 to 30 of three events each on the channels 1 to 3 in turn; the source times run backwards, over many
- * hours. Values count from 1 to 90. */
+/* Sessions 1 to 30 of three events each on the channels 1 to 3 in turn; the source times run backwards, over
+ * many hours. Values count from 1 to 90. */
 static void fill(struct world *world)
 {
     for (int64_t i = 0; i < 30; i++) {

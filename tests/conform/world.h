@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every conformance test needs: a backend opened through the registry, blocks built from lists of events, dispatch() called when
- * fd() says so and never for longer than a deadline, and what the backend tells written down and held against the contract.
+ * What every conformance test needs: a backend opened through the registry, blocks built from lists of
+ * events, dispatch() called when fd() says so and never for longer than a deadline, and what the backend
+ * tells written down and held against the contract.
  */
 #pragma once
 
@@ -43,8 +44,8 @@ struct world {
     struct bk_backend *backend;
     struct bk_backend_listener listener;
     struct bk_meter meter;
-    bool
-        has_system_clock; /* from the next open on; else the clock is that of the newest block, or what it was set to */
+    /* From the next open on; else the clock is that of the newest block, or what it was set to. */
+    bool has_system_clock;
     atomic_uint_fast64_t clock; /* us */
     bool is_told;               /* inside dispatch() or close() */
     uint64_t ticket;            /* the last one */
@@ -89,7 +90,8 @@ void set_clock(struct world *world, uint64_t time);
 /* Dispatch until is_done() holds; the test fails at the deadline. */
 void world_pump(struct world *world, bool (*is_done)(const struct world *world));
 
-/* A block that fits behind what was staged: the next session, instance 1. It may be changed until commit(). */
+/* A block that fits behind what was staged: the next session, instance 1. It may be changed until
+ * commit(). */
 struct bk_log_block *stage(struct world *world, uint32_t channel, const struct spec *specs, size_t n);
 
 /* Register what is staged under the next ticket. Return: as register_(). */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who owns a backend on LMDB, as the core does: it numbers events, waits for fd() and dispatches, and writes down what it is
- * told. The journal's writes and flushes go through here (tests/unit/CMakeLists.txt), so that they can fail. What must not happen
- * fails the test; all waiting is for something to be told.
+ * Who owns a backend on LMDB, as the core does: it numbers events, waits for fd() and dispatches, and writes
+ * down what it is told. The journal's writes and flushes go through here (tests/unit/CMakeLists.txt), so that
+ * they can fail. What must not happen fails the test; all waiting is for something to be told.
  */
 #pragma once
 
@@ -60,7 +60,8 @@ void owner_close(struct owner *owner);
 
 /**
  * owner_put() - @n events under one ticket
- * @padding: bytes of each, all on one path; 0: each on a path that was never used, which the tables need much more for
+ * @padding: bytes of each, all on one path; 0: each on a path that was never used, which the tables need much
+ * more for
  *
  * Return: as register_(). Who is refused for the state of the log has been told of it.
  */

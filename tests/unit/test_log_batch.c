@@ -145,7 +145,7 @@ Test(log_batch, an_entry_that_is_too_long_leaves_no_trace)
     bb_buf_fini(&out);
 }
 
-/* --- entries that cannot be followed --------------------------------------------------------------------- */
+/* --- entries that cannot be followed --------------------------------------------------------------- */
 
 /* An entry whose length is @len, whatever its body is. */
 static void put_raw(struct bb_buf *out, uint8_t kind, uint32_t len, const void *body, size_t body_len)

@@ -11,7 +11,8 @@
 static const char *const small[] = {"map-size=4M",        "journal-size=1M",    "reserve=0",
                                     "apply-interval=60s", "retain-interval=1h", NULL};
 
-/* Large events, which take about as much in the tables as in the journal, until they are refused. Returns how many tickets. */
+/* Large events, which take about as much in the tables as in the journal, until they are refused. Returns
+ * how many tickets. */
 static uint64_t fill(struct owner *owner, uint32_t channel)
 {
     uint64_t n = 0;
@@ -61,8 +62,8 @@ static bool is_well(const struct owner *owner)
 }
 
 /*
- * Tables that are stuck: small events on paths of their own (channel 2) need many times what they are in the journal, and while
- * they are taken in others wait for the disk (channel 3).
+ * Tables that are stuck: small events on paths of their own (channel 2) need many times what they are in the
+ * journal, and while they are taken in others wait for the disk (channel 3).
  */
 static void get_stuck(struct owner *owner)
 {
@@ -201,7 +202,8 @@ Test(log_full, what_is_registered_counts_before_it_is_in_the_tables)
     owner_close(&owner);
 }
 
-/* Until it is full and says so still when it has looked again. Where it says that there is room, there is enough. */
+/* Until it is full and says so still when it has looked again. Where it says that there is room, there is
+ * enough. */
 static void fill_with_large(struct owner *owner, size_t size)
 {
     bool was_refused = false;
@@ -222,7 +224,8 @@ static void fill_with_large(struct owner *owner, size_t size)
     cr_assert_fail("it is never full");
 }
 
-/* Room for small tickets is no room for large ones: who is refused has been told, and is told of room when there is enough. */
+/* Room for small tickets is no room for large ones: who is refused has been told, and is told of room when
+ * there is enough. */
 Test(log_full, it_is_full_for_who_was_refused_until_that_would_fit)
 {
     static const char *const options[] = {"map-size=8M",        "journal-size=4M",    "reserve=0",
@@ -243,7 +246,8 @@ Test(log_full, it_is_full_for_who_was_refused_until_that_would_fit)
     owner_close(&owner);
 }
 
-/* A file may not grow any more: a write ends in the middle, which LMDB calls an I/O error, and the next one says EFBIG. */
+/* A file may not grow any more: a write ends in the middle, which LMDB calls an I/O error, and the next
+ * one says EFBIG. */
 Test(log_full, a_file_that_may_not_grow_is_full_and_has_not_failed)
 {
     static const char *const options[] = {"map-size=64M",       "journal-size=1M",     "reserve=0",

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The journal: what was durable is found again, what was on its way may be, and what is damaged is not passed over. */
+/* The journal: what was durable is found again, what was on its way may be, and what is damaged is not
+ * passed over. */
 #include "proto/base/crc32c.h"
 #include "proto/base/error.h"
 
@@ -231,7 +232,7 @@ static void put_record(uint8_t *to, uint64_t key, uint64_t number, size_t len)
     bk_put_u32(to + HEADER - 8, bb_crc32c(bb_crc32c(0, to, HEADER - 8), to + HEADER, len));
 }
 
-/* --- as it should be -------------------------------------------------------------------------------------- */
+/* --- as it should be ------------------------------------------------------------------------------- */
 
 Test(log_journal, has_what_was_written_when_it_is_opened_again)
 {
@@ -348,9 +349,10 @@ Test(log_journal, does_not_mind_that_making_a_file_larger_was_interrupted)
     drop(&fixture);
 }
 
-/* --- what a crash may leave ------------------------------------------------------------------------------- */
+/* --- what a crash may leave ------------------------------------------------------------------------ */
 
-/* Lets only the sectors of the last record through that @persisted says; the others are as they were before it. */
+/* Lets only the sectors of the last record through that @persisted says; the others are as they were
+ * before it. */
 static void tear(const struct fixture *fixture,
                  size_t offset,
                  const uint8_t *before,
@@ -364,7 +366,8 @@ static void tear(const struct fixture *fixture,
     }
 }
 
-/* The last of some records is torn in many ways. @with_rounds: what was there before is from earlier rounds. */
+/* The last of some records is torn in many ways. @with_rounds: what was there before is from earlier
+ * rounds. */
 static void torn(bool with_rounds)
 {
     static uint8_t before[3 * PAGE];
@@ -450,7 +453,7 @@ Test(log_journal, makes_a_file_that_is_missing)
     drop(&fixture);
 }
 
-/* --- what is damaged -------------------------------------------------------------------------------------- */
+/* --- what is damaged ------------------------------------------------------------------------------- */
 
 Test(log_journal, refuses_a_damaged_record_that_is_not_the_last)
 {
@@ -588,7 +591,7 @@ Test(log_journal, takes_no_buffer_that_was_made_elsewhere_and_has_none_without_b
     drop(&fixture);
 }
 
-/* --- what poses as a record ------------------------------------------------------------------------------- */
+/* --- what poses as a record ------------------------------------------------------------------------ */
 
 /* A record whose payload has records at every page boundary, number @number and so on, made with @key. */
 static void append_forged(struct fixture *fixture, uint64_t key, uint64_t number)
@@ -689,7 +692,7 @@ Test(log_journal, prefers_the_record_that_was_written_later)
     drop(&fixture);
 }
 
-/* --- calls that fail -------------------------------------------------------------------------------------- */
+/* --- calls that fail ------------------------------------------------------------------------------- */
 
 Test(log_journal, is_made_by_the_next_attempt_when_a_call_fails)
 {

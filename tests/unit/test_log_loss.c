@@ -51,7 +51,8 @@ Test(log_loss, nothing_is_no_loss)
     cr_assert_eq(read.losses.len, 0);
 }
 
-/* Before a block, in it, and behind it: as long as there is room for these a range does not exceed its limit. */
+/* Before a block, in it, and behind it: as long as there is room for these a range does not exceed its
+ * limit. */
 Test(log_loss, a_range_has_room_for_a_block_or_ends)
 {
     struct bk_read read = {.n_ranges = 2};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The backend in memory, where the conformance suite does not look: what its options bound, and when channels are due. */
+/* The backend in memory, where the conformance suite does not look: what its options bound, and when
+ * channels are due. */
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 

@@ -238,7 +238,8 @@ channel_of(struct bb_slice key, const uint8_t *value, size_t len, struct bk_log_
     return bk_channel_decode(key, bb_slice(row, len + BK_ROW_CRC), ret_channel);
 }
 
-/* A channel's value: removed u8, 5 limits, first, last, events, bytes, length of the name u32, name, settings. */
+/* A channel's value: removed u8, 5 limits, first, last, events, bytes, length of the name u32, name,
+ * settings. */
 Test(log_record, channels_whose_name_does_not_fit_are_refused)
 {
     static const uint8_t bytes[] = {0, 0, 1, 2};

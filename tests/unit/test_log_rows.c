@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows that guard themselves: whatever bit of one is turned over is noticed, and nothing is done on top of it. */
+/* Rows that guard themselves: whatever bit of one is turned over is noticed, and nothing is done on top of
+ * it. */
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
 
@@ -55,7 +56,8 @@ static int apply(struct fixture *fixture, const struct bk_append *append)
     return error;
 }
 
-/* Three events of one path on channel 1, so that no two sequences of records are one bit apart, with the number of a producer and a cursor. */
+/* Three events of one path on channel 1, so that no two sequences of records are one bit apart, with the
+ * number of a producer and a cursor. */
 static int put(struct fixture *fixture)
 {
     struct bb_buf events = BB_BUF_INIT;

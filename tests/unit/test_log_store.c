@@ -364,7 +364,8 @@ Test(log_store, surplus_of_paths_goes_and_the_floor_stays)
     fixture_fini(&fixture);
 }
 
-/* What the floor holds of a path goes when newer events are in the floor, and the floor ends inside a record. */
+/* What the floor holds of a path goes when newer events are in the floor, and the floor ends inside a
+ * record. */
 Test(log_store, surplus_that_the_floor_held_goes_later)
 {
     struct fixture fixture;

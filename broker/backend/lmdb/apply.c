@@ -489,7 +489,8 @@ static int put_meta(struct apply *apply, uint64_t number)
     return error;
 }
 
-/* The map is larger than its limit, so that removing always has room: adding must keep to the limit itself. */
+/* The map is larger than its limit, so that removing always has room: adding must keep to the limit
+ * itself. */
 static int check_room(struct bk_store *store, const struct bk_store_input *inputs, size_t n_inputs)
 {
     MDB_envinfo info;

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The apply thread: journal records into the tables, retention, trimming, compaction, and the watch over room. */
+/* The apply thread: journal records into the tables, retention, trimming, compaction, and the watch over
+ * room. */
 #include "broker/backend/lmdb/state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-/* What may wait is what is taken in in this time, but at least some transactions: with paths that are all different it is far
- * less than the journal holds, and opening after a crash would take as long as all of it. */
+/* What may wait is what is taken in in this time, but at least some transactions: with paths that are all
+ * different it is far less than the journal holds, and opening after a crash would take as long as all of it. */
 #define BACKLOG_US  300000
 #define BACKLOG_MIN (2 * BK_APPLY_BYTES)
 
-/* Records removed in one transaction; it begins anew with fewer where there is no room for what that writes. */
+/* Records removed in one transaction; it begins anew with fewer where there is no room for what that
+ * writes. */
 #define RETAIN_BUDGET ((size_t)256)
 
 /* Tables that cannot take more are tried again so often. */
@@ -149,8 +151,9 @@ static int trim(struct lmdb *lmdb, struct bk_trim *request)
 }
 
 /*
- * A request sees what was durable when it came. Tables that are stuck may not have all of that; but waiting for it would be for
- * ever, since it is trimming that makes the room. Return: 1: try again to take in the rest; 0; or an error.
+ * A request sees what was durable when it came. Tables that are stuck may not have all of that; but waiting
+ * for it would be for ever, since it is trimming that makes the room. Return: 1: try again to take in the
+ * rest; 0; or an error.
  */
 static int run_trim(struct lmdb *lmdb, struct bk_trim *request)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is registered, as bytes: the payload of a journal record and the input of the store. A batch is a row of entries,
- * each of which says its kind and length, so batches put behind each other are a batch again. Nothing here allocates but
- * the buffer written to.
+ * What is registered, as bytes: the payload of a journal record and the input of the store. A batch is a row
+ * of entries, each of which says its kind and length, so batches put behind each other are a batch again.
+ * Nothing here allocates but the buffer written to.
  *
  *     entry = kind u8, length u32, body; numbers are big-endian
  */
@@ -33,10 +33,11 @@ struct bk_batch_entry {
 size_t bk_batch_size(const struct bk_append *append);
 
 /**
- * bk_batch_encode() - append @append to @out as entries: channels, blocks (those whose error is 0), producers, cursors
+ * bk_batch_encode() - append @append to @out as entries: channels, blocks (those whose error is 0),
+ * producers, cursors
  *
- * Return: 0; BB_ENOMEM or BB_ETOOBIG (an entry of 4 GiB): then @out is as it was, but for a sticky error that it had
- * before.
+ * Return: 0; BB_ENOMEM or BB_ETOOBIG (an entry of 4 GiB): then @out is as it was, but for a sticky error that
+ * it had before.
  */
 BB_MUST_CHECK int bk_batch_encode(struct bb_buf *out, const struct bk_append *append);
 

@@ -8,13 +8,14 @@
 /* One journal record: enough to fill the disk's pipe, small enough to be on its way soon. */
 #define COMMIT_BYTES ((size_t)1 << 20)
 
-/* Behind a larger commit the next one is not far: then the owner's own thread acknowledges, and this one is ready for the disk. */
+/* Behind a larger commit the next one is not far: then the owner's own thread acknowledges, and this one
+ * is ready for the disk. */
 #define OFFER_BYTES ((size_t)16 << 10)
 
 #define REOPEN_MIN_US 100000
 #define REOPEN_MAX_US 5000000
 
-/* --- opening and recovering ------------------------------------------------------------------------------- */
+/* --- opening and recovering ------------------------------------------------------------------------ */
 
 static void commits_fail(struct lmdb *lmdb, int error)
 {
@@ -91,7 +92,8 @@ static void commits_take(struct lmdb *lmdb, uint64_t last)
     }
 }
 
-/* Close what has failed and read again what is on the disk. The commits that were being written, up to @last with the number
+/* Close what has failed and read again what is on the disk. The commits that were being written, up to @last
+ * with the number
  * @number, are decided by what is found. */
 static void reopen(struct lmdb *lmdb, uint64_t number, uint64_t last)
 {
@@ -153,8 +155,8 @@ static struct bb_slice payload_of(const struct commit *commit)
 }
 
 /*
- * What is queued, up to COMMIT_BYTES, as one record; the ticket that it goes up to. What it is taken from is not written again,
- * whatever becomes of it.
+ * What is queued, up to COMMIT_BYTES, as one record; the ticket that it goes up to. What it is taken from is
+ * not written again, whatever becomes of it.
  */
 static uint64_t gather(struct lmdb *lmdb, struct bb_buf *bytes, bool *ret_has_channels)
 {
@@ -194,7 +196,8 @@ static void hand_on(struct lmdb *lmdb, struct record *record)
     }
 }
 
-/* As long as the tables have more than they can take in soon: opening again after a crash has all of it to take in. */
+/* As long as the tables have more than they can take in soon: opening again after a crash has all of it to
+ * take in. */
 static void let_tables_follow(struct lmdb *lmdb)
 {
     while (lmdb->record_bytes > lmdb->backlog_max && !lmdb->has_failed &&
@@ -205,7 +208,8 @@ static void let_tables_follow(struct lmdb *lmdb)
     }
 }
 
-/* Write one record; without the mutex while the disk is at work. Return: 0, or why the log must be opened again. */
+/* Write one record; without the mutex while the disk is at work. Return: 0, or why the log must be opened
+ * again. */
 static int commit_one(struct lmdb *lmdb, uint64_t *ret_number, uint64_t *ret_last)
 {
     struct record *record = calloc(1, sizeof(*record));

@@ -4,7 +4,8 @@
 
 #include "broker/backend/lmdb/write.h"
 
-/* Which events of a record go: from its front as long as one of the limits asks for it, or the surplus of its paths. */
+/* Which events of a record go: from its front as long as one of the limits asks for it, or the surplus of
+ * its paths. */
 struct bk_cut {
     bool surplus;
     uint64_t before;      /* sequence: those below go */

@@ -22,7 +22,8 @@
 #define MAGIC  UINT64_C(0x62627573206a3032) /* "bbus j02" */
 #define FAMILY "bbus j"                     /* what the magic of every version begins with */
 
-/* A file begins with a page of its own: magic, key, size, CRC32C of these, zeros. All of it is in one sector. */
+/* A file begins with a page of its own: magic, key, size, CRC32C of these, zeros. All of it is in one
+ * sector. */
 #define HEAD      ((size_t)28)
 #define FIRST     PAGE /* where its records begin */
 #define FILE_SIZE (2 * PAGE)
@@ -117,8 +118,8 @@ static int read_all(int fd, uint8_t *to, size_t len, size_t offset)
     return 0;
 }
 
-/* The record at @offset, if its number is not below @least, into the buffer. Return: 0, BB_ENOTFOUND (there is none), BB_ESYSTEM,
- * BB_ENOMEM. */
+/* The record at @offset, if its number is not below @least, into the buffer. Return: 0, BB_ENOTFOUND (there
+ * is none), BB_ESYSTEM, BB_ENOMEM. */
 static int read_record(struct bk_journal *journal,
                        const struct file *file,
                        size_t offset,
@@ -221,9 +222,9 @@ static int look(struct bk_journal *journal, uint64_t applied, struct survey *ret
 }
 
 /*
- * Tell what goes on from *@applied, as far as it does. A record is behind the one before it, or at the beginning of a file. The latter is
- * preferred: should a write that failed reach the disk after all, later than the journal was opened again, the number is there twice, and
- * the one that counts begins a file.
+ * Tell what goes on from *@applied, as far as it does. A record is behind the one before it, or at the
+ * beginning of a file. The latter is preferred: should a write that failed reach the disk after all, later
+ * than the journal was opened again, the number is there twice, and the one that counts begins a file.
  */
 static int follow(struct bk_journal *journal,
                   const struct survey *survey,
@@ -331,9 +332,9 @@ static int write_all(int fd, const uint8_t *from, size_t len, size_t offset)
 }
 
 /*
- * Past the page cache where that can be: one call, and two thirds of the time of a write and its fdatasync() (98 us against 139 at 4
- * KiB, 123 against 182 at 128 KiB, measured). A file system that takes such a descriptor and then not the write says EINVAL,
- * and nothing was written.
+ * Past the page cache where that can be: one call, and two thirds of the time of a write and its fdatasync()
+ * (98 us against 139 at 4 KiB, 123 against 182 at 128 KiB, measured). A file system that takes such a
+ * descriptor and then not the write says EINVAL, and nothing was written.
  */
 static int write_durably(struct file *file, const uint8_t *from, size_t len, size_t offset)
 {
@@ -433,8 +434,8 @@ static int open_file(int directory, size_t index, struct file *file, struct bb_b
 }
 
 /*
- * Make a file, or make it larger. The header comes when the rest is durable. It is written each time, since one that is read may
- * be that of a flush that failed, and be nowhere but in memory.
+ * Make a file, or make it larger. The header comes when the rest is durable. It is written each time, since
+ * one that is read may be that of a flush that failed, and be nowhere but in memory.
  */
 static int finish_file(struct bk_journal *journal, struct file *file, size_t size)
 {

@@ -38,7 +38,7 @@ static struct lmdb *of(struct bk_backend *backend)
     return BB_CONTAINER(backend, struct lmdb, backend);
 }
 
-/* --- the owner's side ------------------------------------------------------------------------------------- */
+/* --- the owner's side ------------------------------------------------------------------------------ */
 
 static int op_load(struct bk_backend *backend, const struct bk_backend_loader *loader)
 {
@@ -98,7 +98,8 @@ static int admit(const struct lmdb *lmdb, const struct bk_append *append, size_t
     return r;
 }
 
-/* A large one where it can stay until the tables have it. A small one would waste most of a page, and many may wait. */
+/* A large one where it can stay until the tables have it. A small one would waste most of a page, and many
+ * may wait. */
 static int encode(struct commit *commit, const struct bk_append *append)
 {
     size_t size = bk_batch_size(append);
@@ -129,7 +130,8 @@ static int enqueue(struct lmdb *lmdb, const struct bk_append *append, struct com
     return r;
 }
 
-/* With the mutex: take what is told of states off the news, up to where what is registered is judged by other numbers. */
+/* With the mutex: take what is told of states off the news, up to where what is registered is judged by
+ * other numbers. */
 static struct news *take_states(struct lmdb *lmdb)
 {
     struct news *states = NULL;
@@ -378,7 +380,7 @@ static const struct bk_backend_ops ops = {
     .close = op_close,
 };
 
-/* --- opening ---------------------------------------------------------------------------------------------- */
+/* --- opening --------------------------------------------------------------------------------------- */
 
 static int init(struct lmdb *lmdb, const struct bk_backend_env *env)
 {

@@ -14,8 +14,8 @@ struct found {
     struct bb_buf payloads; /* behind each other */
 };
 
-/* What is in the journal was acknowledged, and there is no trimming before the log is open: so the tables may exceed their limit by
- * what it takes, and are full then. */
+/* What is in the journal was acknowledged, and there is no trimming before the log is open: so the tables may
+ * exceed their limit by what it takes, and are full then. */
 static int apply_found(struct found *found)
 {
     struct bk_store_input *inputs = (struct bk_store_input *)(void *)found->inputs.data;

@@ -130,8 +130,8 @@ size_t bk_plan_span_key(const struct bk_plan_span *span, uint8_t key[BK_KEY_MAX 
     return BK_KEY_CHANNEL + len;
 }
 
-/* By the text of the rows, whatever the channel: paths of one channel have a beginning of their own. What may cover others comes
- * before those with the same text: "a/" is a row of its own, and one of those below "a". */
+/* By the text of the rows, whatever the channel: paths of one channel have a beginning of their own. What may
+ * cover others comes before those with the same text: "a/" is a row of its own, and one of those below "a". */
 static int compare_spans(const void *a, const void *b)
 {
     uint8_t left[BK_KEY_MAX + 1];
@@ -235,8 +235,8 @@ static int plan_spans(struct planner *planner)
 
 /* --- bounds ----------------------------------------------------------------------------------------- */
 
-/* The position at the end of the first key at or behind @from, that begins with @prefix_len bytes of it, and of the one before. 0:
- * there is none. */
+/* The position at the end of the first key at or behind @from, that begins with @prefix_len bytes of it, and
+ * of the one before. 0: there is none. */
 struct around {
     uint64_t at;
     uint64_t before;
@@ -430,7 +430,8 @@ static int plan_ids(struct planner *planner)
     return r;
 }
 
-/* Positions of one channel with source times between two seconds. Return: 1 there are too many, 0, or an error. */
+/* Positions of one channel with source times between two seconds. Return: 1 there are too many, 0, or an
+ * error. */
 static int add_buckets(struct planner *planner,
                        MDB_cursor *cursor,
                        uint32_t channel,

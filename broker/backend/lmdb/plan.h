@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which part of the tables a query has to look at, so that a page of it costs what it finds and not what is kept.
+ * Which part of the tables a query has to look at, so that a page of it costs what it finds and not what is
+ * kept.
  *
  *     bounds   lowest and highest position, from by_time, by_session and the id to go on behind
  *     ranges   positions within them, when ids are asked for or by_source_time narrows enough
  *     lanes    else, the rows of few paths in by_path or of few channels in by_sequence, merged by position
  *     spans    for the latest events: rows of `paths`, in the order of the paths
  *
- * Without ranges and lanes all records within the bounds are looked at. A plan borrows nothing from the transaction in which it was made,
- * and stays good: what comes later lies above its bounds, what goes meanwhile is not met.
+ * Without ranges and lanes all records within the bounds are looked at. A plan borrows nothing from the
+ * transaction in which it was made, and stays good: what comes later lies above its bounds, what goes
+ * meanwhile is not met.
  */
 #pragma once
 

@@ -191,7 +191,7 @@ static int look_at_group(struct bk_search *search, uint64_t position)
     return r;
 }
 
-/* --- all records within positions ------------------------------------------------------------------------ */
+/* --- all records within positions ------------------------------------------------------------------ */
 
 /* The first record of the walk. Return: an LMDB code. */
 static int seek(const struct bk_search *search,
@@ -290,7 +290,7 @@ static int walk_ranges(struct bk_search *search)
     return r == 2 ? 1 : BB_MIN(r, 0);
 }
 
-/* --- lanes, merged ---------------------------------------------------------------------------------------- */
+/* --- lanes, merged --------------------------------------------------------------------------------- */
 
 /* A lane of the plan while it is walked. */
 struct lane {
@@ -472,7 +472,7 @@ static int walk_lanes(struct bk_search *search)
     return r == 2 ? 1 : BB_MIN(r, 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- */
+/* --------------------------------------------------------------------------------------------------- */
 
 static int plan(struct bk_search *search)
 {

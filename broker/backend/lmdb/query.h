@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Queries on the tables, a piece at a time: each in a read transaction of its own, so that a long query neither pins the pages
- * that are replaced meanwhile nor keeps another one waiting. One thread at a time.
+ * Queries on the tables, a piece at a time: each in a read transaction of its own, so that a long query
+ * neither pins the pages that are replaced meanwhile nor keeps another one waiting. One thread at a time.
  */
 #pragma once
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading the tables for subscriptions. On the read thread; each call opens and ends a read transaction of its own. */
+/* Reading the tables for subscriptions. On the read thread; each call opens and ends a read transaction of
+ * its own. */
 #pragma once
 
 #include "broker/backend/lmdb/store.h"
@@ -14,7 +15,8 @@ struct bk_group_block {
     uint32_t flags; /* of its record */
 };
 
-/** bk_group_add() - append the blocks of a record to @list, struct bk_group_block. Return: 0, BB_ENOMEM, BB_ECORRUPT. */
+/** bk_group_add() - append the blocks of a record to @list, struct bk_group_block. Return: 0, BB_ENOMEM,
+ * BB_ECORRUPT. */
 BB_MUST_CHECK int bk_group_add(struct bb_buf *list, const struct bk_record *record);
 
 /** bk_group_sort() - by session and instance. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The threads that answer requests: one for what subscriptions wait for, request by request; one for queries and the
- * verification, which take turns so that a long one does not keep the others waiting; one for copies.
+ * The threads that answer requests: one for what subscriptions wait for, request by request; one for queries
+ * and the verification, which take turns so that a long one does not keep the others waiting; one for copies.
  */
 #include "proto/wire/mp.h"
 
@@ -17,7 +17,7 @@
 
 #define KIND(kind) (1U << (kind))
 
-/* --- one request ------------------------------------------------------------------------------------------ */
+/* --- one request ----------------------------------------------------------------------------------- */
 
 static void write_report(struct bb_buf *out, const struct bk_store_report *report)
 {
@@ -97,7 +97,8 @@ static bool has_to_wait(const struct lmdb *lmdb, const struct bk_request *reques
     return waits && !lmdb->has_failed;
 }
 
-/* Take the first request of one of @kinds that can be answered now. NULL: there is none; @ret_waits: but one that waits. */
+/* Take the first request of one of @kinds that can be answered now. NULL: there is none; @ret_waits: but
+ * one that waits. */
 static struct bk_request *take_request(struct lmdb *lmdb, unsigned kinds, bool *ret_waits)
 {
     *ret_waits = false;
@@ -140,7 +141,7 @@ static void give_back(struct lmdb *lmdb, struct bk_request *request)
     lmdb->requests_end = &request->next;
 }
 
-/* --- request by request ------------------------------------------------------------------------------------- */
+/* --- request by request ---------------------------------------------------------------------------- */
 
 static void answer_all(struct lmdb *lmdb, unsigned kinds, pthread_cond_t *comes)
 {
@@ -181,7 +182,7 @@ void *bk_lmdb_copy_run(void *arg)
     return NULL;
 }
 
-/* --- in turns ------------------------------------------------------------------------------------------------- */
+/* --- in turns -------------------------------------------------------------------------------------- */
 
 /* A request that takes many steps: one of the two. */
 struct turns {

@@ -7,8 +7,8 @@
 #include "broker/backend/lmdb/keys.h"
 
 /*
- * version u8, flags u8, 2 zeros, crc u32, server u64, first u64, last u64, newest time u64, group time u64, group session u64,
- * bytes u64, count u32, blocks u32: then the blocks
+ * version u8, flags u8, 2 zeros, crc u32, server u64, first u64, last u64, newest time u64, group time u64,
+ * group session u64, bytes u64, count u32, blocks u32: then the blocks
  */
 #define VERSION 1
 #define CRC_AT  4

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The values of the store as bytes: a record, which is some consecutive blocks of one channel and one server, and the latest event of
- * a path. Both carry a CRC32C over key, header and body that is checked whenever they are decoded.
+ * The values of the store as bytes: a record, which is some consecutive blocks of one channel and one server,
+ * and the latest event of a path. Both carry a CRC32C over key, header and body that is checked whenever they
+ * are decoded.
  *
- * A record's blocks lie in wire form, so that they can be delivered as they are. Sequences rise from block to block; between
- * blocks some may be missing: events that retention took out (max_per_path).
+ * A record's blocks lie in wire form, so that they can be delivered as they are. Sequences rise from block to
+ * block; between blocks some may be missing: events that retention took out (max_per_path).
  */
 #pragma once
 
@@ -66,7 +67,8 @@ BB_MUST_CHECK int bk_record_next_block(struct bb_slice *rest,
                                        struct bb_slice *ret_events,
                                        struct bb_slice *ret_wire);
 
-/** bk_latest_encode() - append the value of @latest under @key (channel u32, path) to @out; errors are sticky there. */
+/** bk_latest_encode() - append the value of @latest under @key (channel u32, path) to @out; errors are sticky
+ * there. */
 void bk_latest_encode(struct bb_buf *out, struct bb_slice key, const struct bk_latest *latest);
 
 /** bk_latest_decode() - Return: 0, BB_ECORRUPT. */

@@ -301,7 +301,8 @@ static int cut_surplus(struct retain *retain,
     return error == BB_ENOTFOUND ? 0 : error;
 }
 
-/* Bring a path down to its limit. @ret_done: it is there, or cannot be brought further; what the floor holds can be later. */
+/* Bring a path down to its limit. @ret_done: it is there, or cannot be brought further; what the floor
+ * holds can be later. */
 static int cut_path(struct retain *retain, struct bb_slice key, bool *ret_done)
 {
     struct bk_write *write = &retain->write;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows that guard themselves: behind the value lies a CRC32C over the table, the key and the value. So neither a turned bit in either
- * of them, nor a row under another's key or in another's table, is taken for what was written.
+ * Rows that guard themselves: behind the value lies a CRC32C over the table, the key and the value. So
+ * neither a turned bit in either of them, nor a row under another's key or in another's table, is taken for
+ * what was written.
  */
 #pragma once
 
@@ -20,13 +21,15 @@ enum bk_row_table {
 
 #define BK_ROW_CRC 4
 
-/* Rows of meta. That of the format has no checksum: it is compared as a whole, and any version must be able to read it. */
+/* Rows of meta. That of the format has no checksum: it is compared as a whole, and any version must be
+ * able to read it. */
 #define BK_META_FORMAT "format"
 #define BK_META_HEAD   "head"
 
 /*
- * What every transaction that changes something leaves behind, in one row. The sums of the checksums of all rows tell rows that are
- * missing, and those that are whole but old: LMDB never writes over a page, so old ones lie about, one bit away.
+ * What every transaction that changes something leaves behind, in one row. The sums of the checksums of all
+ * rows tell rows that are missing, and those that are whole but old: LMDB never writes over a page, so old
+ * ones lie about, one bit away.
  */
 struct bk_head {
     uint64_t applied;                  /* the last journal record in the tables */

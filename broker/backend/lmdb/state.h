@@ -160,7 +160,8 @@ struct news *bk_lmdb_news(struct lmdb *lmdb, enum news_kind kind);
 /** bk_lmdb_news_quietly() - the same, and bk_lmdb_announce() follows. */
 struct news *bk_lmdb_news_quietly(struct lmdb *lmdb, enum news_kind kind);
 
-/** bk_lmdb_announce() - there are news; @is_idle: the calling thread has time to run the owner. The mutex is given up. */
+/** bk_lmdb_announce() - there are news; @is_idle: the calling thread has time to run the owner. The mutex is
+ * given up. */
 void bk_lmdb_announce(struct lmdb *lmdb, bool is_idle);
 
 void bk_lmdb_tell_state(struct lmdb *lmdb, enum bk_backend_state state, const char *text);
@@ -177,7 +178,8 @@ void bk_lmdb_be_together(struct lmdb *lmdb);
 /** bk_lmdb_fail() - nothing is acknowledged until everything has been opened and read again. */
 void bk_lmdb_fail(struct lmdb *lmdb, int error);
 
-/** bk_lmdb_open_files() - store and journal; everything that is durable is in the store, and synced there, when this returns. */
+/** bk_lmdb_open_files() - store and journal; everything that is durable is in the store, and synced there,
+ * when this returns. */
 BB_MUST_CHECK int bk_lmdb_open_files(struct lmdb *lmdb,
                                      struct bk_store **ret_store,
                                      struct bk_journal **ret_journal,
@@ -189,10 +191,12 @@ BB_MUST_CHECK int bk_lmdb_load_numbers(struct bk_store *store, struct bk_numbers
 /** bk_lmdb_records_drop() - forget journal records that the store has. */
 void bk_lmdb_records_drop(struct lmdb *lmdb, uint64_t applied);
 
-/** bk_lmdb_look() - what room there is in the map and on the disk; in: whether it was full. Without the mutex, as a user. */
+/** bk_lmdb_look() - what room there is in the map and on the disk; in: whether it was full. Without the
+ * mutex, as a user. */
 void bk_lmdb_look(struct lmdb *lmdb, struct room *room);
 
-/** bk_lmdb_watch() - look, and tell the state if it is another one. As a user; the mutex is given up meanwhile. */
+/** bk_lmdb_watch() - look, and tell the state if it is another one. As a user; the mutex is given up
+ * meanwhile. */
 void bk_lmdb_watch(struct lmdb *lmdb);
 
 /** bk_lmdb_be_full() - no events are taken until there is room for @needed bytes; @text: why. */
@@ -201,7 +205,8 @@ void bk_lmdb_be_full(struct lmdb *lmdb, uint64_t needed, const char *text);
 /** bk_lmdb_room_max() - bytes that can be registered at once with an empty log of this size. */
 size_t bk_lmdb_room_max(uint64_t map_size);
 
-/** bk_lmdb_give_way() - the calling thread leaves the processor to those that answer publishers and subscribers. */
+/** bk_lmdb_give_way() - the calling thread leaves the processor to those that answer publishers and
+ * subscribers. */
 void bk_lmdb_give_way(void);
 
 /* The threads. */

@@ -105,7 +105,8 @@ static int check_format(const struct bk_store *store, MDB_txn *txn, struct bb_bu
     return error;
 }
 
-/* A table that is not there is an error, but in a new store: an empty one in its place would be a loss that nobody is told of. */
+/* A table that is not there is an error, but in a new store: an empty one in its place would be a loss
+ * that nobody is told of. */
 static int open_table(MDB_txn *txn, const char *name, bool is_new, MDB_dbi *dbi, struct bb_buf *err)
 {
     int rc = mdb_dbi_open(txn, name, is_new ? MDB_CREATE : 0, dbi);
@@ -260,8 +261,8 @@ static void clear_compact(const struct bk_store *store)
     }
 }
 
-/* A crash while the store was being made may leave a data file that is none. The journal is made after it, so nothing was ever
- * acknowledged from such a directory; the file is kept all the same, under another name. */
+/* A crash while the store was being made may leave a data file that is none. The journal is made after it, so
+ * nothing was ever acknowledged from such a directory; the file is kept all the same, under another name. */
 static bool put_aside_unfinished(struct bk_store *store)
 {
     char path[PATH_MAX];

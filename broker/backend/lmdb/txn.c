@@ -34,7 +34,8 @@ int bk_mdb_error(int rc)
     }
 }
 
-/* The head of an overflow page in the format of LMDB 0.9: number of the page, padding, flags, how many pages. */
+/* The head of an overflow page in the format of LMDB 0.9: number of the page, padding, flags, how many
+ * pages. */
 #define PAGE_HEAD  16
 #define FLAGS_AT   10
 #define PAGES_AT   12

@@ -6,14 +6,16 @@
 
 #include <lmdb.h>
 
-/** bk_mdb_error() - BB_E... for what LMDB returned: 0, BB_ENOTFOUND, BB_ELOGFULL, BB_ENOMEM, BB_ECORRUPT, BB_ESYSTEM. */
+/** bk_mdb_error() - BB_E... for what LMDB returned: 0, BB_ENOTFOUND, BB_ELOGFULL, BB_ENOMEM, BB_ECORRUPT,
+ * BB_ESYSTEM. */
 BB_MUST_CHECK int bk_mdb_error(int rc);
 
 /**
  * bk_is_whole() - whether a key or value that was read lies in its pages
  *
- * LMDB believes what a page says of itself. With a damaged page a value may reach beyond the file, where touching it kills the
- * process. For read transactions, whose pages lie in the map at multiples of their size.
+ * LMDB believes what a page says of itself. With a damaged page a value may reach beyond the file, where
+ * touching it kills the process. For read transactions, whose pages lie in the map at multiples of their
+ * size.
  */
 bool bk_is_whole(MDB_val val);
 
@@ -22,7 +24,8 @@ BB_MUST_CHECK int bk_get(MDB_txn *txn, MDB_dbi dbi, struct bb_slice key, struct 
 
 typedef int bk_row_fn(void *to, struct bb_slice key, struct bb_slice value);
 
-/** bk_each_row() - call @fn for each row of @dbi whose key begins with @prefix, until it returns something other than 0. */
+/** bk_each_row() - call @fn for each row of @dbi whose key begins with @prefix, until it returns something
+ * other than 0. */
 BB_MUST_CHECK int bk_each_row(MDB_txn *txn, MDB_dbi dbi, struct bb_slice prefix, bk_row_fn *fn, void *to);
 
 static inline MDB_val bk_val(struct bb_slice slice)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Everything read and compared, some rows at a time. The log goes on meanwhile, so whatever is compared is read in one
- * transaction: a row and what it refers to, or the sums of one channel or path.
+ * Everything read and compared, some rows at a time. The log goes on meanwhile, so whatever is compared is
+ * read in one transaction: a row and what it refers to, or the sums of one channel or path.
  */
 #include "proto/base/error.h"
 #include "proto/base/time.h"

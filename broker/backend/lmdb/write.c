@@ -341,8 +341,8 @@ static int write_channels(struct bk_write *write)
 }
 
 /*
- * A full disk, a quota or a limit of files shows first as a write that ends in the middle, and LMDB calls that an I/O error. The
- * file system says which it was when it is asked for the next page.
+ * A full disk, a quota or a limit of files shows first as a write that ends in the middle, and LMDB calls
+ * that an I/O error. The file system says which it was when it is asked for the next page.
  */
 static bool can_grow(const struct bk_store *store)
 {

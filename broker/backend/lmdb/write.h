@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A write transaction on the store and what it remembers until the commit: the channels and paths it came across, which go into
- * their tables once, at the end. Shared by apply.c and retention.c only.
+ * A write transaction on the store and what it remembers until the commit: the channels and paths it came
+ * across, which go into their tables once, at the end. Shared by apply.c and retention.c only.
  */
 #pragma once
 
@@ -52,10 +52,12 @@ struct bk_write {
 /** bk_write_begin() - Return: 0, BB_ESYSTEM, BB_ENOMEM, BB_ECORRUPT; on error nothing needs to be ended. */
 BB_MUST_CHECK int bk_write_begin(struct bk_write *write, struct bk_store *store);
 
-/** bk_write_finish() - commit if @error is 0 and something changed, abort otherwise, free. Return: @error, or why the commit failed. */
+/** bk_write_finish() - commit if @error is 0 and something changed, abort otherwise, free. Return: @error, or
+ * why the commit failed. */
 BB_MUST_CHECK int bk_write_finish(struct bk_write *write, int error);
 
-/** bk_write_channel() - the channel, read once. Return: 0 (also when it does not exist: see `exists`), or an error. */
+/** bk_write_channel() - the channel, read once. Return: 0 (also when it does not exist: see `exists`), or an
+ * error. */
 BB_MUST_CHECK int
 bk_write_channel(struct bk_write *write, uint32_t id, struct bk_write_channel **ret_channel);
 

@@ -59,7 +59,8 @@ static void locate(const struct bk_memory *memory, struct bk_locate *locate)
     }
 }
 
-/* The newest event of a path comes first when read backwards, so the latest of each path are the unique ones. */
+/* The newest event of a path comes first when read backwards, so the latest of each path are the unique
+ * ones. */
 static int query_blocks(const struct bk_memory *memory, const struct bb_query *query, struct bk_find *find)
 {
     bool backwards = bk_find_is_descending(find);

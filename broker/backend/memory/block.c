@@ -218,7 +218,8 @@ static bool path_of(const struct bk_memory_block *block, struct bb_slice *ret_pa
     return true;
 }
 
-/* Whether a newer block has an event of each path of @block, as far as a look at a few of the newest ones can tell. */
+/* Whether a newer block has an event of each path of @block, as far as a look at a few of the newest ones
+ * can tell. */
 static bool is_superseded(const struct bk_memory_block *block)
 {
     const struct bk_memory_block *newer = block->channel->newest;

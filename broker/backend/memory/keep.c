@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Taking an append: first all that needs memory, then all of it. The numbers refuse what does not go on from the last. */
+/* Taking an append: first all that needs memory, then all of it. The numbers refuse what does not go on
+ * from the last. */
 #include "broker/backend/memory/keep.h"
 
 #include "proto/base/error.h"

@@ -2,7 +2,8 @@
 /*
  * What the backend in memory keeps; nobody outside broker/backend/memory includes this.
  *
- * Files, each of which calls only those before it: path.c, block.c, retain.c, keep.c, read.c, answer.c, memory.c.
+ * Files, each of which calls only those before it: path.c, block.c, retain.c, keep.c, read.c, answer.c,
+ * memory.c.
  */
 #pragma once
 
@@ -123,7 +124,8 @@ struct bk_memory_path *bk_memory_path_get(struct bk_memory_channel *channel, str
 void bk_memory_path_tidy(struct bk_memory_path *path);
 
 /**
- * bk_memory_remember() - the first @n events of @log are about to go: of each path the newest of them stays as a value
+ * bk_memory_remember() - the first @n events of @log are about to go: of each path the newest of them stays
+ * as a value
  *
  * Without memory it does not.
  */
@@ -141,7 +143,8 @@ void bk_memory_forget(struct bk_memory *memory, struct bk_memory_latest *latest)
 struct bk_memory_block *bk_memory_block_new(const struct bk_memory *memory, const struct bk_log_block *log);
 void bk_memory_block_free(struct bk_memory_block *block);
 
-/** bk_memory_split() - blocks of one event each, which are of the channel's paths, linked by next_own. NULL: no memory. */
+/** bk_memory_split() - blocks of one event each, which are of the channel's paths, linked by next_own. NULL:
+ * no memory. */
 struct bk_memory_block *bk_memory_split(const struct bk_memory *memory,
                                         struct bk_memory_channel *channel,
                                         const struct bk_log_block *log);
@@ -160,8 +163,8 @@ void bk_memory_drop_oldest(struct bk_memory *memory, struct bk_memory_channel *c
 /** bk_memory_empty() - all of a channel goes, and leaves no values. */
 void bk_memory_empty(struct bk_memory *memory, struct bk_memory_channel *channel);
 
-/** bk_memory_count_paths() - from now on the channel's blocks have one event each and are counted by path. Return: 0; BB_ENOMEM, then
- * those that come are not. */
+/** bk_memory_count_paths() - from now on the channel's blocks have one event each and are counted by path.
+ * Return: 0; BB_ENOMEM, then those that come are not. */
 BB_MUST_CHECK int bk_memory_count_paths(struct bk_memory *memory, struct bk_memory_channel *channel);
 
 /** bk_memory_hold_paths() - hold all paths of a channel whose blocks are counted to its limits. */
@@ -178,7 +181,8 @@ BB_MUST_CHECK int bk_memory_due_add(struct bk_memory *memory, struct bk_memory_c
 /** bk_memory_due_remove() - the channel goes. */
 void bk_memory_due_remove(struct bk_memory *memory, struct bk_memory_channel *channel);
 
-/** bk_memory_retain() - hold a channel to its limits and the options; @first: of it, before anything went that is not told yet. */
+/** bk_memory_retain() - hold a channel to its limits and the options; @first: of it, before anything went
+ * that is not told yet. */
 void bk_memory_retain(struct bk_memory *memory,
                       struct bk_memory_channel *channel,
                       uint64_t first,
@@ -200,7 +204,8 @@ void bk_memory_forget_trimmed(struct bk_memory *memory, struct bk_memory_channel
 
 struct bk_memory_channel *bk_memory_find(const struct bk_memory *memory, uint32_t id);
 
-/** bk_memory_take() - all of an append; block->error says what was taken. Return: 0; BB_ENOMEM, then nothing was. */
+/** bk_memory_take() - all of an append; block->error says what was taken. Return: 0; BB_ENOMEM, then nothing
+ * was. */
 BB_MUST_CHECK int bk_memory_take(struct bk_memory *memory, struct bk_append *append);
 
 /** bk_memory_clear() - free all that is kept. */

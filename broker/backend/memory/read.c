@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading on. Blocks of all channels are linked in the order of their sessions: one walk serves all ranges. */
+/* Reading on. Blocks of all channels are linked in the order of their sessions: one walk serves all
+ * ranges. */
 #include "proto/base/error.h"
 
 #include "broker/backend/loss.h"
