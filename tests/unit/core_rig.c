@@ -454,6 +454,13 @@ void rig_new_peer(struct rig *rig, size_t i)
     peer->client = bk_core_client_add(rig->core, peer);
 }
 
+void rig_gone(struct rig *rig, size_t i)
+{
+    struct bk_client *client = rig->peers[i].client;
+    rig->peers[i].client = NULL;
+    bk_core_client_gone(rig->core, client);
+}
+
 /* --- what peers say ------------------------------------------------------------------------------------------ */
 
 static void say(struct rig *rig, size_t i, const char *format, va_list args)
@@ -551,8 +558,7 @@ void rig_events(const struct rig *rig, const char *paths, struct bb_buf *out)
 void rig_batch(struct rig *rig, size_t i, uint64_t number, const char *paths)
 {
     struct bb_buf out = BB_BUF_INIT;
-    bb_msg_encode(&out,
-                  &(struct bb_msg){.type = BB_MSG_PUBLISH, .number = number, .level = rig->level});
+    bb_msg_encode(&out, &(struct bb_msg){.type = BB_MSG_PUBLISH, .number = number, .level = rig->level});
     rig_events(rig, paths, &out);
     bk_core_message(rig->core, rig->peers[i].client, bb_buf_slice(&out), NULL);
     bb_buf_fini(&out);

@@ -88,6 +88,9 @@ void rig_restart(struct rig *rig, bool has_log);
 /** rig_new_peer() - the peer's connection is another one from now on; what the core has for the older one stays. */
 void rig_new_peer(struct rig *rig, size_t i);
 
+/** rig_gone() - the peer's connection ends. */
+void rig_gone(struct rig *rig, size_t i);
+
 /** rig_say() - a message in JSON with ' for ", and a flush; rig_put(): without the flush. */
 void rig_say(struct rig *rig, size_t i, const char *format, ...) BB_PRINTF(3, 4);
 void rig_put(struct rig *rig, size_t i, const char *format, ...) BB_PRINTF(3, 4);

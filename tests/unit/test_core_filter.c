@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Filters: which paths a reader of the log wants. */
-#include "broker/core/filter.h"
-
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
+
+#include "broker/core/filter.h"
 
 #include <criterion/criterion.h>
 
@@ -71,6 +71,7 @@ Test(core_filter, what_is_no_list_of_patterns_is_refused)
     cr_assert_eq(make(NULL, 0, &filter), BB_EINVAL, "an empty list wants nothing");
     cr_assert_eq(bk_filter_new(bb_slice("\xa1x", 2), &filter), BB_EINVAL);
     cr_assert_eq(bk_filter_new(bb_slice("\x91\x05", 2), &filter), BB_EPATTERN);
-    cr_assert_eq(bk_filter_new(bb_slice("\xdd\xff\xff\xff\xff\xa1x", 7), &filter), BB_EINVAL, "a count that lies");
+    cr_assert_eq(bk_filter_new(bb_slice("\xdd\xff\xff\xff\xff\xa1x", 7), &filter), BB_EINVAL,
+                 "a count that lies");
     cr_assert_null(filter);
 }

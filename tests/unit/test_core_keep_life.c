@@ -7,7 +7,8 @@
 
 #include <criterion/criterion.h>
 
-static enum bk_verdict judge(const struct bk_lives *lives, uint64_t life, uint64_t sequence, uint64_t *ret_upto)
+static enum bk_verdict
+judge(const struct bk_lives *lives, uint64_t life, uint64_t sequence, uint64_t *ret_upto)
 {
     return bk_lives_judge(lives, life, sequence, 50, ret_upto);
 }

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Settings of channels as a map, and the names of policies. */
-#include "broker/core/keep/settings.h"
-
 #include "proto/base/error.h"
 #include "proto/json/json_value.h"
 #include "proto/wire/mp.h"
 
 #include "broker/core/keep/policy.h"
+#include "broker/core/keep/settings.h"
 
 #include <criterion/criterion.h>
 
-static const struct bk_settings defaults = {
-    .sync = true, .retention = BK_RETENTION_INIT, .ring_bytes = 1 << 20};
+static const struct bk_settings defaults = {.sync = true,
+                                            .retention = BK_RETENTION_INIT,
+                                            .ring_bytes = 1 << 20};
 
 /* @json with ' for ". */
 static int read_json(const char *json, struct bk_settings *settings, struct bb_buf *err)
@@ -43,10 +43,11 @@ Test(core_keep_settings, all_members_are_read)
 {
     struct bk_settings settings = defaults;
     struct bb_buf err = BB_BUF_INIT;
-    cr_assert_eq(read_json("{'store':'log','sync':false,'early':true,'max_age':5,'max_bytes':6,'max_events':7,"
-                           "'max_per_path':8,'min_events':9,'overflow':'conflate','ring':65536}",
-                           &settings, &err),
-                 0);
+    cr_assert_eq(
+        read_json("{'store':'log','sync':false,'early':true,'max_age':5,'max_bytes':6,'max_events':7,"
+                  "'max_per_path':8,'min_events':9,'overflow':'conflate','ring':65536}",
+                  &settings, &err),
+        0);
     cr_assert(settings.logged && !settings.sync && settings.early);
     cr_assert_eq(settings.retention.max_age_us, 5000);
     cr_assert_eq(settings.retention.max_bytes, 6);

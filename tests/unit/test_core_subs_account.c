@@ -158,6 +158,8 @@ Test(core_subs_account, an_account_that_does_not_add_up_is_not_sound)
 
 /* --- a miscount shows where it happens ------------------------------------------------------------------ */
 
+#ifndef NDEBUG
+
 Test(core_subs_account, more_delivered_than_waited_aborts, .signal = SIGABRT)
 {
     struct bk_account account = {0};
@@ -211,3 +213,5 @@ Test(core_subs_account, a_retraction_of_what_was_never_shown_aborts, .signal = S
     struct bk_account account = {.covered = 5};
     bk_account_retract(&account, 6);
 }
+
+#endif

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Positions as clients say them. */
-#include "broker/core/subs/claim.h"
-
 #include "proto/base/error.h"
 
 #include "broker/core/keep/channel.h"
+#include "broker/core/subs/claim.h"
 
 #include <criterion/criterion.h>
 
