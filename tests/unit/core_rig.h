@@ -56,6 +56,7 @@ struct rig_log {
     struct bb_buf rows; /* channels, producers and cursors as they were registered, for load() */
     int refusal;        /* of register_ */
     int block_error;    /* of each block */
+    int answer_error;   /* of each request */
     size_t n_registered;
 };
 

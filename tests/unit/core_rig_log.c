@@ -82,6 +82,11 @@ bool rig_log_answer(struct rig_log *log)
         return false;
     }
     log->requests = request->next;
+    if (log->answer_error != 0) {
+        request->error = log->answer_error;
+        request->done(request->context, request);
+        return true;
+    }
     log->kept->ops->submit(log->kept, request);
     log->kept->ops->dispatch(log->kept);
     return true;
@@ -282,7 +287,7 @@ struct rig_log *rig_log_new(void)
 void rig_log_open(struct rig_log *log, const struct bk_backend_listener *listener)
 {
     log->listener = listener;
-    log->refusal = log->block_error = 0;
+    log->refusal = log->block_error = log->answer_error = 0;
 }
 
 void rig_log_crash(struct rig_log *log)
