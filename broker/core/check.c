@@ -199,7 +199,7 @@ static void check_client(struct bk_core *core, struct bk_client *client, struct 
         n_early += has_begun && sub->is_early;
         sums->n_patterns += sub->n_patterns;
         sums->n_lagging += has_begun && !bk_sub_is_live(sub);
-        sums->n_until += has_begun && sub->until == BK_UNTIL_TIME;
+        sums->n_until += has_begun && sub->until != BK_UNTIL_NONE;
     }
     CHECK(!bk_client_is_doomed(client));
     CHECK(n_subs == client->n_subs && n_early == client->n_early);

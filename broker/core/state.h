@@ -60,7 +60,7 @@ struct bk_core {
     size_t n_patterns;
     size_t n_lagging;
     size_t n_early; /* subscriptions with the early view */
-    size_t n_until; /* subscriptions that end at a time */
+    size_t n_until; /* subscriptions that come to an end */
     struct bk_sub *ready_first;
     struct bk_sub *ready_last;
     struct bb_buf gaps; /* struct bk_gap: of one message */

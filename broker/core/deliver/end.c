@@ -20,7 +20,7 @@ static void forget_counts(struct bk_core *core, struct bk_sub *sub)
     }
     if (sub->state != BK_SUB_BEGINNING) {
         core->n_lagging -= !bk_sub_is_live(sub);
-        core->n_until -= sub->until == BK_UNTIL_TIME;
+        core->n_until -= sub->until != BK_UNTIL_NONE;
         core->n_early -= sub->is_early;
         client->n_early -= sub->is_early;
     }

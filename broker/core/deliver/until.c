@@ -9,7 +9,7 @@
 #include "broker/core/subs/ready.h"
 #include "broker/core/subs/sub.h"
 
-/* The longest time between two looks: the wall clock may be set. */
+/* The longest time between two looks: the wall clock may be set, and what brings a channel to an end in sequences need not match. */
 #define LOOK_MAX_US UINT64_C(1000000)
 
 /* --- where it is ---------------------------------------------------------------------------------- */
@@ -104,7 +104,7 @@ static bool stops_are_reached(const struct bk_sub *sub)
 bool bk_until_is_reached(const struct bk_core *core, const struct bk_sub *sub)
 {
     if (sub->until == BK_UNTIL_NONE || sub->state != BK_SUB_LAGGING || sub->n_cold > 0 || sub->n_losing > 0 ||
-        sub->is_dropping || sub->cursor < core->fanned_pos) {
+        sub->is_dropping || sub->lag_bytes > 0) { /* what the ring has and it does not want needs no credit */
         return false;
     }
     return sub->until == BK_UNTIL_TIME ? !may_come_by(core, sub->until_time) : stops_are_reached(sub);
@@ -118,10 +118,10 @@ uint64_t bk_until_tick(struct bk_core *core)
     }
     for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
         for (struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
-            if (sub->until == BK_UNTIL_TIME) {
-                uint64_t left =
-                    sub->until_time >= core->wall ? sub->until_time - core->wall + 1 : LOOK_MAX_US;
-                next = BB_MIN(next, BB_MIN(left, LOOK_MAX_US));
+            if (sub->until != BK_UNTIL_NONE) {
+                bool is_over = sub->until_time < core->wall;
+                uint64_t left = is_over ? LOOK_MAX_US - 1 : sub->until_time - core->wall;
+                next = BB_MIN(next, BB_MIN(left, LOOK_MAX_US - 1) + 1);
                 bk_sub_set_ready(core, sub);
             }
         }

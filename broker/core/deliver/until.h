@@ -28,5 +28,5 @@ void bk_until_write(const struct bk_sub *sub, struct bb_buf *out);
 /** bk_until_is_reached() - whether everything that @sub still was to have is sent. */
 bool bk_until_is_reached(const struct bk_core *core, const struct bk_sub *sub);
 
-/** bk_until_tick() - look at the subscriptions that end at a time; returns when to look again, in us from now. */
+/** bk_until_tick() - look at the subscriptions that come to an end; returns when to look again, in us from now. */
 uint64_t bk_until_tick(struct bk_core *core);

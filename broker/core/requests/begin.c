@@ -483,11 +483,11 @@ static int add_patterns(const struct begin *begin)
 
 static void count_begun(struct bk_core *core, struct bk_sub *sub)
 {
-    core->n_until += sub->until == BK_UNTIL_TIME;
+    core->n_until += sub->until != BK_UNTIL_NONE;
     core->n_early += sub->is_early;
     sub->client->n_early += sub->is_early;
     sub->early_seen = core->stage.n_gone;
-    if (sub->until == BK_UNTIL_TIME) {
+    if (sub->until != BK_UNTIL_NONE) {
         bk_tick_by(core, 0);
     }
     bk_count(core, BK_COUNTER_subscribes, 1);
