@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The one source of chance of a simulated world: splitmix64, so that a seed means the same world everywhere. */
+/* The one source of chance of a simulated world: splitmix64, so that a seed means the same world
+ * everywhere. */
 #pragma once
 
 #include <stdbool.h>

@@ -2,10 +2,15 @@
 /*
  * Thousands of small worlds, one a seed. Workers are processes, so that a crash costs one seed and names it.
  *
- *   test_sim [--seeds A..B] [--steps N] [--workers N]   many worlds
- *   test_sim --seed N [--steps N] [-v]                  one world again
- *   test_sim --sabotage                                 worlds that must fail: do the checks see it?
+ *   test_sim [--seeds A..B] [--workers N]   many worlds
+ *   test_sim --seed N [-v]                  one world again; if it goes wrong, its shortest story. -v: the
+ *   whole story
+ *   test_sim --coverage [--seeds A..B]      how often features, and pairs of them, were met
+ *   test_sim --kinds [--seeds A..B]         what goes wrong, by kind, and in which seeds
+ *   test_sim --sabotage                     worlds that must fail: does the judge see it?
  */
+#include "tests/sim/coverage.h"
+#include "tests/sim/shrink.h"
 #include "tests/sim/world.h"
 
 #include <inttypes.h>
@@ -14,19 +19,34 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STEPS_DEFAULT 1500
-#define WORKERS_MAX   16
+#define WORKERS_MAX 16
+#define KINDS_MAX   64
+
+/* A sabotage is tried in so many worlds, until it has happened so often. */
+#define SABOTAGE_SEEDS 600
+#define SABOTAGES_MOST 15
 
 /* Every so many worlds one is lived through twice: the same seed must give the same bytes. */
 #define TWICE_EVERY 50
 
+/* In one call at most so many failures are told at length. */
+#define TOLD_MAX 40
+
 struct options {
     uint64_t first;
     uint64_t last;
-    uint64_t n_steps;
     uint64_t n_workers;
     bool sabotages;
+    bool covers;
+    bool by_kind;
     bool is_talkative;
+};
+
+/* What goes wrong in the same way. */
+struct kind {
+    char name[48];
+    uint64_t n;
+    uint64_t seeds[6];
 };
 
 struct tally {
@@ -37,6 +57,7 @@ struct tally {
     uint64_t n_events;
     uint64_t n_gaps;
     uint64_t n_runs;
+    struct kind kinds[KINDS_MAX];
 };
 
 /* What a worker tells: a seed begins, or is over. */
@@ -48,15 +69,31 @@ struct report {
 
 static void live(const struct options *options, uint64_t seed, struct world_result *ret_result)
 {
-    world_run(seed, options->n_steps, SABOTAGE_NONE, options->is_talkative, ret_result);
+    struct world_options how = {.tells = options->is_talkative};
+    world_run(seed, &how, ret_result);
     if (seed % TWICE_EVERY == 0 && !ret_result->failed) {
         struct world_result again;
-        world_run(seed, options->n_steps, SABOTAGE_NONE, false, &again);
+        world_run(seed, &(struct world_options){0}, &again);
         if (again.hash != ret_result->hash || again.n_steps != ret_result->n_steps) {
             ret_result->failed = true;
             (void)snprintf(ret_result->why, sizeof(ret_result->why), "a second run of the seed differs");
+            (void)snprintf(ret_result->kind, sizeof(ret_result->kind), "not deterministic");
         }
     }
+}
+
+static void count_kind(struct tally *tally, uint64_t seed, const char *name)
+{
+    size_t i = 0;
+    while (i + 1 < KINDS_MAX && tally->kinds[i].n > 0 && strcmp(tally->kinds[i].name, name) != 0) {
+        i++;
+    }
+    struct kind *kind = &tally->kinds[i];
+    (void)snprintf(kind->name, sizeof(kind->name), "%s", name);
+    if (kind->n < BB_COUNT(kind->seeds)) {
+        kind->seeds[kind->n] = seed;
+    }
+    kind->n++;
 }
 
 static void tally_add(struct tally *tally,
@@ -71,10 +108,12 @@ static void tally_add(struct tally *tally,
     tally->n_runs += result->n_runs;
     if (result->failed) {
         tally->n_failing++;
-        (void)printf("[FAIL] seed %" PRIu64 " step %" PRIu64 ": %s\n       test_sim --seed %" PRIu64
-                     " --steps %" PRIu64 " -v\n",
-                     seed, result->n_steps, result->why, seed, options->n_steps);
-        (void)fflush(stdout);
+        count_kind(tally, seed, result->kind);
+        if (!options->by_kind && tally->n_failing <= TOLD_MAX) {
+            (void)printf("[FAIL] seed %" PRIu64 " step %" PRIu64 " (%s): %s\n", seed, result->n_steps,
+                         result->kind, result->why);
+            (void)fflush(stdout);
+        }
     }
 }
 
@@ -145,6 +184,7 @@ static bool worker_follow(const struct options *options, struct worker *worker, 
     }
     tally->n_crashing++;
     tally->n_tested += in_seed;
+    count_kind(tally, report.seed, "crash");
     (void)printf("[CRASH] seed %" PRIu64 ", status %d\n", report.seed, status);
     worker->next = report.seed + options->n_workers;
     return in_seed && worker->next <= options->last;
@@ -160,11 +200,24 @@ static void tally_print(const struct tally *tally)
                  tally->n_tested, n_passing, tally->n_failing, tally->n_crashing);
 }
 
+static void kinds_print(const struct tally *tally)
+{
+    for (size_t i = 0; i < KINDS_MAX && tally->kinds[i].n > 0; i++) {
+        const struct kind *kind = &tally->kinds[i];
+        (void)printf("%6" PRIu64 "  %-24s seeds", kind->n, kind->name);
+        for (size_t j = 0; j < BB_COUNT(kind->seeds) && j < kind->n; j++) {
+            (void)printf(" %" PRIu64, kind->seeds[j]);
+        }
+        (void)printf("\n");
+    }
+}
+
 static int run_workers(const struct options *options)
 {
     struct worker workers[WORKERS_MAX] = {{0}};
-    struct tally tally = {0};
+    static struct tally tally;
     int status = 0;
+    coverage_start();
     for (uint64_t i = 0; i < options->n_workers; i++) {
         workers[i].next = options->first + i;
         if (worker_start(options, &workers[i], &status)) {
@@ -178,60 +231,70 @@ static int run_workers(const struct options *options)
             }
         }
     }
+    kinds_print(&tally);
+    uint64_t n_never = options->covers ? coverage_print(options->is_talkative) : 0;
     tally_print(&tally);
-    return tally.n_failing + tally.n_crashing > 0 || tally.n_tested == 0;
+    return tally.n_failing + tally.n_crashing + n_never > 0 || tally.n_tested == 0;
 }
 
 /* --- the other ways -------------------------------------------------------------------------------- */
 
+/* The shortest story is told when the whole one was not asked for. */
+static void tell_shortest(uint64_t seed, const struct world_result *first)
+{
+    static struct plan_mask mask;
+    struct world_result result;
+    (void)printf("looking for the shortest story of seed %" PRIu64 ": %s\n", seed, first->why);
+    size_t left = shrink(seed, first, &mask);
+    world_run(seed, &(struct world_options){.mask = &mask, .tells = true}, &result);
+    (void)printf("%zu acts are left\n", left);
+}
+
 static int run_one(const struct options *options)
 {
     struct world_result result;
-    struct tally tally = {0};
+    static struct tally tally;
     live(options, options->first, &result);
     tally_add(&tally, options, options->first, &result);
+    if (result.failed && !options->is_talkative) {
+        tell_shortest(options->first, &result);
+    }
     tally_print(&tally);
     return result.failed;
 }
 
-static const char *const sabotage_names[SABOTAGES] = {
-    [SABOTAGE_NONE] = "nothing",
-    [SABOTAGE_DROP_DELIVER] = "a delivery is dropped",
-    [SABOTAGE_REPEAT_DELIVER] = "a delivery comes twice",
-    [SABOTAGE_SWAP_DELIVERS] = "two deliveries change places",
-    [SABOTAGE_FLIP_BYTE] = "a byte of a payload is flipped",
-    [SABOTAGE_DROP_GAP] = "a gap is dropped",
-    [SABOTAGE_DROP_ACK] = "an ack is dropped",
-    [SABOTAGE_REPEAT_PUBLISH] = "an event is published twice",
-    [SABOTAGE_FORGE_CREDIT] = "the core is told of credit that nobody gave",
-    [SABOTAGE_DROP_RETRACTED] = "nobody is told that what was shown early is retracted",
-    [SABOTAGE_LIE_FLUSHED] = "the disk says that it has what it has not",
-    [SABOTAGE_LIE_PRODUCERS] = "the disk forgets how far producers have come",
-    [SABOTAGE_LIE_READ] = "events are missing in what the disk reads",
-    [SABOTAGE_LIE_LOCATE] = "the disk finds a place that is one too far",
-    [SABOTAGE_LIE_QUERY] = "an event is missing in the answer to a query",
-    [SABOTAGE_LIE_LATEST] = "the latest event of a path is an older one",
-    [SABOTAGE_LIE_CURSORS] = "the disk has cursors that are one too far",
-};
-
-/* Each sabotage must be seen in a good part of the worlds in which it happened: a cut or a pause right after it hides it. */
-static int run_sabotages(const struct options *options)
+/* In worlds that are well without it. */
+static void run_sabotage(enum sabotage_kind kind, uint64_t *ret_n_done, uint64_t *ret_n_seen)
 {
-    struct tally tally = {0};
-    for (int kind = SABOTAGE_NONE + 1; kind < SABOTAGES; kind++) {
+    *ret_n_done = *ret_n_seen = 0;
+    for (uint64_t seed = 1; seed <= SABOTAGE_SEEDS && *ret_n_done < SABOTAGES_MOST; seed++) {
+        struct world_result result;
+        world_run(seed, &(struct world_options){.sabotage = kind}, &result);
+        if (!result.sabotaged) {
+            continue;
+        }
+        struct world_result clean;
+        world_run(seed, &(struct world_options){.sabotage = kind, .is_dry = true}, &clean);
+        *ret_n_done += !clean.failed;
+        *ret_n_seen += !clean.failed && result.failed;
+    }
+}
+
+/* Each sabotage must be seen in a good part of the worlds in which it happened: a cut or a pause right
+ * after it hides it. */
+static int run_sabotages(void)
+{
+    static struct tally tally;
+    for (int kind = SABOTAGE_none + 1; kind < SABOTAGES; kind++) {
         uint64_t n_done = 0;
         uint64_t n_seen = 0;
-        for (uint64_t seed = 1; seed <= 60; seed++) {
-            struct world_result result;
-            world_run(seed, options->n_steps, (enum sabotage)kind, false, &result);
-            n_done += result.sabotaged;
-            n_seen += result.sabotaged && result.failed;
-        }
+        run_sabotage((enum sabotage_kind)kind, &n_done, &n_seen);
         tally.n_tested++;
-        bool is_seen = n_done >= 10 && n_seen * 3 >= n_done;
+        bool is_seen = n_done >= 5 && n_seen * 3 >= n_done;
         tally.n_failing += !is_seen;
         (void)printf("[%s] %s: seen in %" PRIu64 " of %" PRIu64 " worlds\n", is_seen ? "PASS" : "FAIL",
-                     sabotage_names[kind], n_seen, n_done);
+                     sabotage_text((enum sabotage_kind)kind), n_seen, n_done);
+        (void)fflush(stdout);
     }
     tally_print(&tally);
     return tally.n_failing > 0;
@@ -250,6 +313,11 @@ static bool parse(int argc, char **argv, struct options *options, bool *ret_is_o
             options->sabotages = true;
             continue;
         }
+        if (strcmp(argv[i], "--coverage") == 0 || strcmp(argv[i], "--kinds") == 0) {
+            options->covers = options->covers || strcmp(argv[i], "--coverage") == 0;
+            options->by_kind = true;
+            continue;
+        }
         if (value == NULL) {
             return false;
         }
@@ -260,8 +328,8 @@ static bool parse(int argc, char **argv, struct options *options, bool *ret_is_o
         } else if (strcmp(argv[i], "--seeds") == 0 && strncmp(end, "..", 2) == 0) {
             options->first = number;
             options->last = strtoull(end + 2, NULL, 10);
-        } else if (strcmp(argv[i], "--steps") == 0) {
-            options->n_steps = number;
+        } else if (strcmp(argv[i], "--ignore") == 0) {
+            world_ignored = value;
         } else if (strcmp(argv[i], "--workers") == 0 && number >= 1 && number <= WORKERS_MAX) {
             options->n_workers = number;
         } else {
@@ -274,16 +342,17 @@ static bool parse(int argc, char **argv, struct options *options, bool *ret_is_o
 
 int main(int argc, char **argv)
 {
-    struct options options = {.first = 1, .last = 3000, .n_steps = STEPS_DEFAULT, .n_workers = 2};
+    struct options options = {.first = 1, .last = 5000, .n_workers = 2};
     bool is_one = false;
     if (!parse(argc, argv, &options, &is_one)) {
         (void)fprintf(
             stderr,
-            "usage: test_sim [--seeds A..B | --seed N | --sabotage] [--steps N] [--workers N] [-v]\n");
+            "usage: test_sim [--seeds A..B | --seed N | --sabotage] [--coverage | --kinds] [--workers N] "
+            "[--ignore KINDS] [-v]\n");
         return 2;
     }
     if (options.sabotages) {
-        return run_sabotages(&options);
+        return run_sabotages();
     }
     return is_one ? run_one(&options) : run_workers(&options);
 }

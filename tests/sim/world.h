@@ -1,79 +1,80 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A world: the real core, model clients and a faulty network in virtual time, all of it the work of one seed.
- * The world plays the plug; it sees what leaves the core, checks what can be checked there, and keeps the
- * ledger of what was published.
+ * A world: the real core, both stores, peers and a faulty network in virtual time, all of it the work of one
+ * seed. The world plays the
+ * plugs and the host; what goes into the core and what comes out is handed to the model.
  */
 #pragma once
 
-#include "tests/sim/client.h"
-#include "tests/sim/disk.h"
+#include "broker/core/core.h"
+#include "broker/plug/edge.h"
+#include "tests/sim/coverage.h"
+#include "tests/sim/disk/disk.h"
+#include "tests/sim/disk/memory.h"
+#include "tests/sim/model/judge.h"
+#include "tests/sim/model/truth.h"
+#include "tests/sim/net.h"
+#include "tests/sim/peer/peer.h"
+#include "tests/sim/plan.h"
 #include "tests/sim/rng.h"
+#include "tests/sim/sabotage.h"
 
-#define WORLD_CLIENTS_MAX 6
+#define WORLD_PEERS_MAX 5
 
-/* What the world does wrong on purpose, once, to show that the checks see it. */
-enum sabotage {
-    SABOTAGE_NONE,
-    SABOTAGE_DROP_DELIVER,
-    SABOTAGE_REPEAT_DELIVER,
-    SABOTAGE_SWAP_DELIVERS,
-    SABOTAGE_FLIP_BYTE,
-    SABOTAGE_DROP_GAP,
-    SABOTAGE_DROP_ACK,
-    SABOTAGE_REPEAT_PUBLISH,
-    SABOTAGE_FORGE_CREDIT,
-    SABOTAGE_DROP_RETRACTED,
-    SABOTAGE_LIE_FLUSHED, /* these are of the disk */
-    SABOTAGE_LIE_PRODUCERS,
-    SABOTAGE_LIE_READ,
-    SABOTAGE_LIE_LOCATE,
-    SABOTAGE_LIE_QUERY,
-    SABOTAGE_LIE_LATEST,
-    SABOTAGE_LIE_CURSORS,
-    SABOTAGES,
-};
+/* 2026-01-01 in us. */
+#define WALL_BASE UINT64_C(1767225600000000)
 
 struct world {
-    struct sim_rng rng;
+    struct sim_rng rng; /* of what the broker's side does: flushes, delays */
+    uint64_t seed;
+    struct plan plan;
     struct bk_core *core;
     struct bk_config config;
     struct bk_out out;
+    struct bk_plug_context plug;
+    struct bk_edge_scratch scratch;
+    struct bb_buf shown; /* what the windows convert to */
     bool window_is_open;
-    bool is_logged; /* channels are on a disk and outlive the broker */
+    bool has_log;    /* this run of the broker */
+    bool has_memory; /* the backend in memory too */
     struct sim_disk disk;
-    bool is_dead;   /* the broker is being killed: nothing leaves it */
+    struct sim_memory memory;
+    bool is_dead;     /* the broker is being killed: nothing leaves it */
+    bool is_draining; /* an orderly shutdown has begun */
+    uint64_t drain_until;
     bool is_ending; /* nothing new happens; what is under way arrives */
     bool failed;
-    char why[400];
+    char kind[48]; /* of the failure, for the shrinker */
+    char why[600];
     uint64_t run;
-    uint64_t life; /* of what was published: with a log one for all, else one a run */
+    uint64_t n_runs;
     uint64_t now;
     int64_t wall_offset;
+    uint64_t wall_most; /* the highest that the wall clock has shown */
     uint64_t next_tick;
     uint64_t flush_at; /* UINT64_MAX: nothing to flush */
-    uint64_t next_fault;
-    struct ledger ledger;
-    struct sim_client clients[WORLD_CLIENTS_MAX];
-    size_t n_clients;
+    struct truth truth;
+    struct judge judge;
+    struct sim_peer peers[WORLD_PEERS_MAX];
+    size_t n_peers;
     struct sim_link *links;
+    uint64_t n_links;
     struct bb_buf flat;
-    enum sabotage sabotage;
-    bool sabotaged;
-    struct link_msg *held; /* for SABOTAGE_SWAP_DELIVERS */
-    struct sim_link *held_link;
+    const struct plan_mask *mask; /* NULL: nothing is left out */
+    size_t next_act;
+    struct sabotage sabotage;
+    uint64_t least_ring; /* the smallest memory that any run has had */
+    uint64_t least_memory;
     uint64_t hash; /* of all that left the core */
     uint64_t n_steps;
-    uint64_t n_events; /* published, all runs */
-    uint64_t n_gaps;
-    uint64_t n_runs;
-    bool is_talkative;
+    bool tells; /* the story */
 };
 
 struct world_result {
     bool failed;
     bool sabotaged;
-    char why[400];
+    char kind[48];
+    char why[600];
     uint64_t hash;
     uint64_t n_steps;
     uint64_t n_events;
@@ -81,24 +82,31 @@ struct world_result {
     uint64_t n_runs;
 };
 
-/** world_run() - live through the world of @seed: @n_steps steps, then until it is quiet. */
-void world_run(uint64_t seed,
-               uint64_t n_steps,
-               enum sabotage sabotage,
-               bool is_talkative,
-               struct world_result *ret_result);
+struct world_options {
+    enum sabotage_kind sabotage;
+    bool is_dry;                  /* the world of the sabotage, without it */
+    const struct plan_mask *mask; /* acts and peers to leave out; NULL: none */
+    bool tells;
+};
 
-/** world_fail() - something is wrong; the first reason is kept and the world ends. */
-void world_fail(struct world *world, const char *format, ...) BB_PRINTF(2, 3);
+/** world_run() - live through the world of @seed, then until it is quiet. */
+void world_run(uint64_t seed, const struct world_options *options, struct world_result *ret_result);
+
+/** world_fail() - something is wrong: its kind in a few words and a sentence; the first one is kept and the
+ * world ends. */
+void world_fail(struct world *world, const char *kind, const char *format, ...) BB_PRINTF(3, 4);
+
+/* Kinds of failures that are let pass, one after the other; NULL: none. For looking behind what is known. */
+extern const char *world_ignored;
 
 /** world_wall() - the wall clock. */
 uint64_t world_wall(const struct world *world);
 
 /** world_connect() - a new link. */
-struct sim_link *world_connect(struct world *world, struct sim_client *client);
+struct sim_link *world_connect(struct world *world, struct sim_peer *peer);
 
-/** world_cut() - the client's end of @link is gone; what was under way may arrive or not. */
-void world_cut(struct world *world, struct sim_link *link);
+/** world_cut() - the peer's end of @link is gone; what was under way may arrive or not. */
+void world_cut(struct world *world, struct sim_link *link, struct sim_rng *rng);
 
-/** world_send() - a message of the client to the broker. */
+/** world_send() - a message of the peer to the broker. */
 void world_send(struct world *world, struct sim_link *link, struct bb_slice bytes);

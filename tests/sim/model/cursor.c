@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cursors (PROTOCOL 15.3): what each may be, after saves that were answered and saves that were not yet. */
+#include "proto/wire/mp.h"
+
+#include "tests/sim/model/account.h"
+#include "tests/sim/world.h"
+
+#include <stdlib.h>
+
+struct saved_position {
+    size_t channel;
+    uint64_t sequence;
+    uint64_t life; /* 0: that of the channel when it was saved */
+    struct truth_inc *inc;
+    size_t cut;
+};
+
+/* One save; newest first. */
+struct saved {
+    struct saved *next;
+    char name[24];
+    bool is_removal;
+    bool is_done; /* answered: those before it do not count any more */
+    bool is_sure; /* it outlives the broker */
+    struct sim_link *link;
+    uint64_t corr;
+    struct saved_position positions[NAMES_MAX];
+    size_t n;
+};
+
+static void read_positions(struct world *world, struct saved *saved, struct bb_slice positions)
+{
+    struct bb_mp_reader reader = bb_mp_reader(positions);
+    uint32_t n = bb_mp_read_array(&reader);
+    for (uint32_t i = 0; i < n && reader.error == 0 && saved->n < NAMES_MAX; i++) {
+        struct saved_position *position = &saved->positions[saved->n++];
+        uint32_t fields = bb_mp_read_array(&reader);
+        position->channel = truth_name(world, bb_mp_read_str(&reader));
+        position->sequence = bb_mp_read_uint(&reader);
+        position->life = fields > 2 ? bb_mp_read_uint(&reader) : 0;
+        position->inc = world->truth.names[position->channel].inc;
+        position->cut = position->inc != NULL ? position->inc->n_cuts : 0;
+    }
+}
+
+void cursor_ask(struct world *world, struct sim_link *link, const struct bb_msg *msg)
+{
+    struct saved *saved = calloc(1, sizeof(*saved));
+    if (saved == NULL) {
+        abort();
+    }
+    memcpy(saved->name, msg->name.data, BB_MIN(msg->name.len, sizeof(saved->name) - 1));
+    saved->link = link;
+    saved->corr = msg->corr;
+    struct bb_mp_reader reader = bb_mp_reader(msg->positions);
+    saved->is_removal = msg->positions.len == 0 || bb_mp_peek_type(&reader) != BB_MP_ARRAY;
+    if (!saved->is_removal) {
+        read_positions(world, saved, msg->positions);
+    }
+    saved->next = world->judge.saved;
+    world->judge.saved = saved;
+}
+
+void cursor_answer(struct world *world, struct sim_link *link, uint64_t corr, bool is_done)
+{
+    struct saved **at = &world->judge.saved;
+    while (*at != NULL && ((*at)->link != link || (*at)->corr != corr)) {
+        at = &(*at)->next;
+    }
+    struct saved *saved = *at;
+    if (saved != NULL && is_done) {
+        saved->is_done = true;
+        saved->is_sure = world->has_log;
+    } /* refused: it may have been taken all the same and be lost later */
+}
+
+void cursor_broker_ended(struct world *world, bool has_log)
+{
+    for (struct saved **at = &world->judge.saved; *at != NULL;) {
+        struct saved *saved = *at;
+        if (!has_log || (saved->is_done && !saved->is_sure)) {
+            *at = saved->next;
+            free(saved);
+            continue;
+        }
+        saved->link = NULL;
+        at = &saved->next;
+    }
+}
+
+void cursor_fini(struct world *world)
+{
+    cursor_broker_ended(world, false);
+}
+
+static enum truth_verdict
+judge_position(struct world *world, const struct saved_position *position, uint64_t *ret_end)
+{
+    if (position->life != 0) {
+        return truth_judge_life(world, position->channel, position->sequence, position->life, ret_end);
+    }
+    return truth_judge_inc(world, position->inc, position->cut, position->sequence, ret_end);
+}
+
+static void give(struct world *world, const struct saved *saved, struct saved_place *places, size_t *ret_n)
+{
+    *ret_n = saved->n;
+    for (size_t i = 0; i < saved->n; i++) {
+        places[i] =
+            (struct saved_place){saved->positions[i].channel, saved->positions[i].sequence, POSITION_VOID, 0};
+        places[i].verdict = judge_position(world, &saved->positions[i], &places[i].end);
+    }
+}
+
+bool cursor_lookup(struct world *world,
+                   struct bb_slice name,
+                   size_t n,
+                   struct saved_place places[NAMES_MAX],
+                   size_t *ret_n,
+                   bool *ret_is_there)
+{
+    bool is_over = false;
+    for (const struct saved *saved = world->judge.saved; saved != NULL && !is_over; saved = saved->next) {
+        if (!bb_slice_equal(bb_slice_str(saved->name), name)) {
+            continue;
+        }
+        is_over = saved->is_done;
+        if (n-- == 0) {
+            give(world, saved, places, ret_n);
+            *ret_is_there = !saved->is_removal;
+            return true;
+        }
+    }
+    *ret_is_there = false; /* nothing was saved for sure */
+    return !is_over && n == 0;
+}
+
+void cursor_forget_link(struct world *world, const struct sim_link *link)
+{
+    for (struct saved *saved = world->judge.saved; saved != NULL; saved = saved->next) {
+        saved->link = saved->link == link ? NULL : saved->link;
+    }
+}
