@@ -173,6 +173,7 @@ struct ack {
     bool *is_named; /* by refused */
     struct published *published;
     bool all_logged; /* and synced by themselves */
+    bool has_events; /* some were taken */
 };
 
 static void
@@ -265,7 +266,7 @@ static const char *read_positions(struct world *world, struct ack *ack, struct b
     const struct published *published = ack->published;
     uint32_t n = bb_mp_read_array(reader);
     size_t index = 0;
-    ack->all_logged = n > 0;
+    ack->all_logged = ack->has_events = n > 0;
     for (uint32_t i = 0; i < n && reader->error == 0; i++) {
         (void)bb_mp_read_array(reader);
         size_t channel = truth_name(world, bb_mp_read_str(reader));
@@ -406,6 +407,11 @@ static void one_ack(struct world *world, struct sim_link *link, struct bb_mp_rea
               : ack.is_repeated ? judge_repeated(world, &ack)
                                 : judge_fresh(world, &ack, positions, refused);
         free(ack.is_named);
+    }
+    if (why == NULL && ack.level == BB_LEVEL_SYNCED && !ack.is_repeated && link->judged.has_id &&
+        ack.has_events) {
+        struct producer *producer = producer_of(world, link->judged.id, link->judged.epoch);
+        producer->last_durable = BB_MAX(producer->last_durable, ack.number);
     }
     if (why != NULL) {
         fail(world, link, "ack", ack.number, why);
