@@ -217,7 +217,7 @@ static uint64_t waiting_in(const struct account *account, const struct place *pl
 uint64_t account_waiting(struct world *world, struct account *account)
 {
     uint64_t bytes = 0;
-    for (size_t i = 0; i < world->truth.n_names; i++) {
+    for (size_t i = 0; i < world->truth.n_names && account->state == ACCOUNT_OPEN; i++) {
         if (account_matches(world, account, i)) {
             bytes += waiting_in(account, account_place(world, account, i));
         }
@@ -284,7 +284,7 @@ uint64_t account_waiting_at(struct world *world, const struct account *account, 
 
 const struct truth_event *account_missing(struct world *world, struct account *account)
 {
-    for (size_t i = 0; i < world->truth.n_names; i++) {
+    for (size_t i = 0; i < world->truth.n_names && account->state == ACCOUNT_OPEN; i++) {
         if (world->truth.names[i].inc == NULL || !account_matches(world, account, i)) {
             continue;
         }

@@ -24,6 +24,8 @@ struct asked {
     struct asked_query query;
     struct truth_inc *inc;
     uint64_t visible; /* of it then */
+    uint64_t taken;
+    uint64_t at;
     bool is_consumed; /* a removal that has shown */
 };
 
@@ -60,6 +62,8 @@ static void channel_input(struct world *world, struct asked *asked, const struct
     asked->channel = truth_name(world, msg->name);
     asked->inc = truth_current(world, asked->channel);
     asked->visible = asked->inc->visible;
+    asked->taken = asked->inc->n;
+    asked->at = world->now;
     if (is_action(asked, "rm")) {
         world->truth.names[asked->channel].n_rm_asked++;
     } else if (is_action(asked, "add") || is_action(asked, "set")) {
@@ -175,6 +179,13 @@ static void rm_refused(struct world *world, const struct asked *asked)
     }
 }
 
+/* All that @inc has was published after the request to remove it, which had nothing to remove. */
+static bool came_after(const struct asked *asked, const struct truth_inc *inc)
+{
+    return inc != NULL && inc == asked->inc && asked->taken == 0 && inc->n > 0 &&
+           inc->events[0]->taken_at > asked->at;
+}
+
 static void note_gone(struct world *world, size_t channel)
 {
     for (struct truth_inc *inc = world->truth.names[channel].inc; inc != NULL; inc = inc->next) {
@@ -189,7 +200,9 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
                                    bb_slice_equal(code, bb_slice_str("log_full")) ||
                                    bb_slice_equal(code, bb_slice_str("closed")));
     if (is_action(asked, "rm")) {
-        if (is_done && !asked->is_consumed) {
+        if (is_done && !asked->is_consumed && came_after(asked, name->inc)) {
+            name->n_rm_asked--; /* what was removed had nothing, and is followed by what there is */
+        } else if (is_done && !asked->is_consumed) {
             truth_remove(world, asked->channel, "the answer says so");
         }
         if (is_done) {

@@ -261,6 +261,13 @@ static const char *check_named(struct world *world,
     return NULL;
 }
 
+/* Its channel is logged and was never lazy. */
+static bool is_synced_by_itself(const struct written *written)
+{
+    const struct truth_inc *inc = written->event != NULL ? written->event->inc : NULL;
+    return inc != NULL && inc->is_logged && !inc->is_lazy && !inc->is_ended;
+}
+
 static const char *read_positions(struct world *world, struct ack *ack, struct bb_mp_reader *reader)
 {
     const struct published *published = ack->published;
@@ -272,8 +279,6 @@ static const char *read_positions(struct world *world, struct ack *ack, struct b
         size_t channel = truth_name(world, bb_mp_read_str(reader));
         uint64_t first = bb_mp_read_uint(reader);
         uint64_t count = bb_mp_read_uint(reader);
-        const struct truth_inc *inc = world->truth.names[channel].inc;
-        ack->all_logged = ack->all_logged && inc != NULL && inc->is_logged && !inc->is_lazy && inc->n > 0;
         for (uint64_t j = 0; j < count; j++, index++) {
             while (index < published->n && ack->is_named[index]) {
                 index++;
@@ -282,6 +287,7 @@ static const char *read_positions(struct world *world, struct ack *ack, struct b
                 return "more events are acknowledged than it has";
             }
             struct written *written = written_at(world, published->writer, published->serials[index]);
+            ack->all_logged = ack->all_logged && is_synced_by_itself(written);
             const char *why = check_named(world, ack, written, channel, first + j);
             if (why != NULL) {
                 return why;

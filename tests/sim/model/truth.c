@@ -118,7 +118,8 @@ void truth_carry(struct world *world, size_t channel)
     }
     struct truth_inc *inc = make_inc(world, channel);
     copy_settings(inc, old);
-    if (!old->is_logged) {
+    const struct store_channel *stored = store_channel_of(&world->disk.store, old->id);
+    if (!old->is_logged && stored != NULL && !stored->removed) {
         inc->id = old->id;
         inc->generation = old->generation;
         old->id = 0;
