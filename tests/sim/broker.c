@@ -288,6 +288,7 @@ static void forget(struct world *world, enum broker_change change)
         for (struct truth_inc *inc = world->truth.names[i].inc; inc != NULL; inc = inc->next) {
             inc->gone_at = inc->gone_at != 0 ? inc->gone_at : world->now;
             inc->is_ended = true;
+            inc->trim_done = change == CHANGE_RESTORED ? 0 : inc->trim_done;
         }
         if (world->has_log) {
             keep_of_disk(world, i);

@@ -194,7 +194,8 @@ static void check_given(struct world *world,
         account->places[channel].covered = told->position;
         account->places[channel].due_from = told->position + 1;
         account->places[channel].due_to = given->sequence;
-        account->places[channel].due = DUE_EITHER;
+        account->places[channel].due =
+            told->position == given->sequence && given->sequence > 0 ? DUE_NOTHING : DUE_EITHER;
     }
 }
 
@@ -428,6 +429,11 @@ void account_subscribed(struct world *world, struct account *account, const stru
         account_fail(world, account, "subscribed", "it was answered twice, or must be refused");
         return;
     }
+    for (size_t i = 0; i < world->truth.n_names; i++) {
+        if (account_matches(world, account, i)) {
+            note_unnamed(world, account, i, &told[i]);
+        }
+    }
     if (account->wish.from == WISH_AFTER || account->wish.from == WISH_RUN) {
         check_after(world, account, told, named);
     } else if (account->wish.from == WISH_CURSOR) {
@@ -438,7 +444,6 @@ void account_subscribed(struct world *world, struct account *account, const stru
         if (named[i] || !account_matches(world, account, i)) {
             continue;
         }
-        note_unnamed(world, account, i, &told[i]);
         if (is_simple) {
             begin_channel(world, account, i, &told[i]);
         } else if (told[i].is_there) {
