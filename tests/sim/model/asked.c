@@ -67,7 +67,7 @@ static void channel_input(struct world *world, struct asked *asked, const struct
     if (is_action(asked, "rm")) {
         world->truth.names[asked->channel].n_rm_asked++;
     } else if (is_action(asked, "add") || is_action(asked, "set")) {
-        truth_limit(world, asked->channel, msg->settings);
+        truth_limit(world, asked->channel, msg->settings, is_action(asked, "add"));
         judge_meets(world, asked->channel, F(changed));
     } else if (is_action(asked, "trim")) {
         read_trim(asked, msg->settings);
@@ -210,6 +210,8 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
         } else if (!is_done && !is_unclear) {
             rm_refused(world, asked);
         }
+    } else if ((is_action(asked, "set") || is_action(asked, "add")) && !is_done) {
+        asked->inc->limits.min_events = 0; /* a floor that was refused holds nothing */
     } else if (is_action(asked, "trim") && asked->inc == name->inc) {
         loosen_for_trim(asked->inc, asked);
         if (is_done && asked->before != 0 && asked->inc->limits.min_events == 0) {

@@ -397,17 +397,20 @@ static void read_setting(struct truth_inc *inc, struct bb_slice key, struct bb_m
     }
 }
 
-void truth_limit(struct world *world, size_t channel, struct bb_slice settings)
+void truth_limit(struct world *world, size_t channel, struct bb_slice settings, bool is_new)
 {
     struct truth_inc *inc = truth_current(world, channel);
     struct bb_mp_reader reader = bb_mp_reader(settings);
     uint32_t n = settings.len > 0 ? bb_mp_read_map(&reader) : 0;
+    bool has_floor = false;
     for (uint32_t i = 0; i < n && reader.error == 0; i++) {
         struct bb_slice key = bb_mp_read_str(&reader);
+        has_floor = has_floor || bb_slice_equal(key, bb_slice_str("min_events"));
         read_setting(inc, key, &reader);
     }
     /* Without a floor once, without a floor for what was there then. */
-    inc->limits.min_events = inc->n > 0 && !inc->was_set ? 0 : inc->limits.min_events;
+    bool had_none = (inc->n > 0 && !inc->was_set) || (is_new && !has_floor);
+    inc->limits.min_events = had_none ? 0 : inc->limits.min_events;
     inc->was_set = true;
     inc->was_set_in_doubt = inc->was_set_in_doubt || world->truth.names[channel].n_rm_asked > 0;
 }

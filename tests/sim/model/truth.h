@@ -187,7 +187,7 @@ void truth_cut_unregistered(struct world *world, struct truth_inc *inc, uint64_t
 void truth_remove(struct world *world, size_t channel, const char *evidence);
 
 /** truth_limit() - the settings of a channel were changed, by the map of a request. */
-void truth_limit(struct world *world, size_t channel, struct bb_slice settings);
+void truth_limit(struct world *world, size_t channel, struct bb_slice settings, bool is_new);
 
 /** truth_restored() - a copy of the log that was made at @time has taken its place. */
 void truth_restored(struct world *world, uint64_t time);
