@@ -64,10 +64,8 @@ void bk_client_probe_if_due(struct bk_core *core, struct bk_client *client)
 
 /* --- sending -------------------------------------------------------------------------------------- */
 
-int bk_client_send(struct bk_core *core,
-                   struct bk_client *client,
-                   const struct bk_part *parts,
-                   size_t n_parts)
+static int
+transmit(struct bk_core *core, struct bk_client *client, const struct bk_part *parts, size_t n_parts)
 {
     if (bk_client_is_doomed(client)) {
         return BB_ECLOSED;
@@ -86,8 +84,19 @@ int bk_client_send(struct bk_core *core,
     for (size_t i = 0; i < n_parts; i++) {
         client->sent_bytes += parts[i].len;
     }
-    bk_client_probe_if_due(core, client);
     return 0;
+}
+
+int bk_client_send(struct bk_core *core,
+                   struct bk_client *client,
+                   const struct bk_part *parts,
+                   size_t n_parts)
+{
+    int r = transmit(core, client, parts, n_parts);
+    if (r == 0) {
+        bk_client_probe_if_due(core, client);
+    }
+    return r;
 }
 
 void bk_client_answer(struct bk_core *core,
@@ -167,14 +176,19 @@ void bk_client_refuse(struct bk_core *core,
     bk_client_send_error(core, client, msg->type, msg->corr, error, text, (struct bb_slice){0});
 }
 
+/* Nothing follows a goodbye, not even the question how far the client has read. */
 void bk_client_send_away(struct bk_core *core, struct bk_client *client, int error, const char *text)
 {
-    bk_client_send_msg(core, client,
-                       &(struct bb_msg){
-                           .type = BB_MSG_GOODBYE,
-                           .code = bb_slice_str(bb_errcode(error)),
-                           .text = bb_slice_str(text != NULL ? text : bb_strerror(error)),
-                       });
+    bb_buf_reset(&core->scratch);
+    bb_msg_encode(&core->scratch, &(struct bb_msg){
+                                      .type = BB_MSG_GOODBYE,
+                                      .code = bb_slice_str(bb_errcode(error)),
+                                      .text = bb_slice_str(text != NULL ? text : bb_strerror(error)),
+                                  });
+    struct bk_part part = {NULL, core->scratch.data, core->scratch.len};
+    if (core->scratch.error == 0) { /* there always is memory for it */
+        (void)transmit(core, client, &part, 1);
+    }
     bk_client_doom(core, client, true);
 }
 

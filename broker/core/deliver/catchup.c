@@ -237,6 +237,9 @@ static int catch_up(struct bk_core *core, struct bk_sub *sub)
         }
     }
     r = deliver_from_ring(core, sub);
+    if (r == 0 && sub->is_dropping && sub->cursor >= sub->skip_pos) {
+        r = deliver_from_ring(core, sub); /* all that waited is sent: what came since is lost, and no more */
+    }
     if (r == BB_EAGAIN || r == BB_ECLOSED) {
         return 0; /* tried again, or doomed already */
     }

@@ -146,12 +146,10 @@ static int ask_backend(struct bk_core *core,
     return BB_EAGAIN;
 }
 
-/* Whether the backend may have events that the ring has not. */
+/* Whether the backend may know of events that the ring has not: of a path it keeps the newest one whatever is trimmed. */
 static bool backend_has_more(const struct bk_core *core, const struct bk_channel *channel)
 {
-    enum bk_store store = bk_store_of(core, channel);
-    uint64_t first = store == BK_STORE_LOG ? channel->log_first : 1;
-    return core->backends[store] != NULL && first < channel->first;
+    return core->backends[bk_store_of(core, channel)] != NULL && channel->first > 1;
 }
 
 /* Return: 0, or BB_EAGAIN: the backend has been asked; or why it could not be. */
