@@ -155,7 +155,8 @@ static void check_positions(const struct bk_core *core, const struct bk_sub *sub
         CHECK(i == 0 || sub->positions[i - 1].channel->id < channel->id);
         CHECK(bk_account_is_sound(&position->account));
         CHECK(bk_account_settled(&position->account) <= channel->taken);
-        CHECK(!position->is_cold || position->account.waiting == 0);
+        CHECK(!position->is_cold ||
+              (position->account.waiting == 0 && bk_store_of(core, channel) == BK_STORE_LOG));
         n_cold += position->is_cold;
         n_losing += position->account.n_losses > 0;
         bytes += position->account.waiting_bytes;

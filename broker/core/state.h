@@ -68,6 +68,7 @@ struct bk_core {
     /* deliver */
     struct bk_fan *fan;
     uint64_t round;
+    bool round_is_old;   /* some of its events may have expired */
     uint64_t fanned_pos; /* up to here the ring has been fanned out */
     size_t fanned_bytes; /* bytes after it */
     uint64_t n_evictions;
@@ -113,6 +114,12 @@ static inline void bk_tick_by(struct bk_core *core, uint64_t us)
 static inline bool bk_gaps_any(const struct bk_core *core)
 {
     return core->gaps.len > 0 || core->gaps.error != 0;
+}
+
+/** bk_block_is_old() - some event of @block may have expired since it was taken. */
+static inline bool bk_block_is_old(const struct bk_core *core, const struct bk_block *block)
+{
+    return block->has_ttl && core->wall >= block->time + 1000; /* the shortest time to live, in us */
 }
 
 /** bk_store_of() - where @channel is kept. */

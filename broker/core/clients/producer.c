@@ -126,6 +126,7 @@ void bk_producer_stage(struct bk_core *core, struct bk_producer *producer)
     if (core->stage.backend == NULL) {
         return;
     }
+    producer->staged_last = producer->last;
     if (!producer->is_staged) {
         producer->is_staged = true;
         producer->next_staged = core->stage.producers;

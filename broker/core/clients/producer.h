@@ -28,7 +28,8 @@ struct bk_producer {
     uint64_t last;                /* highest number taken */
     int8_t outcomes[BK_OUTCOMES]; /* of the last numbers, by number: 0 or the error */
     uint64_t refused;             /* the newest number with an outcome, 0 for none */
-    bool is_staged;               /* the log is to be told */
+    bool is_staged;               /* the log is to be told, */
+    uint64_t staged_last; /* up to here: the newest batch that is kept, not one that is being looked at */
     struct bk_producer *next_staged;
     struct bk_client *client; /* NULL: not connected */
     struct bk_producer *next; /* the unconnected ones, oldest first */

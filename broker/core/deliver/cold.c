@@ -26,11 +26,15 @@
 
 #include <stdlib.h>
 
+/* A piece that could not be sent for so long, for want of credit or room, is read again. */
+#define WAIT_MAX_US UINT64_C(10000)
+
 /* A piece of the log under way to a subscription. */
 struct bk_sub_read {
     struct bk_read read;
     struct bk_core *core;
     struct bk_sub *sub; /* NULL: it is not wanted any more */
+    uint64_t done_at;   /* monotonic */
     struct bk_read_range ranges[];
 };
 
@@ -51,6 +55,7 @@ static void on_read(void *context, struct bk_request *request)
         return;
     }
     reading->sub->is_reading = false;
+    reading->done_at = reading->core->monotonic;
     bk_sub_set_ready(reading->core, reading->sub);
 }
 
@@ -117,6 +122,19 @@ void bk_sub_set_cold(struct bk_core *core, struct bk_sub *sub)
             bk_count(core, BK_COUNTER_cold_begins, 1);
         }
     }
+}
+
+void bk_cold_store_changed(struct bk_core *core, struct bk_sub *sub, const struct bk_channel *channel)
+{
+    struct bk_position *position = bk_sub_find_position(sub, channel);
+    bool is_cold = sub->n_cold > 0 && bk_store_of(core, channel) == BK_STORE_LOG;
+    if (position == NULL || position->is_cold == is_cold) {
+        return;
+    }
+    bk_cold_abandon(sub);
+    position->is_cold = is_cold;
+    sub->n_cold = is_cold ? sub->n_cold + 1 : sub->n_cold - 1;
+    bk_sub_set_ready(core, sub);
 }
 
 /* The log says that @range is over before its end: what comes after it is later than the subscription wants. */
@@ -294,6 +312,10 @@ int bk_cold_step(struct bk_core *core, struct bk_sub *sub)
     int r = 0;
     if (sub->is_reading) {
         return 0;
+    }
+    if (reading != NULL && core->monotonic > reading->done_at + WAIT_MAX_US) {
+        bk_cold_abandon(sub); /* some of it may have expired since */
+        reading = NULL;
     }
     if (reading != NULL) {
         r = reading->read.request.error;

@@ -7,6 +7,7 @@
 #include "broker/core/deliver/early.h"
 
 #include "broker/core/clients/client.h"
+#include "broker/core/deliver/cold.h"
 #include "broker/core/deliver/parcel.h"
 #include "broker/core/deliver/send.h"
 #include "broker/core/keep/channel.h"
@@ -14,6 +15,7 @@
 #include "broker/core/state.h"
 #include "broker/core/subs/account.h"
 #include "broker/core/subs/gap.h"
+#include "broker/core/subs/ready.h"
 #include "broker/core/subs/route.h"
 #include "broker/core/subs/sub.h"
 #include "broker/core/subs/wanted.h"
@@ -33,6 +35,9 @@ static int gather(struct bk_core *core, struct bk_sub *sub, uint64_t *ret_seen)
     i += sub->early_seen > stage->n_gone ? (size_t)(sub->early_seen - stage->n_gone) : 0;
     bk_parcel_reset(&core->parcel);
     for (; i < bk_stage_end(stage) && core->parcel.bytes < BK_ROUND_BYTES; i++) {
+        if (bk_block_is_old(core, &bk_stage_at(stage, i)->block)) {
+            break; /* out of the ring, where what has expired is sorted out */
+        }
         bk_route_trim(&core->route);
         int r = bk_wanted_each(core, sub, &bk_stage_at(stage, i)->block, UINT64_MAX, add_item, core);
         if (r < 0) {
@@ -71,8 +76,10 @@ static void show(struct bk_core *core, struct bk_sub *sub)
 {
     uint64_t end = core->stage.n_gone + (bk_stage_end(&core->stage) - core->stage.first);
     int r = 0;
-    while (r == 0 && bk_sub_is_live(sub) && sub->early_seen < end && bk_sub_has_credit(sub) &&
-           bk_client_has_room(core, sub->client)) {
+    uint64_t before = UINT64_MAX;
+    while (r == 0 && bk_sub_is_live(sub) && sub->early_seen < end && sub->early_seen != before &&
+           bk_sub_has_credit(sub) && bk_client_has_room(core, sub->client)) {
+        before = sub->early_seen;
         r = show_some(core, sub);
     }
     if (r < 0 && r != BB_EAGAIN && r != BB_ECLOSED) {
@@ -125,11 +132,15 @@ static void retract(struct bk_core *core, struct bk_sub *sub)
                                           .count = BK_NO_NUMBER,
                                           .reason = BK_REASON_RETRACTED,
                                           .life = bk_sub_life_of(sub, channel)});
+        if (position->is_cold) {
+            bk_cold_abandon(sub); /* it was asked for from behind there */
+        }
         bk_account_retract(&position->account, channel->taken);
         position->life = bk_sub_life_of(sub, channel);
     }
     sub->early_seen = core->stage.n_gone; /* what is still staged comes again where it was not told */
     bk_gaps_send(core, sub);
+    bk_sub_set_ready(core, sub);
 }
 
 void bk_early_retract(struct bk_core *core)

@@ -195,6 +195,7 @@ static uint64_t sort_round(struct bk_core *core, int *ret_error)
     size_t bytes = 0;
     const struct bk_block *block = NULL;
     core->round++;
+    core->round_is_old = false;
     bb_buf_reset(&fan->items);
     bb_buf_reset(&fan->sets);
     bb_buf_reset(&fan->subs);
@@ -206,6 +207,7 @@ static uint64_t sort_round(struct bk_core *core, int *ret_error)
         if (r < 0) {
             *ret_error = r;
         }
+        core->round_is_old = core->round_is_old || bk_block_is_old(core, block);
         bytes += block->body_len;
         pos++;
     }
@@ -442,7 +444,7 @@ static void let_wait(struct bk_core *core, struct bk_sub *sub, const struct bk_p
 /* Return: whether @sub has had or is sent all of @parcel. */
 static bool deliver_live(struct bk_core *core, struct bk_sub *sub, const struct bk_parcel *parcel)
 {
-    if (sub->is_early) {
+    if (sub->is_early || sub->is_ahead) {
         bool some = false;
         if (bk_early_has_seen(sub, parcel, &some)) {
             return true;
@@ -451,7 +453,7 @@ static bool deliver_live(struct bk_core *core, struct bk_sub *sub, const struct 
             return false;
         }
     }
-    if (!bk_sub_has_credit(sub) || !bk_client_has_room(core, sub->client)) {
+    if (core->round_is_old || !bk_sub_has_credit(sub) || !bk_client_has_room(core, sub->client)) {
         return false;
     }
     struct bk_delivery delivery = bk_delivery_of(parcel, BK_SOURCE_LIVE);
@@ -477,6 +479,9 @@ static void give(struct bk_core *core, struct bk_sub *sub, uint64_t end)
         bk_count(core, BK_COUNTER_live_leaves, 1);
     }
     let_wait(core, sub, parcel, end);
+    if (core->round_is_old) {
+        bk_sub_set_ready(core, sub); /* what has expired is sorted out there */
+    }
 }
 
 /* Without memory for a round nobody can be given what came: they are told, and resume. */

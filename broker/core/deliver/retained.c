@@ -91,10 +91,13 @@ int bk_retained_start(struct bk_core *core, struct bk_sub *sub, struct bb_slice 
     return 0;
 }
 
-static bool is_wanted(const struct bk_sub *sub, const struct bb_block *block, struct bb_slice events)
+static bool is_wanted(const struct bk_core *core,
+                      const struct bk_sub *sub,
+                      const struct bb_block *block,
+                      struct bb_slice events)
 {
     struct bb_event_view event;
-    if (bb_event_read(&events, &event) < 0) {
+    if (bb_event_read(&events, &event) < 0 || bb_event_has_expired(&event, block->time, core->wall)) {
         return false;
     }
     struct bb_slice path = event.path;
@@ -102,7 +105,7 @@ static bool is_wanted(const struct bk_sub *sub, const struct bb_block *block, st
     struct bb_slice name = bb_slice(path.data, slash != NULL ? (size_t)(slash - path.data) : path.len);
     for (size_t i = 0; i < sub->n_positions; i++) {
         if (bb_slice_equal(sub->positions[i].channel->name, name)) {
-            return block->sequence <= sub->positions[i].account.covered;
+            return block->sequence <= sub->positions[i].begin;
         }
     }
     return false; /* the channel came later: all of it comes with the flow */
@@ -124,7 +127,7 @@ static uint64_t write_values(struct bk_core *core, struct bk_sub *sub, struct bk
         size_t head_len = (size_t)(rest.data - start);
         struct bb_slice events = bb_slice(rest.data, (size_t)block.length);
         rest = bb_slice(rest.data + block.length, rest.len - (size_t)block.length);
-        if (is_wanted(sub, &block, events)) {
+        if (is_wanted(core, sub, &block, events)) {
             bb_buf_append(&core->scratch, start, head_len + events.len);
             n += block.count;
         }

@@ -90,7 +90,7 @@ static bool may_come_by(const struct bk_core *core, uint64_t time)
 
 static bool stops_are_reached(const struct bk_sub *sub)
 {
-    bool any = bk_until_is_now(sub) || sub->has_voided;
+    bool any = bk_until_is_now(sub) || sub->over.len > 0;
     for (size_t i = 0; i < sub->n_positions; i++) {
         const struct bk_position *position = &sub->positions[i];
         if (position->is_awaited && position->channel->last < position->stop) {

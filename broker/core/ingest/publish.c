@@ -18,6 +18,9 @@
 /* A batch of so many runs at most is acknowledged without allocating anything. */
 #define RUNS_NOW 16
 
+/* Of a publish: every language can say it. */
+#define NUMBER_MAX (UINT64_C(1) << 53)
+
 /* --- refusing ------------------------------------------------------------------------------------------- */
 
 static void refuse(struct bk_core *core,
@@ -119,9 +122,11 @@ static int attach_producer(struct bk_core *core, struct bk_client *client)
  * again is not used up. */
 static int take_number(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
 {
-    int r = core->shutting_down ? BB_ESHUTDOWN : attach_producer(core, client);
+    int r = msg->number > NUMBER_MAX ? BB_EINVAL
+            : core->shutting_down    ? BB_ESHUTDOWN
+                                     : attach_producer(core, client);
     uint64_t *last = client->producer != NULL ? &client->producer->last : &client->last_number;
-    if (msg->number <= *last && r != BB_ENOMEM) {
+    if (msg->number <= *last && r != BB_ENOMEM && r != BB_EINVAL) {
         client->has_published = true;
         repeat(core, client, msg);
         return BB_EEXISTS;
@@ -335,6 +340,22 @@ static int take_batch(struct bk_core *core,
     return r == 0 ? bk_session_keep(core, batch, client, owner) : r;
 }
 
+/* A channel is made when its first event is met; if that was refused, nothing is left of it. */
+static void forget_unused_channels(struct bk_core *core, size_t n_before)
+{
+    bool any = false;
+    for (size_t i = core->channels.n_channels; i > n_before; i--) {
+        struct bk_channel *channel = core->channels.list[i - 1];
+        if (bk_channel_is_empty(channel)) {
+            bk_channels_undo(&core->channels, channel);
+            any = true;
+        }
+    }
+    if (any) {
+        bk_route_clear(&core->route); /* its paths know them */
+    }
+}
+
 int bk_publish(struct bk_core *core,
                struct bk_client *client,
                const struct bb_msg *msg,
@@ -344,6 +365,7 @@ int bk_publish(struct bk_core *core,
     struct bk_batch batch = {
         .level = msg->level, .matches = UINT64_MAX, .runs = &core->runs, .refused = &core->refused};
     bool has_number = client != NULL && msg->number != 0;
+    size_t n_channels = core->channels.n_channels;
     int r = has_number ? take_number(core, client, msg) : 0;
     if (r < 0) {
         return r;
@@ -351,6 +373,9 @@ int bk_publish(struct bk_core *core,
     bb_buf_reset(batch.runs);
     bb_buf_reset(batch.refused);
     r = take_batch(core, &batch, client, msg, events, owner);
+    if (core->channels.n_channels > n_channels) {
+        forget_unused_channels(core, n_channels);
+    }
     if (r < 0) {
         refuse_batch(core, client, msg, &batch, r);
         return r;

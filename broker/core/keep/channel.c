@@ -5,6 +5,50 @@
 
 #include <stdlib.h>
 
+/* So many names of removed channels are told apart. */
+#define REMOVED_MAX 16384
+
+/* A name that was a removed channel's. */
+struct removed {
+    uint64_t next_life;
+    size_t len;
+    uint8_t name[];
+};
+
+static void removed_free(struct bk_channels *channels)
+{
+    size_t at = 0;
+    struct removed *removed = NULL;
+    while ((removed = bb_map_next(&channels->removed, &at, NULL)) != NULL) {
+        free(removed);
+    }
+    bb_map_fini(&channels->removed);
+}
+
+/* A position in the channel must not hold in the next one of its name. Without memory for the name no new channel is trusted. */
+static void note_removed(struct bk_channels *channels, struct bb_slice name)
+{
+    struct removed *removed = bb_map_find(&channels->removed, name);
+    uint64_t life = ++channels->last_life;
+    if (removed != NULL) {
+        removed->next_life = life;
+        return;
+    }
+    removed = calloc(1, sizeof(*removed) + name.len);
+    if (removed != NULL) {
+        removed->next_life = life;
+        removed->len = name.len;
+        if (name.len > 0) {
+            memcpy(removed->name, name.data, name.len);
+        }
+    }
+    if (removed == NULL ||
+        bb_map_add(&channels->removed, bb_slice(removed->name, removed->len), removed) < 0) {
+        free(removed);
+        channels->birth_life = life;
+    }
+}
+
 void bk_channels_init(struct bk_channels *channels,
                       uint64_t seed,
                       size_t max,
@@ -14,6 +58,7 @@ void bk_channels_init(struct bk_channels *channels,
     *channels = (struct bk_channels){.max = max, .defaults = *defaults};
     bk_channels_raise_run(channels, run - 1);
     bb_map_init(&channels->by_name, seed, max);
+    bb_map_init(&channels->removed, seed, REMOVED_MAX);
 }
 
 void bk_channels_raise_run(struct bk_channels *channels, uint64_t life)
@@ -27,6 +72,7 @@ void bk_channels_fini(struct bk_channels *channels)
         bk_channel_unref(channels->list[i]);
     }
     free(channels->list);
+    removed_free(channels);
     bb_map_fini(&channels->by_name);
     *channels = (struct bk_channels){0};
 }
@@ -72,6 +118,7 @@ size_t bk_channels_count(const struct bk_channels *channels)
 
 static struct bk_channel *channel_new(struct bk_channels *channels, struct bb_slice name)
 {
+    const struct removed *removed = bb_map_find(&channels->removed, name);
     struct bk_channel *channel = calloc(1, sizeof(*channel) + name.len);
     if (channel == NULL) {
         return NULL;
@@ -84,7 +131,8 @@ static struct bk_channel *channel_new(struct bk_channels *channels, struct bb_sl
     channel->refs = 1;
     channel->index = (uint32_t)channels->n_channels;
     channel->id = channels->last_id + 1;
-    channel->lives.now = channels->birth_life;
+    channel->lives.now =
+        removed != NULL ? BB_MAX(removed->next_life, channels->birth_life) : channels->birth_life;
     channel->first = 1;
     channel->log_first = 1;
     channel->settings = channels->defaults;
@@ -118,14 +166,19 @@ int bk_channels_get(struct bk_channels *channels, struct bb_slice name, struct b
     return 0;
 }
 
-void bk_channels_remove(struct bk_channels *channels, struct bk_channel *channel)
+void bk_channels_undo(struct bk_channels *channels, struct bk_channel *channel)
 {
     struct bk_channel *last = channels->list[--channels->n_channels];
     channels->list[channel->index] = last;
     last->index = channel->index;
     (void)bb_map_remove(&channels->by_name, channel->name);
-    channels->birth_life = ++channels->last_life; /* a position in it must not hold in the next of its name */
     bk_channel_unref(channel);
+}
+
+void bk_channels_remove(struct bk_channels *channels, struct bk_channel *channel)
+{
+    note_removed(channels, channel->name);
+    bk_channels_undo(channels, channel);
 }
 
 void bk_channel_unref(struct bk_channel *channel)

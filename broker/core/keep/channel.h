@@ -47,10 +47,11 @@ struct bk_channels {
     size_t n_channels;
     size_t n_slots;
     size_t max;
-    uint32_t last_id;            /* given to a channel */
-    uint64_t run;                /* above all lives of earlier runs */
-    uint64_t last_life;          /* no life above it was ever given */
-    uint64_t birth_life;         /* of new channels: another one since some channel was removed */
+    uint32_t last_id;      /* given to a channel */
+    uint64_t run;          /* above all lives of earlier runs */
+    uint64_t last_life;    /* no life above it was ever given */
+    uint64_t birth_life;   /* of new channels */
+    struct bb_map removed; /* names of channels that were removed in this run, and the life of the next one */
     bool has_unknown[BK_STORES]; /* some channel may not be known to the backend as it is */
     struct bk_settings defaults; /* of new channels */
 };
@@ -85,6 +86,9 @@ size_t bk_channels_count(const struct bk_channels *channels);
 int bk_channels_get(struct bk_channels *channels,
                     struct bb_slice name,
                     struct bk_channel **ret_channel) BB_MUST_CHECK;
+
+/** bk_channels_undo() - take one out of the list that nobody knows of. */
+void bk_channels_undo(struct bk_channels *channels, struct bk_channel *channel);
 
 /** bk_channels_remove() - take it out of the list; nobody but acknowledgements may still have it. Channels made from now on begin other lives. */
 void bk_channels_remove(struct bk_channels *channels, struct bk_channel *channel);

@@ -122,19 +122,22 @@ static void collect_blocks(struct append *append, const struct bk_core *core)
 static size_t write_notes(struct bb_buf *out, const struct bk_producer *producer)
 {
     size_t start = out->len;
+    uint64_t last = producer->staged_last;
+    uint64_t n_known = BB_MIN(last, BK_OUTCOMES);
     uint32_t n = 0;
-    if (producer->refused == 0 || producer->last - producer->refused >= BK_OUTCOMES) {
+    for (uint64_t i = 0; i < n_known; i++) {
+        n += bk_producer_outcome(producer, last - i) != 0;
+    }
+    if (n == 0) {
         return 0;
     }
-    uint64_t first = producer->last >= BK_OUTCOMES ? producer->last - BK_OUTCOMES + 1 : 1;
-    for (uint64_t number = first; number <= producer->last; number++) {
-        n += producer->outcomes[number % BK_OUTCOMES] != 0;
-    }
     bb_mp_write_array(out, 2 * n);
-    for (uint64_t number = first; number <= producer->last; number++) {
-        if (producer->outcomes[number % BK_OUTCOMES] != 0) {
+    for (uint64_t i = n_known; i > 0; i--) {
+        uint64_t number = last - i + 1;
+        int outcome = bk_producer_outcome(producer, number);
+        if (outcome != 0) {
             bb_mp_write_uint(out, number);
-            bb_mp_write_int(out, producer->outcomes[number % BK_OUTCOMES]);
+            bb_mp_write_int(out, outcome);
         }
     }
     return out->len - start;
@@ -145,7 +148,7 @@ static void collect_producers(struct append *append, struct bk_core *core)
     bb_buf_append(&append->producers, core->stage.forgotten.data, core->stage.forgotten.len);
     for (struct bk_producer *producer = core->stage.producers; producer != NULL;
          producer = producer->next_staged) {
-        struct bk_log_producer entry = {.last = producer->last, .time = core->wall};
+        struct bk_log_producer entry = {.last = producer->staged_last, .time = core->wall};
         memcpy(entry.key, producer->id, BB_CLIENT_ID_LEN);
         memcpy(entry.key + BB_CLIENT_ID_LEN, &producer->epoch, sizeof(producer->epoch));
         entry.notes.len = write_notes(&append->text, producer);

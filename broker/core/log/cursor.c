@@ -109,6 +109,9 @@ static int write_positions(const struct bk_core *core, struct bb_slice value, st
         if (n_fields < 2 || n_fields > 3) {
             return BB_EINVAL;
         }
+        if (sequence > UINT64_C(1) << 53) {
+            return BB_EINVAL;
+        }
         uint64_t life = n_fields == 3 ? bb_mp_read_uint(&reader) : life_of(core, name, sequence);
         bb_mp_write_array(out, life != 0 ? 3 : 2);
         bb_mp_write_str(out, name);

@@ -16,6 +16,7 @@ struct bk_held {
     enum bb_msg_type about;
     uint64_t corr;
     uint64_t ticket;
+    bool is_retried; /* with another ticket, when this one fails */
     size_t len;
     uint8_t value[];
 };
@@ -25,20 +26,18 @@ bool bk_can_hold(const struct bk_core *core)
     return core->stage.n_held < HELD_MAX;
 }
 
-void bk_hold_answer(struct bk_core *core,
-                    struct bk_client *client,
-                    const struct bb_msg *msg,
-                    struct bb_slice value)
+static struct bk_held *
+hold(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_slice value)
 {
     struct bk_stage *stage = &core->stage;
     if (stage->backend == NULL) {
         bk_client_send_result(core, client, msg->corr, value);
-        return;
+        return NULL;
     }
     struct bk_held *held = calloc(1, sizeof(*held) + value.len);
     if (held == NULL) {
         bk_client_refuse(core, client, msg, BB_ENOMEM, NULL);
-        return;
+        return NULL;
     }
     *held = (struct bk_held){
         .client = client,
@@ -52,6 +51,24 @@ void bk_hold_answer(struct bk_core *core,
     *stage->held_end = held;
     stage->held_end = &held->next;
     stage->n_held++;
+    return held;
+}
+
+void bk_hold_answer(struct bk_core *core,
+                    struct bk_client *client,
+                    const struct bb_msg *msg,
+                    struct bb_slice value)
+{
+    (void)hold(core, client, msg, value);
+}
+
+void bk_hold_removal(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+{
+    static const uint8_t nil[] = {0xc0};
+    struct bk_held *held = hold(core, client, msg, bb_slice(nil, sizeof(nil)));
+    if (held != NULL) {
+        held->is_retried = true;
+    }
 }
 
 static void answer(struct bk_core *core, const struct bk_held *held, int error)
@@ -71,6 +88,11 @@ void bk_held_release(struct bk_core *core, uint64_t durable, uint64_t failed, in
     while (*at != NULL) {
         struct bk_held *held = *at;
         if (held->ticket > durable && held->ticket < failed) {
+            at = &held->next;
+            continue;
+        }
+        if (held->ticket >= failed && held->is_retried) {
+            held->ticket = stage->ticket;
             at = &held->next;
             continue;
         }

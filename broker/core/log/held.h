@@ -19,6 +19,9 @@ void bk_hold_answer(struct bk_core *core,
                     const struct bb_msg *msg,
                     struct bb_slice value);
 
+/** bk_hold_removal() - answer @msg with nil when what was removed is removed on disk too, however often that has to be tried. */
+void bk_hold_removal(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg);
+
 /** bk_held_release() - tickets up to @durable are durable, from @failed on they have failed with @error. */
 void bk_held_release(struct bk_core *core, uint64_t durable, uint64_t failed, int error);
 

@@ -260,6 +260,10 @@ static int begin_channel(const struct begin *begin, struct bk_channel *channel)
     int r = find_sequence(begin, channel, &sequence);
     position->account.covered = BB_MIN(sequence - 1, channel->last);
     position->stop = bk_until_is_now(begin->sub) ? channel->last : begin->sub->new_stop;
+    if (begin->sub->until == BK_UNTIL_TIME) { /* the ring knows of some that are too late */
+        uint64_t late = sequence_at(begin->core, channel, begin->sub->until_time + 1);
+        position->stop = late <= channel->last ? late - 1 : position->stop;
+    }
     return r;
 }
 
@@ -340,7 +344,7 @@ static void tell_named(const struct begin *begin, struct bb_slice name, const st
     }
     enum bk_verdict verdict =
         is_there ? bk_claim_judge(channel, claim, begin->wishes->from.run, &upto) : BK_POSITION_VOID;
-    bool is_nothing = !is_there && claim->sequence == 0 && claim->life == 0;
+    bool is_nothing = claim->sequence == 0 && claim->life == 0;
     if (verdict == BK_POSITION_HOLDS || is_nothing) {
         return;
     }
@@ -418,7 +422,8 @@ static void tell_trimmed(const struct begin *begin)
         if (to <= covered) {
             continue;
         }
-        bool is_known = bk_wishes_cover(begin->msg->patterns, channel->name);
+        /* How many of them lie before a time, nobody knows any more. */
+        bool is_known = bk_wishes_cover(begin->msg->patterns, channel->name) && sub->until != BK_UNTIL_TIME;
         bk_gap_add(core, &(struct bk_gap){.channel = channel,
                                           .name = channel->name,
                                           .from = covered + 1,
@@ -441,6 +446,8 @@ static void send_subscribed(const struct begin *begin)
     for (size_t i = 0; i < sub->n_positions; i++) {
         struct bk_position *position = &sub->positions[i];
         position->life = bk_sub_life_of(sub, position->channel);
+        position->begin = position->account.covered;
+        sub->is_ahead = sub->is_ahead || position->begin > position->channel->last;
         bb_mp_write_array(&core->nested, sub->has_lives ? 3 : 2);
         bb_mp_write_str(&core->nested, position->channel->name);
         bb_mp_write_uint(&core->nested, position->account.covered);
@@ -564,6 +571,9 @@ static int begin_or_ask(struct begin *begin)
 int bk_begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *msg, struct bk_wishes *wishes)
 {
     struct begin begin = {core, sub, msg, wishes, NULL};
+    if (wishes->from.run > core->channels.run) {
+        wishes->from.run = 0; /* of another broker, or of a future that does not come */
+    }
     take_cursor(core, wishes);
     return begin_or_ask(&begin);
 }

@@ -92,9 +92,15 @@ static int set(struct bk_core *core,
         bb_buf_printf(err, "the channel has events; remove it first to keep it elsewhere");
         return BB_EEXISTS;
     }
+    bool is_moved = changed.logged != channel->settings.logged;
     channel->settings = changed;
     channel->ring_max = (size_t)changed.ring_bytes;
     channel->is_named = true;
+    for (struct bk_client *other = core->clients; other != NULL && is_moved; other = other->next) {
+        for (struct bk_sub *sub = other->subs; sub != NULL; sub = sub->next) {
+            bk_cold_store_changed(core, sub, channel);
+        }
+    }
     bk_channel_changed(&core->channels, channel);
     bk_memory_changed(core);
     bb_buf_reset(&core->nested);
@@ -270,7 +276,6 @@ static void void_position(struct bk_core *core, struct bk_sub *sub, struct bk_ch
         bk_cold_abandon(sub);
     }
     bk_sub_drop_position(sub, position);
-    sub->has_voided = true;
     bk_gap_add(core, &gap);
     bk_gaps_send(core, sub);
     bk_sub_set_ready(core, sub);
@@ -288,7 +293,6 @@ static void void_positions(struct bk_core *core, struct bk_channel *channel)
 static int
 remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)
 {
-    static const uint8_t nil[] = {0xc0};
     struct bk_channel *channel = NULL;
     int r = find(core, msg, &channel);
     if (r < 0) {
@@ -307,7 +311,7 @@ remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_m
     bk_ring_drop_all(&core->ring, channel);
     bk_route_clear(&core->route); /* its paths know it */
     bk_channels_remove(&core->channels, channel);
-    bk_hold_answer(core, client, msg, bb_slice(nil, sizeof(nil)));
+    bk_hold_removal(core, client, msg);
     return 0;
 }
 

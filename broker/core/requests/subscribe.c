@@ -83,7 +83,7 @@ static int make_sub(struct bk_core *core,
     }
     apply(core, msg, wishes, sub);
     int r = core->stage.backend != NULL ? bk_filter_new(msg->patterns, &sub->filter) : 0;
-    if (r == 0 || r == BB_ELIMIT) { /* so many patterns are fed from the ring alone */
+    if (r == 0) {
         r = link(core, client, msg->sub, sub);
     }
     if (r < 0) {

@@ -5,6 +5,9 @@
 #include "broker/core/keep/life.h"
 #include "broker/core/state.h"
 
+/* No sequence and no life is above it. */
+#define CLAIM_MAX (UINT64_C(1) << 53)
+
 void bk_claim_read(struct bb_mp_reader *reader, struct bk_claim *ret_claim)
 {
     *ret_claim = (struct bk_claim){0};
@@ -15,6 +18,9 @@ void bk_claim_read(struct bb_mp_reader *reader, struct bk_claim *ret_claim)
     ret_claim->sequence = bb_mp_read_uint(reader);
     if (has_life) {
         ret_claim->life = bb_mp_read_uint(reader);
+    }
+    if (ret_claim->sequence > CLAIM_MAX || ret_claim->life > CLAIM_MAX) {
+        bb_mp_reader_fail(reader, BB_EINVAL);
     }
 }
 

@@ -9,6 +9,9 @@
 #include <assert.h>
 #include <stdlib.h>
 
+/* Bytes of names that are remembered. */
+#define OVER_MAX ((size_t)64 << 10)
+
 struct bk_sub *bk_sub_new(size_t n_patterns)
 {
     struct bk_sub *sub = calloc(1, sizeof(*sub) + n_patterns * sizeof(sub->patterns[0]));
@@ -29,6 +32,7 @@ void bk_sub_free(struct bk_sub *sub, struct bk_route *route)
         bk_route_remove(route, &sub->patterns[i]);
     }
     bk_filter_unref(sub->filter);
+    bb_buf_fini(&sub->over);
     free(sub->positions);
     free(sub);
 }
@@ -91,6 +95,36 @@ struct bk_position *bk_sub_find_position(const struct bk_sub *sub, const struct 
     return i < sub->n_positions && sub->positions[i].channel == channel ? &sub->positions[i] : NULL;
 }
 
+/* Whether a channel called @name was removed, and is over for a subscription with an end in sequences (PROTOCOL 7.1). */
+static bool is_over(const struct bk_sub *sub, struct bb_slice name)
+{
+    for (size_t at = 0; at < sub->over.len;) {
+        uint32_t len = 0;
+        memcpy(&len, sub->over.data + at, sizeof(len));
+        at += sizeof(len);
+        if (bb_slice_equal(bb_slice(sub->over.data + at, len), name)) {
+            return true;
+        }
+        at += len;
+    }
+    return false;
+}
+
+static void note_over(struct bk_sub *sub, struct bb_slice name)
+{
+    uint32_t len = (uint32_t)name.len;
+    if (sub->until != BK_UNTIL_STOP || is_over(sub, name)) {
+        return;
+    }
+    if (sub->over.len < OVER_MAX && bb_buf_reserve(&sub->over, sizeof(len) + len) != NULL) {
+        bb_buf_append(&sub->over, &len, sizeof(len));
+        bb_buf_append(&sub->over, name.data, len);
+    } else {
+        sub->over.error = 0;
+        sub->new_stop = 0; /* no other channel is wanted either */
+    }
+}
+
 struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *channel)
 {
     struct bk_position *position = bk_sub_find_position(sub, channel);
@@ -100,10 +134,11 @@ struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *chann
     size_t i = position_index(sub, channel);
     memmove(&sub->positions[i + 1], &sub->positions[i], (sub->n_positions - i) * sizeof(sub->positions[0]));
     sub->n_positions++;
+    bool over = is_over(sub, channel->name);
     sub->positions[i] = (struct bk_position){
         .channel = channel,
-        .stop = sub->new_stop,
-        .is_awaited = !sub->has_voided,
+        .stop = over ? 0 : sub->new_stop,
+        .is_awaited = !over,
         .is_cold = sub->n_cold > 0 && channel->settings.logged, /* as all others in logged channels are */
     };
     sub->n_cold += sub->positions[i].is_cold;
@@ -113,6 +148,7 @@ struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *chann
 void bk_sub_drop_position(struct bk_sub *sub, struct bk_position *position)
 {
     size_t i = (size_t)(position - sub->positions);
+    note_over(sub, position->channel->name);
     sub->lag_bytes -= position->account.waiting_bytes;
     sub->n_losing -= position->account.n_losses > 0;
     sub->n_cold -= position->is_cold;

@@ -32,8 +32,9 @@ struct bk_beginning {
 struct bk_position {
     struct bk_channel *channel;
     struct bk_account account;
-    uint64_t life; /* of the channel, as the client was told; 0: not yet */
-    uint64_t stop; /* the last sequence wanted */
+    uint64_t life;  /* of the channel, as the client was told; 0: not yet */
+    uint64_t stop;  /* the last sequence wanted */
+    uint64_t begin; /* the sequence that `subscribed` told */
     bool is_cold;
     bool is_awaited; /* `until`: the subscription does not end before `stop` is reached */
 };
@@ -62,14 +63,16 @@ struct bk_sub {
     enum bk_sub_state state;
     enum bk_overflow overflow;
     enum bk_until until;
-    bool is_ready;                  /* in the list of those */
-    bool is_dropping;               /* drop_newest: everything from skip_pos on is lost */
-    bool is_early;                  /* the early view */
-    bool has_lives;                 /* its client wants to know the lives of channels */
-    bool has_voided;                /* a channel was removed: those that come are not awaited */
-    uint64_t early_seen;            /* of the blocks ever staged, so many are settled */
-    uint64_t until_time;            /* us, the last time wanted */
-    uint64_t new_stop;              /* `stop` of positions in channels to come */
+    bool is_ready;       /* in the list of those */
+    bool is_dropping;    /* drop_newest: everything from skip_pos on is lost */
+    bool is_early;       /* the early view */
+    bool has_lives;      /* its client wants to know the lives of channels */
+    bool is_ahead;       /* it began behind what was durable then */
+    uint64_t early_seen; /* of the blocks ever staged, so many are settled */
+    uint64_t until_time; /* us, the last time wanted */
+    uint64_t new_stop;   /* `stop` of positions in channels to come */
+    struct bb_buf
+        over; /* names of channels that were removed and are not wanted again: a length, then the name */
     struct bk_filter *filter;       /* its patterns for the log; NULL: never fed from there */
     size_t n_cold;                  /* positions that are */
     size_t n_losing;                /* positions with losses to report */
@@ -116,7 +119,8 @@ struct bk_position *bk_sub_find_position(const struct bk_sub *sub, const struct 
 /** bk_sub_position() - its position in @channel, made (covered 0) if it had none; NULL without memory. */
 struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *channel);
 
-/** bk_sub_drop_position() - the channel is no more: forget the position and what was counted there. */
+/** bk_sub_drop_position() - the channel is no more: forget the position and what was counted there. With an end in sequences nothing of
+ * another channel of that name is wanted. */
 void bk_sub_drop_position(struct bk_sub *sub, struct bk_position *position);
 
 /** bk_sub_life_of() - the life of @channel for @sub's client, 0 if it does not want to know. */

@@ -93,6 +93,15 @@ static int walk(struct wanting *wanting, uint64_t before, bk_item_fn *on_item, v
     return r == 0 && item.count > 0 ? on_item(context, &item) : r;
 }
 
+/* What comes later than @sub wants is behind its end. */
+static void note_end(struct bk_sub *sub, const struct bk_block *block)
+{
+    struct bk_position *position = bk_sub_find_position(sub, block->channel);
+    if (position != NULL) {
+        position->stop = BB_MIN(position->stop, block->sequence - 1);
+    }
+}
+
 int bk_wanted_each(struct bk_core *core,
                    struct bk_sub *sub,
                    const struct bk_block *block,
@@ -102,6 +111,7 @@ int bk_wanted_each(struct bk_core *core,
 {
     struct wanting wanting = {core, sub, block, NULL, UINT64_MAX, 0};
     if (block->time > sub->until_time) {
+        note_end(sub, block);
         return 0;
     }
     return walk(&wanting, before, on_item, context);

@@ -175,7 +175,8 @@ apply_gap(struct world *world, struct account *account, struct parcel *parcel, c
                      gap->to, (int)gap->reason.len, (const char *)gap->reason.data, name, stretch->at);
         return;
     }
-    if (gap->to > limit_of(account, place)) {
+    bool has_no_time = account->wish.until == WISH_UNTIL_TIME && is_reason(gap, "trimmed"); /* PROTOCOL 7.1 */
+    if (gap->to > limit_of(account, place) && !has_no_time) {
         account_fail(world, account, "gap beyond",
                      "a gap %" PRIu64 " to %" PRIu64 " (%.*s) of '%s' goes beyond %" PRIu64
                      ", the last one wanted",
