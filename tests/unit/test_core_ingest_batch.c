@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A batch: scanned to its end before anything changes, cut into runs, kept as one session. */
 #include "broker/core/ingest/batch.h"
-
 #include "broker/core/ingest/session.h"
 #include "broker/core/keep/channel.h"
 #include "broker/core/keep/ring.h"
@@ -42,8 +41,8 @@ static void assert_runs(const struct scan *scan, const char *words)
         const struct bk_run *run = bk_batch_run(&scan->batch, i);
         size_t len = strlen(text);
         (void)snprintf(text + len, sizeof(text) - len, "%s%.*s:%" PRIu32 "+%" PRIu32 "%s", len > 0 ? " " : "",
-                       (int)run->channel->name.len, (const char *)run->channel->name.data, run->first, run->count,
-                       run->is_uniform ? "=" : "");
+                       (int)run->channel->name.len, (const char *)run->channel->name.data, run->first,
+                       run->count, run->is_uniform ? "=" : "");
     }
     cr_assert_str_eq(text, words);
 }

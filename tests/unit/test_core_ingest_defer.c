@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that are kept while their client has to wait, and clients that are paused. */
-#include "broker/core/ingest/defer.h"
-
 #include "broker/core/clients/client.h"
+#include "broker/core/ingest/defer.h"
 #include "broker/core/ingest/pause.h"
 #include "broker/core/keep/channel.h"
 #include "tests/unit/core_rig.h"

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Publishing under a condition: channels, paths, and what the backend has to be asked for. */
-#include "broker/core/ingest/expect.h"
-
 #include "broker/core/clients/client.h"
+#include "broker/core/ingest/expect.h"
 #include "broker/core/keep/channel.h"
 #include "tests/unit/core_rig.h"
 
@@ -19,8 +18,9 @@ static void start(struct rig *rig, bool has_log)
 
 static void publish(struct rig *rig, uint64_t number, const char *options)
 {
-    rig_say(rig, 0, "{'op':'publish','number':%" PRIu64 ",'level':1,'options':{%s},'events':[{'path':'a/x'}]}", number,
-            options);
+    rig_say(rig, 0,
+            "{'op':'publish','number':%" PRIu64 ",'level':1,'options':{%s},'events':[{'path':'a/x'}]}",
+            number, options);
 }
 
 Test(core_ingest_expect, a_channel_has_the_newest_sequence_that_is_expected)
@@ -32,7 +32,10 @@ Test(core_ingest_expect, a_channel_has_the_newest_sequence_that_is_expected)
     publish(&rig, 3, "'expect':{'a':1}");
     publish(&rig, 4, "'expect':{'a':2,'b':1}");
     RIG_TOLD(&rig, 0, "ack 1@1 a1+1; ack 2@1 a2+1; error publish/3 conflict; error publish/4 conflict");
-    cr_assert(bb_slice_equal(bb_buf_slice(&rig.peers[0].result), bb_slice("\x82\xa7" "channel\xa1" "b\xa4last\x00", 17)));
+    cr_assert(bb_slice_equal(bb_buf_slice(&rig.peers[0].result), bb_slice("\x82\xa7"
+                                                                          "channel\xa1"
+                                                                          "b\xa4last\x00",
+                                                                          17)));
     rig_stop(&rig);
 }
 
@@ -45,8 +48,9 @@ Test(core_ingest_expect, a_conflict_uses_up_the_number_and_a_repetition_is_not_j
     publish(&rig, 1, "'expect':{'a':0}");
     publish(&rig, 2, "'expect':{'a':1}");
     publish(&rig, 3, "'expect':{'a':1}");
-    RIG_TOLD(&rig, 0, "ack 1@1 a1+1; error publish/2 conflict; ack 1@1 repeated; error publish/2 conflict; "
-                      "ack 3@1 a2+1");
+    RIG_TOLD(&rig, 0,
+             "ack 1@1 a1+1; error publish/2 conflict; ack 1@1 repeated; error publish/2 conflict; "
+             "ack 3@1 a2+1");
     rig_stop(&rig);
 }
 
@@ -118,8 +122,12 @@ Test(core_ingest_expect, a_client_that_goes_while_the_log_is_asked_leaves_nothin
 
 Test(core_ingest_expect, what_is_no_condition_is_refused)
 {
-    static const char *const bad[] = {"'expect':[1]",           "'expect':{'a':'b'}",       "'expect':{'a':-1}",
-                                      "'expect_path':{'a/?':1}", "'expect_path':{'a':null}", "'expect_path':7"};
+    static const char *const bad[] = {"'expect':[1]",
+                                      "'expect':{'a':'b'}",
+                                      "'expect':{'a':-1}",
+                                      "'expect_path':{'a/?':1}",
+                                      "'expect_path':{'a':null}",
+                                      "'expect_path':7"};
     struct rig rig;
     start(&rig, false);
     for (uint64_t i = 0; i < BB_COUNT(bad); i++) {
@@ -134,7 +142,9 @@ Test(core_ingest_expect, what_is_no_condition_is_refused)
 Test(core_ingest_expect, a_conflict_is_explained)
 {
     struct bb_buf out = BB_BUF_INIT;
-    bk_expect_explain(&out, bb_slice("\x82\xa4path\xa3" "a/x\xa4last\x07", 16));
+    bk_expect_explain(&out, bb_slice("\x82\xa4path\xa3"
+                                     "a/x\xa4last\x07",
+                                     16));
     cr_assert_str_eq(bb_buf_string(&out), "the newest of the path 'a/x' is 7");
     bb_buf_fini(&out);
 }

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Publishing: numbers, repetitions, refusals, levels. */
-#include "broker/core/ingest/publish.h"
-
 #include "broker/core/clients/client.h"
 #include "broker/core/clients/producer.h"
+#include "broker/core/ingest/publish.h"
 #include "broker/core/keep/channel.h"
 #include "tests/unit/core_rig.h"
 
@@ -72,7 +71,8 @@ Test(core_ingest_publish, a_broker_that_ends_uses_up_no_number)
     rig_publish(&rig, 0, 2, "a/x");
     rig_publish(&rig, 0, 3, "a/x");
     rig_publish(&rig, 0, 1, "a/x");
-    RIG_TOLD(&rig, 0, "ack 1@1 a1+1; error publish/2 shutting_down; error publish/3 shutting_down; ack 1@0 repeated");
+    RIG_TOLD(&rig, 0,
+             "ack 1@1 a1+1; error publish/2 shutting_down; error publish/3 shutting_down; ack 1@0 repeated");
     cr_assert_eq(bk_producer_find(rig.core, id)->last, 1);
     rig_stop(&rig);
 }
@@ -119,7 +119,8 @@ Test(core_ingest_publish, a_publish_that_a_plug_cannot_convert_uses_up_its_numbe
     bk_core_bad_message(rig.core, rig.peers[0].client, &bad);
     rig_publish(&rig, 0, 3, "a/x");
     bk_core_bad_message(rig.core, rig.peers[0].client, &bad);
-    RIG_TOLD(&rig, 0, "ack 1@1 a1+1; error publish/2 bad_argument; ack 3@1 a2+1; error publish/2 bad_argument");
+    RIG_TOLD(&rig, 0,
+             "ack 1@1 a1+1; error publish/2 bad_argument; ack 3@1 a2+1; error publish/2 bad_argument");
     cr_assert_eq(rig.peers[0].client->strikes, 0);
     rig_stop(&rig);
 }
@@ -129,7 +130,8 @@ Test(core_ingest_publish, a_message_that_a_plug_cannot_convert_is_answered_about
     struct rig rig;
     start(&rig);
     bk_core_bad_message(rig.core, rig.peers[0].client,
-                        &(struct bk_bad_message){.about = BB_MSG_QUERY, .corr = 7, .error = BB_EMALFORMED, .is_strike = true});
+                        &(struct bk_bad_message){
+                            .about = BB_MSG_QUERY, .corr = 7, .error = BB_EMALFORMED, .is_strike = true});
     bk_core_bad_message(rig.core, rig.peers[1].client,
                         &(struct bk_bad_message){.about = BB_MSG_PUBLISH, .corr = 7, .error = BB_EINVAL});
     RIG_TOLD(&rig, 0, "error query/7 malformed");
@@ -191,8 +193,9 @@ Test(core_ingest_publish, levels_that_the_broker_does_not_have_are_refused)
         rig.level = level;
         rig_publish(&rig, 0, level - 2, "a/x");
     }
-    RIG_TOLD(&rig, 0, "error publish/1 unsupported; error publish/2 unsupported; error publish/3 unsupported; "
-                      "error publish/4 unsupported");
+    RIG_TOLD(&rig, 0,
+             "error publish/1 unsupported; error publish/2 unsupported; error publish/3 unsupported; "
+             "error publish/4 unsupported");
     rig_stop(&rig);
 }
 

@@ -96,3 +96,254 @@ Test(core_requests_begin, lives_are_told_to_who_wants_them)
     RIG_TOLD(&rig, 1, "subscribed a@6/100 b@1/100; deliver c(0,1]/100 = c1");
     rig_stop(&rig);
 }
+
+/* --- positions that are void ------------------------------------------------------------------------------ */
+
+static void remove_channel(struct rig *rig, const char *name)
+{
+    rig_say(rig, 3, "{'op':'channel','corr':3,'action':'rm','name':'%s'}", name);
+    rig_settle(rig);
+    RIG_TOLD(rig, 3, "result 3");
+}
+
+Test(core_requests_begin, a_position_in_a_channel_that_was_removed_and_made_again_is_void)
+{
+    for (int has_log = 0; has_log < 2; has_log++) {
+        struct rig rig;
+        rig_init(&rig);
+        rig_start(&rig, true, has_log != 0);
+        rig_hello_all(&rig);
+        rig_publish(&rig, 0, 0, "10:a/x");
+        rig_settle(&rig);
+        remove_channel(&rig, "a");
+        rig_publish(&rig, 0, 0, "5:a/x");
+        rig_settle(&rig);
+        rig_subscribe(&rig, 1, "a/*", "'from':{'run':100,'after':{'a':10}}");
+        rig_subscribe(&rig, 2, "a/*", "'from':{'after':{'a':[3,100]}},'options':{'lives':true}");
+        RIG_TOLD(&rig, 1, "subscribed a@0; gap a[11,-]x- restart; deliver a(0,5] = a1-5");
+        RIG_TOLD(&rig, 2, "subscribed a@0/101; gap a[4,-]x- restart/101; deliver a(0,5] = a1-5");
+        rig_stop(&rig);
+    }
+}
+
+Test(core_requests_begin, a_position_in_a_channel_that_is_no_more_is_void)
+{
+    struct rig rig;
+    start_with_five(&rig);
+    remove_channel(&rig, "a");
+    rig_subscribe(&rig, 1, "a/*", "'from':{'after':{'a':[3,100],'b':[7,100]}}");
+    RIG_TOLD(&rig, 1, "subscribed; gap a[4,-]x- restart");
+    rig_publish(&rig, 0, 0, "a/x");
+    RIG_TOLD(&rig, 1, "deliver a(0,1] = a1");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, a_position_of_a_channel_in_memory_is_void_in_the_next_run)
+{
+    struct rig rig;
+    start_with_five(&rig);
+    rig_restart(&rig, false);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "7:a/x");
+    rig_subscribe(&rig, 1, "a/*", "'from':{'run':100,'after':{'a':5}}");
+    RIG_TOLD(&rig, 1, "subscribed a@0; gap a[6,-]x- restart; deliver a(0,7] = a1-7");
+    rig_subscribe(&rig, 2, "a/*", "'from':{'run':200,'after':{'a':5}}");
+    RIG_TOLD(&rig, 2, "subscribed a@5; deliver a(5,7] = a6-7");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, a_position_that_says_nothing_yet_is_not_told_as_void)
+{
+    struct rig rig;
+    start_with_five(&rig);
+    rig_subscribe(&rig, 1, "*", "'from':{'run':100,'after':{'a':5,'later':0}}");
+    RIG_TOLD(&rig, 1, "subscribed a@5");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, what_is_removed_while_somebody_is_there_is_told_and_goes_on_with_the_new_one)
+{
+    struct rig rig;
+    start_with_five(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'options':{'lives':true}");
+    rig_subscribe(&rig, 2, "a/*", "'from':1,'options':{'events':0}");
+    remove_channel(&rig, "a");
+    rig_publish(&rig, 0, 0, "2:a/x");
+    RIG_TOLD(&rig, 1, "subscribed a@5/100; gap a[6,-]x- restart; deliver a(0,2]/101 = a1-2");
+    rig_credit(&rig, 2, 1000, 100);
+    RIG_TOLD(&rig, 2, "subscribed a@0; gap a[1,-]x- restart; deliver a(0,2] = a1-2");
+    rig_stop(&rig);
+}
+
+/* --- what is not kept any more ----------------------------------------------------------------------------- */
+
+Test(core_requests_begin, oldest_begins_with_what_there_is_and_sequence_one_with_a_gap)
+{
+    struct rig rig;
+    start_with_five(&rig);
+    rig_say(&rig, 3, "{'op':'channel','corr':3,'action':'trim','name':'a','settings':{'before':4}}");
+    rig_subscribe(&rig, 1, "a/*", "'from':'oldest'");
+    RIG_TOLD(&rig, 1, "subscribed a@3; deliver a(3,5] = a4-5");
+    rig_subscribe(&rig, 2, "a/*", "'from':1");
+    RIG_TOLD(&rig, 2, "subscribed a@0; gap a[1,3]x3 trimmed; deliver a(3,5] = a4-5");
+    rig_say(&rig, 3, "{'op':'subscribe','corr':4,'sub':1,'patterns':['a/x'],'from':1}");
+    RIG_TOLD(&rig, 3, "result 3; subscribed a@0; gap a[1,3]x- trimmed; deliver a(3,5] = a5");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, oldest_reaches_back_into_the_log)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':'oldest'");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@0; deliver a(0,4] = a1-4");
+    rig_stop(&rig);
+}
+
+/* --- what the log is asked ------------------------------------------------------------------------------------ */
+
+/* a/x 1, a/y 2, a/x 3, one a session, in the log alone. */
+static void start_with_log(struct rig *rig)
+{
+    rig_init(rig);
+    rig_start(rig, false, true);
+    rig_hello_all(rig);
+    for (int i = 0; i < 3; i++) {
+        rig->now = (uint64_t)(i + 1) * 1000000;
+        bk_core_set_time(rig->core, rig->now, rig->now);
+        rig_publish(rig, 0, 0, i == 1 ? "a/y" : "a/x");
+        rig_settle(rig);
+    }
+    rig_restart(rig, true);
+    rig_hello_all(rig);
+}
+
+Test(core_requests_begin, the_log_is_asked_for_places_that_the_ring_does_not_reach_back_to)
+{
+    static const struct {
+        const char *from;
+        const char *words;
+    } rows[] = {
+        {"'from':'last'", "subscribed a@2; deliver a(2,3] = a3"},
+        {"'from':{'time':2000000}", "subscribed a@1; deliver a(1,3] = a2-3"},
+        {"'from':{'time':9000000}", "subscribed a@3"},
+        {"'from':{'id':[1,2,1]}", "subscribed a@2; deliver a(2,3] = a3"},
+        {"'from':{'id':[1,9,1]}", "subscribed a@3"},
+    };
+    for (size_t i = 0; i < BB_COUNT(rows); i++) {
+        struct rig rig;
+        start_with_log(&rig);
+        rig_subscribe(&rig, 1, "a/*", rows[i].from);
+        cr_assert_str_eq(rig_told(&rig, 1), "", "it waits for the log");
+        cr_assert_eq(rig_sub(&rig, 1)->state, BK_SUB_BEGINNING);
+        rig_settle(&rig);
+        cr_assert_str_eq(rig_told(&rig, 1), rows[i].words, "%s", rows[i].from);
+        rig_stop(&rig);
+    }
+}
+
+Test(core_requests_begin, what_comes_while_the_log_is_asked_comes_once)
+{
+    struct rig rig;
+    start_with_log(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':'last'");
+    rig_subscribe(&rig, 2, "a/y", "'from':'last'");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_commit(&rig);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@3; deliver a(3,4] = a4");
+    RIG_TOLD(&rig, 2, "subscribed a@1; deliver a(1,4] = a2");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, it_can_be_ended_while_the_log_is_asked_and_does_not_come_back)
+{
+    struct rig rig;
+    start_with_log(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':'last','options':{'overflow':'refuse','budget':0,'events':0}");
+    rig_say(&rig, 1, "{'op':'unsubscribe','corr':2,'sub':1}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "result 2; error subscribe/1 refused");
+    cr_assert_eq(rig.core->n_subs, 0);
+    rig_publish(&rig, 0, 1, "a/x");
+    rig_publish(&rig, 0, 2, "a/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "ack 1@3 a4+1; ack 2@3 a5+1");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, its_number_is_in_use_and_credit_counts_while_the_log_is_asked)
+{
+    struct rig rig;
+    start_with_log(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':'last','options':{'events':0}");
+    rig_say(&rig, 1, "{'op':'subscribe','corr':2,'sub':1,'patterns':['b']}");
+    rig_credit(&rig, 1, 1000, 100);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "error subscribe/2 exists; subscribed a@2; deliver a(2,3] = a3");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, a_channel_that_is_removed_while_the_log_is_asked_is_no_position)
+{
+    struct rig rig;
+    start_with_log(&rig);
+    rig_publish(&rig, 0, 0, "b/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "*", "'from':'last'");
+    rig_put(&rig, 3, "{'op':'channel','corr':3,'action':'rm','name':'a'}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed b@0; deliver b(0,1] = b1");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, a_client_that_goes_while_the_log_is_asked_leaves_nothing_behind)
+{
+    struct rig rig;
+    start_with_log(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':'last'");
+    rig_gone(&rig, 1);
+    rig_settle(&rig);
+    cr_assert_eq(rig.core->n_subs, 0);
+    cr_assert_eq(rig.core->n_asks, 0);
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, what_the_log_cannot_say_refuses_the_subscription)
+{
+    struct rig rig;
+    start_with_log(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':'last'");
+    rig.log->answer_error = BB_ECORRUPT;
+    rig_answer(&rig);
+    RIG_TOLD(&rig, 1, "error subscribe/1 corrupt");
+    cr_assert_eq(rig.core->n_subs, 0);
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, limits_and_numbers_in_use_are_refused)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig.config.max_patterns = 3;
+    rig.config.max_patterns_all = 4;
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    rig_say(&rig, 1, "{'op':'subscribe','corr':1,'sub':1,'patterns':['a','b']}");
+    rig_say(&rig, 1, "{'op':'subscribe','corr':2,'sub':1,'patterns':['c']}");
+    rig_say(&rig, 1, "{'op':'subscribe','corr':3,'sub':2,'patterns':['c','d']}");
+    rig_say(&rig, 2, "{'op':'subscribe','corr':4,'sub':1,'patterns':['a','b','c']}");
+    rig_say(&rig, 2, "{'op':'subscribe','corr':5,'sub':1,'patterns':['a','b']}");
+    RIG_TOLD(&rig, 1, "subscribed; error subscribe/2 exists; error subscribe/3 limit");
+    RIG_TOLD(&rig, 2, "error subscribe/4 limit; subscribed");
+    rig_stop(&rig);
+}

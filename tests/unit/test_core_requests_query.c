@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Queries over both stores, upkeep of the log, status, and matches. */
+#include "proto/json/json_value.h"
+
+#include "broker/core/clients/client.h"
+#include "broker/core/keep/channel.h"
+#include "broker/core/requests/requests.h"
+#include "tests/unit/core_rig.h"
+
+#include <stdio.h>
+
+static void start(struct rig *rig, bool has_log)
+{
+    rig_init(rig);
+    rig_start(rig, true, has_log);
+    rig_hello_all(rig);
+    if (has_log) {
+        rig_say(rig, 0, "{'op':'channel','corr':1,'action':'add','name':'m','settings':{'store':'memory'}}");
+        rig_settle(rig);
+        (void)rig_told(rig, 0);
+    }
+}
+
+static const char *query(struct rig *rig, const char *text)
+{
+    rig_say(rig, 1, "{'op':'query','corr':4,'query':%s}", text);
+    rig_answer(rig);
+    return rig_told(rig, 1);
+}
+
+Test(core_requests_query, what_both_stores_found_is_merged_in_the_order_asked_for)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "a/x m/x a/y");
+    rig_pass(&rig, 1000);
+    rig_publish(&rig, 0, 0, "m/y");
+    rig_pass(&rig, 1000);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    (void)rig_told(&rig, 0);
+    cr_assert_str_eq(query(&rig, "{'order':'ascending'}"), "events = a1 m1 a2 m2 a3");
+    cr_assert_str_eq(query(&rig, "{}"), "events = a3 m2 a2 m1 a1");
+    cr_assert_str_eq(query(&rig, "{'order':'ascending','max':3}"), "events more = a1 m1 a2");
+    cr_assert_str_eq(query(&rig, "{'kind':'server','server':1,'after':[1,1,3]}"), "events = m2 a3");
+    cr_assert_str_eq(query(&rig, "{'kind':'latest'}"), "events = a3 a2 m1-2");
+    cr_assert_str_eq(query(&rig, "{'types':['m/*']}"), "events = m2 m1");
+    cr_assert_str_eq(query(&rig, "{'types':['none']}"), "events =");
+    rig_stop(&rig);
+}
+
+Test(core_requests_query, what_is_no_query_is_refused_and_a_store_that_fails_is_told)
+{
+    struct rig rig;
+    start(&rig, true);
+    cr_assert_str_eq(query(&rig, "{'kind':'sideways'}"), "error query/4 bad_argument");
+    cr_assert_str_eq(query(&rig, "[]"), "error query/4 bad_argument");
+    rig.log->answer_error = BB_ECORRUPT;
+    cr_assert_str_eq(query(&rig, "{}"), "error query/4 corrupt");
+    cr_assert_eq(rig.core->n_asks, 0);
+    rig_stop(&rig);
+}
+
+Test(core_requests_query, who_goes_while_it_is_answered_leaves_nothing_behind)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "a/x m/x");
+    rig_settle(&rig);
+    rig_say(&rig, 1, "{'op':'query','corr':4,'query':{}}");
+    rig_gone(&rig, 1);
+    rig_answer(&rig);
+    cr_assert_eq(rig.core->n_asks, 0);
+    rig_stop(&rig);
+}
+
+Test(core_requests_query, upkeep_is_the_logs_business)
+{
+    struct rig rig;
+    start(&rig, false);
+    rig_say(&rig, 1, "{'op':'log','corr':5,'action':'verify'}");
+    RIG_TOLD(&rig, 1, "error log/5 unsupported");
+    rig_stop(&rig);
+    start(&rig, true);
+    rig_say(&rig, 1, "{'op':'log','corr':5,'action':'dance'}");
+    rig_say(&rig, 1, "{'op':'log','corr':6,'action':'status'}");
+    rig_say(&rig, 1, "{'op':'log','corr':7,'action':'backup','options':{'name':5}}");
+    rig_say(&rig, 1, "{'op':'log','corr':8,'action':'compact'}");
+    rig.log->answer_error = BB_EUNSUPPORTED;
+    rig_answer(&rig);
+    RIG_TOLD(&rig, 1,
+             "error log/5 bad_argument; result 6; error log/7 bad_argument; error log/8 unsupported");
+    rig_stop(&rig);
+}
+
+/* --- status ------------------------------------------------------------------------------------------------- */
+
+static const char *status(struct rig *rig, const char *what)
+{
+    static char text[8192];
+    struct bb_buf out = BB_BUF_INIT;
+    rig_say(rig, 1, "{'op':'status','corr':2,'what':%s}", what);
+    RIG_TOLD(rig, 1, "result 2");
+    cr_assert_eq(bb_mp_to_json(bb_buf_slice(&rig->peers[1].result), &out), 0);
+    (void)snprintf(text, sizeof(text), "%s", bb_buf_string(&out));
+    for (char *at = text; (at = strchr(at, '"')) != NULL;) {
+        *at = '\'';
+    }
+    bb_buf_fini(&out);
+    return text;
+}
+
+Test(core_requests_query, status_answers_the_sections_that_are_asked_for)
+{
+    struct rig rig;
+    start(&rig, false);
+    rig_publish(&rig, 0, 0, "2:a/x");
+    rig_subscribe(&rig, 2, "a/*", "'from':1,'options':{'events':0}");
+    const char *text = status(&rig, "['channels']");
+    cr_assert_eq(strstr(text, "{'channels':[{'name':'a','first':1,'last':2,"), text, "%s", text);
+    cr_assert_null(strstr(text, "counters"));
+    text = status(&rig, "['clients']");
+    cr_assert_not_null(strstr(text, "'lagging':1,'lag_bytes':12"), "%s", text);
+    text = status(&rig, "null");
+    cr_assert_not_null(strstr(text, "'broker':{'server':1,'run':100,"), "%s", text);
+    cr_assert_not_null(strstr(text, "'counters':{'messages_in':"), "%s", text);
+    cr_assert_str_eq(status(&rig, "['weather']"), "{}");
+    rig_stop(&rig);
+}
+
+/* --- matches ------------------------------------------------------------------------------------------------ */
+
+Test(core_requests_query, matches_is_answered_at_once_later_or_not_in_time)
+{
+    struct rig rig;
+    start(&rig, false);
+    rig_say(&rig, 1, "{'op':'matches','corr':1,'path':'a/x'}");
+    rig_say(&rig, 1, "{'op':'matches','corr':2,'path':'a/x','min':1}");
+    rig_say(&rig, 1, "{'op':'matches','corr':3,'path':'a/?','min':0}");
+    rig_say(&rig, 1, "{'op':'matches','corr':4,'path':'a/x','min':1,'timeout':50}");
+    rig_say(&rig, 1, "{'op':'matches','corr':5,'path':'a/x','min':2,'timeout':50}");
+    RIG_TOLD(&rig, 1, "result 1; error matches/2 timeout; error matches/3 bad_path");
+    rig_subscribe(&rig, 2, "a/*", NULL);
+    RIG_TOLD(&rig, 1, "result 4");
+    cr_assert(bb_slice_equal(bb_buf_slice(&rig.peers[1].result), bb_slice("\x81\xa7matches\x01", 10)));
+    rig_pass(&rig, 49999);
+    RIG_TOLD(&rig, 1, "");
+    rig_pass(&rig, 1);
+    RIG_TOLD(&rig, 1, "error matches/5 timeout");
+    cr_assert_eq(rig.core->n_waiters, 0);
+    rig_stop(&rig);
+}
+
+Test(core_requests_query, a_client_that_goes_is_not_waited_for)
+{
+    struct rig rig;
+    start(&rig, false);
+    for (size_t i = 0; i < 3; i++) {
+        rig_say(&rig, i, "{'op':'matches','corr':4,'path':'a/x','min':1,'timeout':50}");
+    }
+    rig_gone(&rig, 1);
+    cr_assert_eq(rig.core->n_waiters, 2);
+    rig_subscribe(&rig, 3, "a/*", NULL);
+    RIG_TOLD(&rig, 0, "result 4");
+    RIG_TOLD(&rig, 2, "result 4");
+    rig_stop(&rig);
+}
+
+Test(core_requests_query, no_more_wait_than_the_bound)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig.config.check = false;
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    for (int i = 0; i < 4096; i++) {
+        rig_put(&rig, 0, "{'op':'matches','corr':4,'path':'a/x','min':1,'timeout':50}");
+    }
+    rig_say(&rig, 1, "{'op':'matches','corr':4,'path':'a/x','min':1,'timeout':50}");
+    RIG_TOLD(&rig, 1, "error matches/4 limit");
+    rig_stop(&rig);
+}
