@@ -228,3 +228,75 @@ Test(ring, blocks_of_a_quiet_channel_do_not_pin_memory_without_bound)
     cr_assert_gt(bk_channels_find(&fixture.channels, bb_slice_str("quiet"))->first, 1);
     fixture_fini(&fixture);
 }
+
+/* One block of @count events, not fanned out. */
+static struct bk_channel *append_batch(struct fixture *fixture, const char *name, uint64_t count)
+{
+    static const uint8_t zeros[100];
+    struct bk_channel *channel = NULL;
+    cr_assert_eq(bk_channels_get(&fixture->channels, bb_slice_str(name), &channel), 0);
+    struct bb_block block = {.session = ++fixture->session,
+                             .sequence = channel->last + 1,
+                             .instance = 1,
+                             .count = count,
+                             .length = count};
+    cr_assert_eq(bk_ring_append(&fixture->ring, channel, &block, bb_slice(zeros, count), NULL, true), 0);
+    return channel;
+}
+
+Test(ring, a_trim_inside_a_block_hides_what_is_before_and_keeps_the_block)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 100000, 100000);
+    struct bk_channel *channel = append_batch(&fixture, "a", 5);
+    (void)append_batch(&fixture, "a", 5);
+    fixture.ring.keep_pos = bk_ring_end(&fixture.ring);
+    bk_ring_trim(&fixture.ring, channel, 4);
+    cr_assert_eq(channel->first, 4);
+    cr_assert_eq(fixture.n_evicted, 1, "who lags is told of the part");
+    cr_assert_eq(bk_ring_oldest_of(&fixture.ring, channel)->sequence, 1);
+    bk_ring_trim(&fixture.ring, channel, 4);
+    cr_assert_eq(fixture.n_evicted, 1, "once");
+    bk_ring_trim(&fixture.ring, channel, 6);
+    cr_assert_eq(channel->first, 6);
+    cr_assert_eq(bk_ring_oldest_of(&fixture.ring, channel)->sequence, 6);
+    bk_ring_trim(&fixture.ring, channel, UINT64_MAX);
+    cr_assert_eq(channel->first, 11);
+    cr_assert_eq(channel->ring_bytes, 0);
+    cr_assert_null(bk_ring_oldest_of(&fixture.ring, channel));
+    fixture_fini(&fixture);
+}
+
+Test(ring, a_trim_leaves_what_was_not_fanned_out)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 100000, 100000);
+    struct bk_channel *channel = append_batch(&fixture, "a", 5);
+    fixture.ring.keep_pos = bk_ring_end(&fixture.ring);
+    (void)append_batch(&fixture, "a", 5);
+    bk_ring_trim(&fixture.ring, channel, 9);
+    cr_assert_eq(channel->first, 6);
+    cr_assert_eq(fixture.n_evicted, 1);
+    fixture_fini(&fixture);
+}
+
+Test(ring, all_of_a_channel_goes_without_a_word_fanned_out_or_not)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 100000, 100000);
+    struct bk_channel *a = append_batch(&fixture, "a", 5);
+    struct bk_channel *b = append_batch(&fixture, "b", 5);
+    (void)append_batch(&fixture, "a", 5);
+    uint64_t end = bk_ring_end(&fixture.ring);
+    bk_ring_drop_all(&fixture.ring, a);
+    cr_assert_eq(fixture.n_evicted, 0);
+    cr_assert_eq(a->ring_bytes, 0);
+    cr_assert_eq(fixture.ring.bytes, b->ring_bytes);
+    uint64_t pos = 0;
+    cr_assert_eq(bk_ring_at(&fixture.ring, &pos)->channel, b);
+    pos++;
+    cr_assert_null(bk_ring_at(&fixture.ring, &pos));
+    cr_assert_eq(bk_ring_end(&fixture.ring), end, "positions are never given again");
+    bk_ring_drop_all(&fixture.ring, a);
+    fixture_fini(&fixture);
+}

@@ -112,3 +112,31 @@ Test(route, channels_are_made_once_and_limited)
     cr_assert_eq(fixture.channels.n_channels, 2);
     fixture_fini(&fixture);
 }
+
+Test(route, a_pattern_that_is_none_is_not_added_and_can_be_removed)
+{
+    struct fixture fixture;
+    fixture_init(&fixture);
+    fixture.subs[0] = bk_sub_new(1);
+    uint64_t generation = fixture.route.generation;
+    cr_assert_eq(bk_route_add(&fixture.route, &fixture.subs[0]->patterns[0], bb_slice_str("a/*/b")),
+                 BB_EPATTERN);
+    bk_route_remove(&fixture.route, &fixture.subs[0]->patterns[0]);
+    cr_assert_eq(fixture.route.generation, generation, "paths need not be looked up again");
+    fixture_fini(&fixture);
+}
+
+Test(route, only_those_in_a_set_are_in_it)
+{
+    struct fixture fixture;
+    fixture_init(&fixture);
+    add(&fixture, 0, "a/x", NULL);
+    add(&fixture, 1, "b/x", NULL);
+    add(&fixture, 2, "a/*", NULL);
+    const struct bk_set *set = find(&fixture, "a/x")->set;
+    cr_assert(bk_set_has(set, fixture.subs[0]) && bk_set_has(set, fixture.subs[2]));
+    cr_assert_not(bk_set_has(set, fixture.subs[1]));
+    const struct bk_sub twin = {.serial = fixture.subs[2]->serial};
+    cr_assert_not(bk_set_has(set, &twin), "it is not the number that counts");
+    fixture_fini(&fixture);
+}
