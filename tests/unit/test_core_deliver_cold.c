@@ -153,6 +153,7 @@ Test(core_deliver_cold, nothing_of_a_channel_that_is_removed_while_it_is_read_co
     rig_subscribe(&rig, 1, "*", "'from':1");
     cr_assert(rig_asked(&rig));
     remove_channel(&rig, "a");
+    rig_answer(&rig); /* what was asked for before finds it still there */
     rig_settle(&rig);
     RIG_TOLD(&rig, 1, "subscribed a@0 b@0; gap a[1,-]x- restart; deliver b(0,2] = b1-2");
     cr_assert_eq(rig_sub(&rig, 1)->sent_events, 2, "nothing of it is charged");
@@ -166,6 +167,7 @@ Test(core_deliver_cold, nothing_of_the_only_channel_comes_after_it_was_removed)
     rig_subscribe(&rig, 1, "*", "'from':1,'options':{'events':2}");
     cr_assert(rig_asked(&rig));
     remove_channel(&rig, "a");
+    rig_answer(&rig);
     rig_settle(&rig);
     RIG_TOLD(&rig, 1, "subscribed a@0; gap a[1,-]x- restart");
     cr_assert_eq(rig_sub(&rig, 1)->sent_bytes, 0, "its bytes are not taken off the credit");

@@ -77,6 +77,23 @@ Test(core_deliver_early, who_lags_gets_them_out_of_the_ring)
     rig_stop(&rig);
 }
 
+Test(core_deliver_early, who_has_seen_some_of_what_becomes_durable_at_once_waits_for_the_rest_alone)
+{
+    struct rig rig;
+    start(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'options':{'view':'early','events':2}");
+    for (int i = 0; i < 3; i++) {
+        rig_publish(&rig, 0, 0, "a/x");
+    }
+    while (rig_log_commit(rig.log)) {
+    }
+    bk_core_flush(rig.core);
+    cr_assert_eq(rig_sub(&rig, 1)->positions[0].account.waiting, 1);
+    rig_credit(&rig, 1, 100000, 100);
+    RIG_TOLD(&rig, 1, "subscribed; deliver a(0,1] = a1; deliver a(1,2] = a2; deliver a(2,3] = a3");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_early, what_the_log_refuses_is_retracted_and_ends_the_life_of_the_channel)
 {
     struct rig rig;

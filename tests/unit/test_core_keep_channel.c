@@ -64,7 +64,7 @@ Test(core_keep_channel, a_removed_channel_makes_room_for_another_one)
     struct bk_channels channels;
     struct bk_channel *channel = NULL;
     init(&channels);
-    for (const char *name = "a\0b\0c\0d"; *name != 0; name += 2) {
+    for (const char *name = "a\0b\0c\0d\0"; *name != 0; name += 2) {
         (void)get(&channels, name);
     }
     cr_assert_eq(bk_channels_get(&channels, bb_slice_str("e"), &channel), BB_ELIMIT);
