@@ -9,7 +9,8 @@
 #include "broker/core/subs/ready.h"
 #include "broker/core/subs/sub.h"
 
-/* The longest time between two looks: the wall clock may be set, and what brings a channel to an end in sequences need not match. */
+/* The longest time between two looks: the wall clock may be set, and the last event that is wanted need not match, so
+ * that nobody looks when it comes. */
 #define LOOK_MAX_US UINT64_C(1000000)
 
 /* --- where it is ---------------------------------------------------------------------------------- */
