@@ -215,7 +215,9 @@ class Subscriber:
             demand(self.goodbye in ("overflow", "shutting_down"), "goodbye:", message)
             demand(self.goodbye != "overflow" or self.options["overflow"] == "disconnect", "sent away:", message)
         else:
-            is_late_credit = op == "error" and message["about"] == 5 and account.has_ended
+            # libzmq connects again by itself: credit can reach the next broker before hello.
+            is_late_credit = op == "error" and message["about"] == 5 and (
+                account.has_ended or message["code"] == "hello_first")
             demand(is_late_credit, "a subscriber got", message)
 
     def is_done(self):
@@ -492,7 +494,8 @@ class World:
                 f"{s.peer.form}: {s.account}" for s in self.subscribers if not s.is_done()]
 
     def read_with_the_command(self, channel):
-        """`busbar sub --strict` from all until now: what a plain peer reads, and no gap."""
+        """`busbar sub --strict` from all until now: what a plain peer reads, and a gap only where events are taken out of the middle."""
+        statuses = (0, 6) if "max_per_path" in self.settings[channel] else (0,)
         read, before = self.read(channel)[0], None
         while read != before:  # what retention takes goes by itself
             before, read = read, self.read(channel)[0]
@@ -500,7 +503,7 @@ class World:
         ended = subprocess.run(
             [Settings.busbar, "sub", "-q", "-u", self.broker.door("listen", transport), "--from", "all", "--until", "now", "--strict",
              "--json", f"{channel}/*"], capture_output=True, text=True, timeout=DEADLINE, check=False, preexec_fn=child_setup())
-        demand(ended.returncode == 0, "busbar sub --strict ended with", ended.returncode, ended.stderr)
+        demand(ended.returncode in statuses, "busbar sub --strict ended with", ended.returncode, ended.stderr)
         lines = [json.loads(line) for line in ended.stdout.splitlines()]
         found = [(line["seq"], line["path"], line["payload"]) for line in lines]
         expected = [(event["seq"], event["path"], event["payload"]) for event in read]

@@ -463,7 +463,7 @@ void rig_gone(struct rig *rig, size_t i)
 
 /* --- what peers say ------------------------------------------------------------------------------------------ */
 
-static void say(struct rig *rig, size_t i, const char *format, va_list args)
+BB_PRINTF(3, 0) static void say(struct rig *rig, size_t i, const char *format, va_list args)
 {
     char text[8192];
     struct bb_buf out = BB_BUF_INIT;

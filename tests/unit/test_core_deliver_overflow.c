@@ -120,6 +120,21 @@ Test(core_deliver_overflow, refuse_refuses_what_matches_until_it_has_caught_up)
     rig_stop(&rig);
 }
 
+Test(core_deliver_overflow, what_is_refused_leaves_no_channel)
+{
+    struct rig rig;
+    start(&rig);
+    rig_subscribe(&rig, 1, "a/x", "'options':{'overflow':'refuse'," BUDGET "}");
+    rig_publish(&rig, 0, 1, "4:a/x");
+    size_t n_channels = rig.core->channels.n_channels;
+    rig_publish(&rig, 0, 2, "b/x c/x a/x");
+    RIG_TOLD(&rig, 0, "ack 1@1 a1+4; error publish/2 overflow");
+    cr_assert_eq(rig.core->channels.n_channels, n_channels);
+    rig_publish(&rig, 0, 3, "c/x");
+    RIG_TOLD(&rig, 0, "ack 3@1 c1+1");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_overflow, disconnect_sends_the_client_away)
 {
     struct rig rig;

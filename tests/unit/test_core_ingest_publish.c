@@ -219,3 +219,16 @@ Test(core_ingest_publish, a_broker_whose_memory_is_used_up_says_so_and_gives_rin
     RIG_TOLD(&rig, 0, "ack 4@1 a3+1");
     rig_stop(&rig);
 }
+
+Test(core_ingest_publish, a_number_that_not_every_language_can_say_is_refused_and_takes_none)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, (UINT64_C(1) << 53) + 1, "a/x");
+    rig_publish(&rig, 0, UINT64_MAX, "a/x");
+    rig_publish(&rig, 0, 1, "a/x");
+    RIG_TOLD(&rig, 0,
+             "error publish/9007199254740993 bad_argument; error publish/18446744073709551615 bad_argument; "
+             "ack 1@1 a1+1");
+    rig_stop(&rig);
+}

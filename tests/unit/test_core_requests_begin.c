@@ -347,3 +347,21 @@ Test(core_requests_begin, limits_and_numbers_in_use_are_refused)
     RIG_TOLD(&rig, 2, "error subscribe/4 limit; subscribed");
     rig_stop(&rig);
 }
+
+Test(core_requests_begin, a_run_that_has_not_come_yet_is_of_somebody_else)
+{
+    struct rig rig;
+    start_with_five(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':{'run':9007199254740991,'after':{'a':3}}");
+    RIG_TOLD(&rig, 1, "subscribed a@0; gap a[4,-]x- restart; deliver a(0,5] = a1-5");
+    rig_stop(&rig);
+}
+
+Test(core_requests_begin, nothing_was_had_of_what_begins_at_zero)
+{
+    struct rig rig;
+    start_with_five(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':{'run':50,'after':{'a':0}}");
+    RIG_TOLD(&rig, 1, "subscribed a@0; deliver a(0,5] = a1-5");
+    rig_stop(&rig);
+}

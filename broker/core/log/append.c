@@ -125,6 +125,9 @@ static size_t write_notes(struct bb_buf *out, const struct bk_producer *producer
     uint64_t last = producer->staged_last;
     uint64_t n_known = BB_MIN(last, BK_OUTCOMES);
     uint32_t n = 0;
+    if (producer->refused == 0 || last >= producer->refused + BK_OUTCOMES) {
+        return 0; /* as nearly always: nothing to look for */
+    }
     for (uint64_t i = 0; i < n_known; i++) {
         n += bk_producer_outcome(producer, last - i) != 0;
     }

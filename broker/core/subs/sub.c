@@ -37,14 +37,6 @@ void bk_sub_free(struct bk_sub *sub, struct bk_route *route)
     free(sub);
 }
 
-/* Which states may follow which. */
-static const bool edges[BK_SUB_STATES][BK_SUB_STATES] = {
-    [BK_SUB_BEGINNING] = {[BK_SUB_RETAINED] = true, [BK_SUB_LAGGING] = true, [BK_SUB_LIVE] = true},
-    [BK_SUB_RETAINED] = {[BK_SUB_LAGGING] = true},
-    [BK_SUB_LAGGING] = {[BK_SUB_LIVE] = true},
-    [BK_SUB_LIVE] = {[BK_SUB_LAGGING] = true},
-};
-
 static bool is_behind(enum bk_sub_state state)
 {
     return state == BK_SUB_RETAINED || state == BK_SUB_LAGGING;
@@ -52,6 +44,14 @@ static bool is_behind(enum bk_sub_state state)
 
 void bk_sub_enter(struct bk_core *core, struct bk_sub *sub, enum bk_sub_state state)
 {
+    /* Which states may follow which. */
+    static const bool edges[BK_SUB_STATES][BK_SUB_STATES] = {
+        [BK_SUB_BEGINNING] = {[BK_SUB_RETAINED] = true, [BK_SUB_LAGGING] = true, [BK_SUB_LIVE] = true},
+        [BK_SUB_RETAINED] = {[BK_SUB_LAGGING] = true},
+        [BK_SUB_LAGGING] = {[BK_SUB_LIVE] = true},
+        [BK_SUB_LIVE] = {[BK_SUB_LAGGING] = true},
+    };
+    (void)edges; /* without assertions */
     assert(edges[sub->state][state]);
     core->n_lagging += is_behind(state);
     core->n_lagging -= is_behind(sub->state);
