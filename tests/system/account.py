@@ -130,6 +130,7 @@ class Account:
         self.lives = {}      # channel -> the last life that was told
         self.limits = {}     # channel -> (epoch, last sequence that is wanted)
         self.owed = {}       # channel -> reason of the gap that must come first
+        self.over = set()    # channels that were removed before their end, which is a sequence
         self.retained = {}
         self.is_resumed = False
         self.has_ended = False
@@ -154,6 +155,7 @@ class Account:
         given = {channel: (stretch.epoch, stretch.at) for channel, stretch in self.stretches.items()} if self.is_resumed else {}
         for channel in list(self.stretches):
             self.close(channel)
+        self.over.clear()
         for channel, sequence, *life in positions:
             epoch = self.epoch(channel, life)
             self.stretches[channel] = Stretch(epoch, sequence)
@@ -194,10 +196,13 @@ class Account:
     def deliver(self, ranges, events, gaps):
         self.gaps(gaps or [])
         for channel, start, end, *life in ranges:
+            demand(channel not in self.over, channel, "is told of, and was removed before its end")
             demand(channel not in self.owed, channel, "has a range before the gap", self.owed.get(channel))
             stretch = self.stretch_of(channel, life)
             if life:
-                demand(self.epoch(channel, life) is stretch.epoch, channel, "is in another life without a gap")
+                before = self.lives.get(channel)
+                demand(self.epoch(channel, life) is stretch.epoch,
+                       f"{channel} is in the life {life[0]} behind {stretch.at}, and was in {before}, without a gap")
             demand(stretch.at == start, f"{channel}: range {start}..{end} behind {stretch.at}")
             demand(start < end or (gaps and start == end), f"{channel}: empty range {start}..{end}")
             self.within(channel, stretch, end)
@@ -220,11 +225,14 @@ class Account:
         for channel, first, last, count, reason, *life in gaps:
             self.reasons[reason] += 1
             stretch = self.stretch_of(channel, life)
+            is_removed = reason == "restart" and channel not in self.owed
             owed = self.owed.pop(channel, reason)
             demand(owed == reason, channel, "has a gap", reason, "before the gap", owed)
             if reason == "restart":
                 demand(last is None and count is None, "a gap restart with an end or a count")
                 self.close(channel)
+                if is_removed and self.until is not None and not (isinstance(self.until, dict) and "time" in self.until):
+                    self.over.add(channel)
                 if life:
                     self.stretches[channel] = Stretch(self.epoch(channel, life), 0)
             elif reason == "retracted":
@@ -285,6 +293,8 @@ class Account:
         channels = {channel for channel in self.truth.epochs for pattern in self.patterns if may_match(pattern, channel)}
         for channel in channels:
             epoch, at = self.truth.current(channel), 0
+            if channel in self.over:
+                continue
             if channel in self.stretches:
                 stretch = self.stretches[channel]
                 if stretch.epoch is not epoch and epoch.shares(stretch.epoch) is None:
@@ -300,7 +310,7 @@ class Account:
     def waits_for_more(self):
         """Whether the end is a sequence that some channel has not reached."""
         return isinstance(self.until, int) and any(
-            self.truth.current(channel).last < self.until for channel in self.truth.epochs
+            self.truth.current(channel).last < self.until for channel in self.truth.epochs if channel not in self.over
             if any(may_match(pattern, channel) for pattern in self.patterns))
 
     def limit_of(self, channel, epoch):
