@@ -445,9 +445,10 @@ static void take(struct world *world, struct sim_link *link, struct bb_slice byt
         if (link->is_json) {
             take_json(world, link, bytes);
         } else {
-            struct bk_bytes *owner = own(world, &bytes);
+            struct bb_slice owned = bytes; /* it may come twice */
+            struct bk_bytes *owner = own(world, &owned);
             link->edge.json = false;
-            bk_edge_take(&world->plug, &link->edge, link->core, bytes, owner);
+            bk_edge_take(&world->plug, &link->edge, link->core, owned, owner);
             bk_bytes_unref(owner);
         }
         settle(world);
