@@ -639,7 +639,7 @@ static int find_by(MDB_cursor *cursor,
         return after;
     }
     uint64_t first = 0;
-    struct bk_place place;
+    struct bk_place place = {0};
     rc = mdb_cursor_get(cursor, &key, &value, rc == MDB_NOTFOUND ? MDB_LAST : MDB_PREV);
     int before = place_at(rc, key, value, channel, &first, &place);
     if (before == 0 && place.last >= sequence) {

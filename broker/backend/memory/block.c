@@ -102,8 +102,11 @@ static bool has_too_many(const struct bk_memory_channel *channel, const struct b
 /* A path's oldest events go as far as the floor lets them. */
 static void hold_path(struct bk_memory *memory, struct bk_memory_path *path)
 {
-    while (has_too_many(path->channel, path) && !path->oldest->is_in_floor) {
-        bk_memory_drop(memory, path->oldest);
+    struct bk_memory_block *oldest = path->oldest;
+    while (has_too_many(path->channel, path) && !oldest->is_in_floor) {
+        struct bk_memory_block *next = oldest->next_same;
+        bk_memory_drop(memory, oldest);
+        oldest = next;
     }
 }
 

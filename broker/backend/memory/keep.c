@@ -126,10 +126,10 @@ static int prepare(struct bk_memory *memory, struct take *take, const struct bk_
     for (size_t i = 0; i < append->n_blocks && r == 0; i++) {
         r = prepare_block(memory, take, i, &append->blocks[i]);
     }
-    for (size_t i = 0; i < append->n_blocks && r < 0; i++) {
+    for (size_t i = 0; i < append->n_blocks && r != 0; i++) {
         free_blocks(take->blocks[i]);
     }
-    if (r < 0) {
+    if (r != 0) {
         unmake(memory, append);
         free(take->blocks);
     }
@@ -175,7 +175,7 @@ int bk_memory_take(struct bk_memory *memory, struct bk_append *append)
     struct take take = {0};
     int r = bk_numbers_judge(memory->numbers, append);
     r = r == 0 ? prepare(memory, &take, append) : r;
-    if (r < 0) {
+    if (r != 0) {
         return r;
     }
     bk_numbers_take(memory->numbers, append);

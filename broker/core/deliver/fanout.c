@@ -273,7 +273,7 @@ static void fill_parcel(struct bk_fan *fan, struct bk_parcel *parcel, const stru
     for (size_t i = 0; i < n_sets(fan) && found < sub->round_sets; i++) {
         const struct bk_set *set = set_at(fan, i);
         if (bk_set_has(set, sub)) {
-            bb_buf_append(&parcel->sets, &set, sizeof(set));
+            bb_buf_append(&parcel->sets, &set, sizeof(struct bk_set *));
             gather(fan, set);
             found++;
         }

@@ -130,12 +130,12 @@ static void disconnect(struct bk_core *core, struct bk_sub *sub, uint64_t end)
 /* --- the table ------------------------------------------------------------------------------------------ */
 
 static const struct {
-    bool goes_on; /* in the log, if the channel is kept there */
-    bool refuses; /* publishers */
     /* The budget is exceeded by what came. */
     void (*arrived)(struct bk_core *core, struct bk_sub *sub, uint64_t end);
     /* Before a message; if the budget is exceeded, or always. */
     int (*apply)(struct bk_core *core, struct bk_sub *sub, struct bk_conflation **ret_conflation);
+    bool goes_on; /* in the log, if the channel is kept there */
+    bool refuses; /* publishers */
     bool applies_always;
 } policies[BK_OVERFLOWS] = {
     [BK_OVERFLOW_SLIDE] = {.goes_on = true},
