@@ -4,6 +4,7 @@
 #include "proto/base/error.h"
 #include "proto/base/time.h"
 
+#include "broker/backend/registry.h"
 #include "broker/host/host.h"
 #include "broker/plug/zmq/zmq_socket.h"
 
@@ -77,6 +78,8 @@ static const struct option_row rows[] = {
 
 static void print_help(void)
 {
+    struct bb_buf backends = BB_BUF_INIT;
+    bk_backend_help(&backends);
     (void)printf(
         "usage: busbard [OPTION]...\n\nThe broker of busbar. Without an endpoint it takes its defaults:\n"
         "  ipc:///run/busbar/bus (root) or ipc://$XDG_RUNTIME_DIR/busbar/bus,\n"
@@ -87,6 +90,8 @@ static void print_help(void)
                        rows[i].argument != NULL ? rows[i].argument : "");
         (void)printf("  %-26s %s\n", left, rows[i].help);
     }
+    (void)printf("\nBackends, and what --backend-option sets in them:\n%s", bb_buf_string(&backends));
+    bb_buf_fini(&backends);
     (void)printf("\nSizes take K, M, G; durations ms, s, m. Endpoints may be given several times.\n"
                  "SIGTERM drains and ends, a second one ends at once; SIGUSR1 logs counters.\n"
                  "Exit: 0 ended as asked, 1 failure, 2 usage.\n");

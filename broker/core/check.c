@@ -92,7 +92,7 @@ static void check_stage(const struct bk_core *core)
         CHECK(block->sequence + block->count - 1 <= block->channel->taken);
         ticket = staged->ticket;
         bytes += sizeof(*staged) + block->head_len + block->body_len;
-        ticket_bytes += ticket == stage->ticket ? block->head_len + block->body_len : 0;
+        ticket_bytes += ticket == stage->ticket ? BK_ENTRY_SIZE + block->body_len : 0;
     }
     CHECK(bytes == stage->bytes && ticket_bytes == stage->ticket_bytes);
 }

@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+/* The largest batch fits into the log if it goes from one channel to another so many times; one that does it more often may be
+ * refused (too_big). */
+#define RUNS_MIN 256
+
 static void log_backend(void *context, int level, const char *id, const char *text)
 {
     const struct bk_host *host = context;
@@ -70,6 +74,7 @@ static int open_log(struct bk_host *host, struct bk_backend_env env)
     }
     env.directory = options->data;
     env.listener = bk_core_listener(host->core, BK_STORE_LOG);
+    env.min_ticket = options->core.max_message + RUNS_MIN * BK_ENTRY_SIZE;
     return open_backend(host, &env, BK_STORE_LOG, options->backend != NULL ? options->backend : "lmdb",
                         options->backend_options, options->n_backend_options);
 }

@@ -119,7 +119,7 @@ static void sum_up(struct bk_batch *batch)
         const struct bk_run *run = bk_batch_run(batch, i);
         batch->n_logged += run->is_logged;
         batch->n_unsynced += !run->is_logged || !run->channel->settings.sync;
-        batch->log_bytes += run->is_logged ? run->len + BB_BLOCK_HEAD_MAX : 0;
+        batch->log_bytes += run->is_logged ? run->len + BK_ENTRY_SIZE : 0;
     }
 }
 

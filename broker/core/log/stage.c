@@ -47,7 +47,7 @@ int bk_stage_add(struct bk_core *core, const struct bk_block *block)
     }
     core->channels.has_unknown[BK_STORE_LOG] |= !channel->is_known[BK_STORE_LOG];
     stage->bytes += sizeof(staged) + block->head_len + block->body_len;
-    stage->ticket_bytes += block->head_len + block->body_len;
+    stage->ticket_bytes += BK_ENTRY_SIZE + block->body_len;
     stage->is_behind = stage->is_behind || stage->bytes > core->config.stage_bytes;
     stage->has_news = true;
     channel->taken = block->sequence + block->count - 1;
