@@ -18,6 +18,12 @@
 
 #define EXIT_USAGE 2
 
+#ifdef NDEBUG
+#    define IS_DEBUG false
+#else
+#    define IS_DEBUG true
+#endif
+
 enum kind {
     KIND_ENDPOINT,
     KIND_TEXT,
@@ -266,6 +272,7 @@ int main(int argc, char **argv)
             return code;
         }
     }
+    options.core.check = IS_DEBUG;
     set_defaults(&options, ipc, sizeof(ipc));
     uint64_t random[2] = {0};
     if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random)) {

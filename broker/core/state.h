@@ -50,6 +50,7 @@ struct bk_core {
     struct bk_producer *idle_last;
     size_t n_idle;
     struct bk_client *doomed;   /* clients to be removed at the end of the call */
+    size_t check_turn;          /* what check.c may do since it last held the invariants */
     struct bk_client *acked;    /* clients with acks to send */
     struct bk_client *resuming; /* clients whose kept messages are to be taken */
 
