@@ -195,3 +195,40 @@ Test(core_deliver_early, drop_newest_loses_no_more_events_than_there_were)
     cr_assert_str_eq(told, "deliver a(2,6] = a3-6; gap a[7,12]x6 dropped_newest");
     rig_stop(&rig);
 }
+
+/* It may not have the early view itself: an earlier connection had it, or the channel did. */
+Test(core_deliver_early, who_resumes_ahead_of_what_is_durable_gets_nothing_twice)
+{
+    struct rig rig;
+    start(&rig);
+    rig_subscribe(&rig, 1, "a/*", EARLY);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_subscribe(&rig, 2, "a/*", "'from':{'after':{'a':[2,100]}}");
+    rig_subscribe(&rig, 3, "a/*", "'from':{'after':{'a':[3,100]}}");
+    rig_commit(&rig);
+    RIG_TOLD(&rig, 2, "subscribed a@2; deliver a(2,3] = a3");
+    RIG_TOLD(&rig, 3, "subscribed a@3");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 2, "deliver a(3,4] = a4");
+    RIG_TOLD(&rig, 3, "deliver a(3,4] = a4");
+    rig_stop(&rig);
+}
+
+/* Whether it has expired is found out where it comes out of the ring. */
+Test(core_deliver_early, what_may_have_expired_is_not_shown_before_it_is_durable)
+{
+    struct rig rig;
+    start(&rig);
+    rig_subscribe(&rig, 1, "a/*", EARLY);
+    rig.ttl_ms = 5;
+    rig_batch(&rig, 0, 0, "a/x");
+    rig_pass(&rig, 2000);
+    rig_batch(&rig, 0, 0, "a/x");
+    bk_core_flush(rig.core);
+    RIG_TOLD(&rig, 1, "subscribed");
+    rig_pass(&rig, 4000);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "gap a[1,1]x1 expired/100; deliver a(1,2] = a2");
+    rig_stop(&rig);
+}

@@ -433,7 +433,7 @@ static void let_wait(struct bk_core *core, struct bk_sub *sub, const struct bk_p
         bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
         return;
     }
-    if (sub->until != BK_UNTIL_NONE || sub->is_early) {
+    if (sub->until != BK_UNTIL_NONE || sub->is_early || sub->is_ahead) {
         bk_sub_set_ready(core, sub);
     }
     if (sub->lag_bytes > sub->budget) {
