@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Producers: epochs, outcomes, and who is forgotten. */
+#include "proto/wire/event.h"
+
 #include "broker/core/clients/client.h"
 #include "broker/core/clients/producer.h"
 #include "tests/unit/core_rig.h"
@@ -143,6 +145,35 @@ Test(core_clients_producer, how_far_it_came_outlives_the_broker)
     rig_publish(&rig, 0, 2, "a/x a/x");
     rig_settle(&rig);
     RIG_TOLD(&rig, 0, "welcome 1; ack 1@0 repeated; ack 2@3 a2+2");
+    rig_stop(&rig);
+}
+
+/* Its heads are so many that room is made when it has its number already: by registering the batch before. */
+Test(core_clients_producer, the_log_hears_of_a_number_with_its_own_batch_and_not_with_the_one_before)
+{
+    enum {
+        N_RUNS = 3000
+    };
+    struct rig rig;
+    char paths[4 * N_RUNS + 1];
+    struct bb_buf events = BB_BUF_INIT;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello(&rig, 0, "p", 1);
+    for (size_t i = 0; i < N_RUNS; i++) {
+        memcpy(paths + 4 * i, i % 2 == 0 ? "a/x " : "b/x ", 5);
+    }
+    rig_events(&rig, paths, &events);
+    rig.log->backend.max_ticket = events.len + N_RUNS * BB_BLOCK_HEAD_MAX;
+    bb_buf_fini(&events);
+    rig_batch(&rig, 0, 1, "a/x");
+    rig_batch(&rig, 0, 2, paths);
+    rig_commit(&rig);
+    rig_restart(&rig, true); /* the second one was on its way */
+    rig_hello(&rig, 0, "p", 1);
+    rig_publish(&rig, 0, 2, "a/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "welcome 1; ack 2@3 a2+1");
     rig_stop(&rig);
 }
 

@@ -243,3 +243,95 @@ Test(core_deliver_cold, a_log_that_cannot_answer_sends_the_client_away)
     RIG_TOLD(&rig, 1, "subscribed a@0; goodbye no_memory");
     rig_stop(&rig);
 }
+
+/* A second after the log was opened its events are two seconds old. */
+Test(core_deliver_cold, what_expires_while_a_piece_waits_to_be_sent_is_a_gap)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello_all(&rig);
+    rig.ttl_ms = 3000;
+    rig_publish(&rig, 0, 0, "a/x");
+    rig.ttl_ms = 0;
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':1");
+    rig.peers[1].answer = BB_EAGAIN;
+    rig_answer(&rig);
+    cr_assert_not_null(rig_sub(&rig, 1)->read);
+    rig.peers[1].answer = 0;
+    rig_pass(&rig, 2500000);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@0; deliver gap a[1,1]x1 expired, a(1,2] = a2");
+    cr_assert_eq(RIG_COUNT(&rig, log_reads), 2);
+    rig_stop(&rig);
+}
+
+/* It was shown early; what is read from behind it would bring the place on over what comes there instead. */
+Test(core_deliver_cold, a_piece_asked_for_behind_what_is_retracted_is_not_taken)
+{
+    struct rig rig;
+    START(&rig, "b/x");
+    rig_subscribe(&rig, 1, "a/*", "'options':{'view':'early'}");
+    rig_publish(&rig, 0, 0, "2:a/x");
+    RIG_TOLD(&rig, 1, "subscribed; deliver a(0,2] = a1-2");
+    rig_subscribe(&rig, 2, "*", "'from':{'run':200,'after':{'a':2}}");
+    cr_assert(rig_asked(&rig));
+    rig_fail(&rig, BB_ELOGFAILED);
+    rig_answer(&rig);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 2, "subscribed b@0 a@2; gap a[1,2]x- retracted; deliver b(0,1] = b1");
+    rig_publish(&rig, 0, 0, "2:a/y");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 2, "deliver a(0,2] = a1-2");
+    rig_stop(&rig);
+}
+
+/* --- channels without events that are kept elsewhere from now on ----------------------------------------- */
+
+static void move_channel(struct rig *rig, const char *action, const char *name, const char *store)
+{
+    rig_put(rig, 3, "{'op':'channel','corr':3,'action':'%s','name':'%s','settings':{'store':'%s'}}", action,
+            name, store);
+    bk_core_flush(rig->core);
+}
+
+Test(core_deliver_cold, a_channel_that_is_moved_to_memory_is_not_read_from_the_log_any_more)
+{
+    struct rig rig;
+    START(&rig, "a/x");
+    move_channel(&rig, "add", "e", "log");
+    rig_subscribe(&rig, 1, "*", "'from':1,'options':{'events':1}");
+    cr_assert_eq(rig_sub(&rig, 1)->n_cold, 2);
+    cr_assert(rig_asked(&rig));
+    move_channel(&rig, "set", "e", "memory");
+    cr_assert_eq(rig_sub(&rig, 1)->n_cold, 1);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@0 e@0; deliver a(0,1] = a1");
+    rig_publish(&rig, 0, 0, "2:e/x");
+    rig_credit(&rig, 1, 100000, 100);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "deliver e(0,2] = e1-2");
+    rig_stop(&rig);
+}
+
+Test(core_deliver_cold, a_channel_that_is_moved_to_the_log_is_read_there_with_the_others)
+{
+    struct rig rig;
+    START(&rig, "a/x");
+    move_channel(&rig, "add", "e", "memory");
+    rig_subscribe(&rig, 1, "*", "'from':1,'options':{'events':0}");
+    cr_assert_eq(rig_sub(&rig, 1)->n_cold, 1);
+    move_channel(&rig, "set", "e", "log");
+    cr_assert_eq(rig_sub(&rig, 1)->n_cold, 2);
+    rig_settle(&rig);
+    rig_publish(&rig, 0, 0, "e/x a/x");
+    rig_settle(&rig);
+    rig_credit(&rig, 1, 100000, 100);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@0 e@0; deliver a(0,2] e(0,1] = a1 e1 a2");
+    rig_stop(&rig);
+}

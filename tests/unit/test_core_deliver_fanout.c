@@ -135,3 +135,21 @@ Test(core_deliver_fanout, subscriptions_whose_keys_collide_get_their_own_events)
     RIG_TOLD(&rig, 3, "deliver a(0,739] = a100 a356 a383 a512 a609 a650 a693 a739");
     rig_stop(&rig);
 }
+
+/* It waited for the disk longer than it is of use. */
+Test(core_deliver_fanout, what_has_expired_when_it_becomes_durable_is_a_gap_for_who_is_live)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello_all(&rig);
+    rig_subscribe(&rig, 1, "a/*", NULL);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig.ttl_ms = 5;
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_pass(&rig, 6000);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed; deliver a(0,1] = a1; gap a[2,2]x1 expired");
+    cr_assert(bk_sub_is_live(rig_sub(&rig, 1)));
+    rig_stop(&rig);
+}

@@ -150,3 +150,38 @@ Test(core_deliver_retained, who_goes_while_they_are_looked_for_leaves_nothing_be
     RIG_TOLD(&rig, 2, "subscribed m@1 a@1; result 2");
     rig_stop(&rig);
 }
+
+/* What follows the beginning is told there, be it delivered or lost; as a value it would be told twice. */
+Test(core_deliver_retained, what_comes_after_the_beginning_is_no_value_though_it_is_a_gap)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "m/x m/y m/y");
+    rig_settle(&rig);
+    rig_say(&rig, 3, "{'op':'channel','corr':3,'action':'trim','name':'m','settings':{'before':3}}");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "m/*", "'from':1,'options':{'retained':true}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed m@0; gap m[1,2]x2 trimmed; deliver retained2 =; deliver m(2,3] = m3");
+    rig_subscribe(&rig, 2, "m/*", RETAINED);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 2, "subscribed m@3; deliver retained1 = m1 m3; deliver retained2 =");
+    rig_stop(&rig);
+}
+
+Test(core_deliver_retained, a_value_that_expires_while_it_waits_to_be_sent_is_none)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "m/x");
+    rig.ttl_ms = 3000;
+    rig_publish(&rig, 0, 0, "m/y");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "m/*", "'options':{'retained':true,'events':0}");
+    rig_settle(&rig);
+    rig_pass(&rig, 4000000);
+    rig_credit(&rig, 1, 1000, 100);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed m@2; deliver retained1 = m1; deliver retained2 =");
+    rig_stop(&rig);
+}

@@ -220,3 +220,24 @@ Test(core_deliver_until, the_last_event_wanted_need_not_match)
     cr_assert_eq(rig.core->n_until, 0);
     rig_stop(&rig);
 }
+
+/* How many of them came before that time nobody knows any more, nor which was the last. */
+Test(core_deliver_until, what_was_trimmed_before_a_time_is_a_gap_without_a_count_up_to_what_is_too_late)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "2:a/x");
+    uint64_t time = rig.now + 1;
+    rig_pass(&rig, 10);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_say(&rig, 3, "{'op':'channel','corr':3,'action':'trim','name':'a','settings':{'before':5}}");
+    rig_say(
+        &rig, 1,
+        "{'op':'subscribe','corr':1,'sub':1,'patterns':['a/*'],'from':1,'options':{'until':{'time':%llu}}}",
+        (unsigned long long)time);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@0; gap a[1,4]x- trimmed; ended done");
+    rig_stop(&rig);
+}

@@ -87,6 +87,26 @@ Test(core_ingest_expect, the_log_is_asked_for_what_the_ring_has_not_and_the_orde
     rig_stop(&rig);
 }
 
+/* The newest of a path stays as such when it is trimmed. */
+Test(core_ingest_expect, what_was_trimmed_is_still_the_newest_of_its_path)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_hello(&rig, 3, NULL, 0);
+    rig_publish(&rig, 0, 1, "a/x");
+    rig_publish(&rig, 0, 2, "a/y");
+    rig_settle(&rig);
+    rig_say(&rig, 3, "{'op':'channel','corr':3,'action':'trim','name':'a','settings':{'before':2}}");
+    rig_settle(&rig);
+    cr_assert_eq(rig_channel(&rig, "a")->log_first, rig_channel(&rig, "a")->first);
+    publish(&rig, 3, "'expect_path':{'a/x':0}");
+    rig_settle(&rig);
+    publish(&rig, 4, "'expect_path':{'a/x':1,'a/y':2}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "ack 1@3 a1+1; ack 2@3 a2+1; error publish/3 conflict; ack 4@1 a3+1");
+    rig_stop(&rig);
+}
+
 Test(core_ingest_expect, what_came_while_the_log_was_asked_counts)
 {
     struct rig rig;

@@ -5,6 +5,7 @@
 #include "broker/core/keep/channel.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 
 #define MAX 4
 
@@ -94,6 +95,36 @@ Test(core_keep_channel, a_channel_that_is_made_again_lives_another_life_under_an
     life = a->lives.now;
     bk_channels_remove(&channels, get(&channels, "b"));
     cr_assert_gt(get(&channels, "b")->lives.now, life);
+    bk_channels_fini(&channels);
+}
+
+Test(core_keep_channel, each_time_that_a_channel_is_removed_its_name_gets_another_life)
+{
+    struct bk_channels channels;
+    init(&channels);
+    uint64_t life = get(&channels, "a")->lives.now;
+    for (int i = 0; i < 3; i++) {
+        bk_channels_remove(&channels, get(&channels, "a"));
+        cr_assert_gt(get(&channels, "a")->lives.now, life, "removal %d", i);
+        life = get(&channels, "a")->lives.now;
+    }
+    cr_assert_eq(get(&channels, "b")->lives.now, 100, "others have what they had");
+    cr_assert_eq(bb_map_count(&channels.removed), 1);
+    bk_channels_fini(&channels);
+}
+
+Test(core_keep_channel, when_more_names_were_removed_than_are_remembered_no_old_life_is_given)
+{
+    struct bk_channels channels;
+    char name[16];
+    size_t n = 0;
+    init(&channels);
+    do {
+        (void)snprintf(name, sizeof(name), "c%zu", n++);
+        bk_channels_remove(&channels, get(&channels, name));
+    } while (bb_map_count(&channels.removed) == n);
+    cr_assert_gt(get(&channels, name)->lives.now, 100, "its name is not remembered");
+    cr_assert_gt(get(&channels, "c0")->lives.now, 100);
     bk_channels_fini(&channels);
 }
 
