@@ -8,6 +8,7 @@
 #include "proto/wire/event.h"
 #include "proto/wire/message.h"
 
+#include "broker/core/backend.h"
 #include "broker/core/core.h"
 
 #define PEERS_MAX    24
@@ -15,7 +16,8 @@
 #define CHANNELS_MAX 6
 #define EVENTS_MAX   512
 #define BATCHES_MAX  64
-#define REQUESTS_MAX 8
+#define REQUESTS_MAX 16
+#define ASKED_MAX    64
 
 struct peer {
     struct world *world;
@@ -34,6 +36,7 @@ struct progress {
     uint64_t position; /* the fate of all before is known */
     uint64_t delivered;
     uint64_t lost;
+    bool is_over; /* the channel was removed */
 };
 
 struct watch {
@@ -42,7 +45,8 @@ struct watch {
     uint64_t corr;
     const char *const *patterns;
     size_t n_patterns;
-    bool is_live; /* subscribed was received */
+    bool is_live;  /* subscribed was received */
+    bool is_early; /* it may be told of what does not come to be, and is not judged */
     struct progress channels[CHANNELS_MAX];
 };
 
@@ -70,8 +74,20 @@ struct published {
     uint64_t serial;
 };
 
+/* A request of the core to the log, and whom its answer is for. */
+struct asked {
+    struct bk_request *request;
+    void (*done)(void *context, struct bk_request *request);
+    void *context;
+};
+
 struct world {
     struct bk_core *core;
+    struct rig_log *log; /* NULL: none */
+    struct bk_backend_ops log_ops;
+    struct bk_backend_listener log_listener;
+    const struct bk_backend_listener *core_listener;
+    struct asked asked[ASKED_MAX];
     struct bk_out out;
     bool window_is_open;
     uint64_t now;
@@ -90,8 +106,8 @@ struct world {
     size_t n_batches;
 };
 
-/** world_open() - a core. False without memory. */
-bool world_open(struct world *world);
+/** world_open() - a core, with a log or without. False without memory. */
+bool world_open(struct world *world, bool has_log);
 void world_close(struct world *world);
 
 /** world_peer() - a peer that says hello; @secret is its client id or NULL. NULL if the core has no memory for it. */
@@ -108,6 +124,14 @@ void world_watch(struct world *world,
                  struct bb_slice from,
                  const char *overflow,
                  uint64_t events);
+
+/** world_watch_with() - the same; @options is the map of the message. */
+struct watch *world_watch_with(struct world *world,
+                               struct peer *peer,
+                               const char *const *patterns,
+                               size_t n_patterns,
+                               struct bb_slice from,
+                               struct bb_slice options);
 
 /** world_unwatch() - unsubscribe whatever @peer subscribed to last. */
 void world_unwatch(struct world *world, struct peer *peer);
@@ -130,6 +154,9 @@ void world_publish(struct world *world,
                    bool numbered,
                    bool has_bad);
 
+/** world_publish_if() - one event on @path, if its newest sequence is @sequence. */
+void world_publish_if(struct world *world, struct peer *peer, const char *path, uint64_t sequence);
+
 /** world_repeat() - publish once more what was not answered. */
 void world_repeat(struct world *world, struct peer *peer);
 
@@ -137,6 +164,8 @@ void world_repeat(struct world *world, struct peer *peer);
 void world_ingest(struct world *world, const char *path);
 
 void world_leave(struct world *world, struct peer *peer);
+
+/** world_flush() - after the log has done one thing of each kind. */
 void world_flush(struct world *world);
 void world_tick(struct world *world, uint64_t us);
 

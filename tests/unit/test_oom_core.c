@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory runs out in the broker's core, at every allocation of a scenario that goes through all of it: once, and from
- * there on. Nothing is lost without a word, nobody goes without a word, the core works on when there is memory
+ * Memory runs out in the broker's core, at every allocation of a scenario that goes through all of it, with a log and without:
+ * once, and from there on. Nothing is lost without a word, nobody goes without a word, the core works on when there is memory
  * again, and all memory comes back.
  */
 #include "proto/base/error.h"
@@ -153,6 +153,113 @@ static void live(struct world *world, const char *secret)
     ask(world, asker);
 }
 
+/* --- with a log ------------------------------------------------------------------------------------------- */
+
+/* What is written in MessagePack by hand. */
+#define MP(text) bb_slice(text, sizeof(text) - 1)
+
+static void say_channel(struct world *world,
+                        struct peer *peer,
+                        const char *action,
+                        const char *name,
+                        struct bb_slice settings)
+{
+    world_say(world, peer,
+              &(struct bb_msg){.type = BB_MSG_CHANNEL,
+                               .action = bb_slice_str(action),
+                               .name = bb_slice_str(name),
+                               .settings = settings},
+              true);
+}
+
+static void save_cursor(struct world *world, struct peer *peer)
+{
+    world_say(world, peer,
+              &(struct bb_msg){
+                  .type = BB_MSG_CURSOR, .name = bb_slice_str("c"), .positions = MP("\x91\x92\xa5plant\x03")},
+              true);
+}
+
+static void ask_log(struct world *world, struct peer *peer)
+{
+    world_say(world, peer, &(struct bb_msg){.type = BB_MSG_QUERY, .query = MP("\x80")}, true);
+    world_say(world, peer, &(struct bb_msg){.type = BB_MSG_QUERY, .query = MP("\x81\xa4kind\xa6latest")},
+              true);
+    world_say(world, peer, &(struct bb_msg){.type = BB_MSG_LOG, .action = bb_slice_str("status")}, true);
+}
+
+/* Each on its own, so that it ends alone. */
+static void watch_with(struct world *world, struct bb_slice from, struct bb_slice options, bool is_early)
+{
+    struct peer *peer = world_peer(world, NULL);
+    struct watch *watch = world_watch_with(world, peer, all, 1, from, options);
+    if (watch != NULL) {
+        watch->is_early = is_early;
+    }
+}
+
+static void publish_some(struct world *world, struct peer *publisher)
+{
+    world_publish(world, publisher, mixed, BB_COUNT(mixed), 100, false, true, false);
+    world_publish(world, publisher, two, BB_COUNT(two), 6000, true, true, false);
+    world_publish(world, publisher, temps, BB_COUNT(temps), 1500, false, true, true);
+    world_flush(world);
+}
+
+/* The same life where channels are kept in a log. */
+static void live_with_log(struct world *world, const char *secret)
+{
+    const struct bb_slice none = {0};
+    struct peer *asker = world_peer(world, NULL);
+    say_channel(world, asker, "add", "third", MP("\x81\xa5store\xa6memory"));
+    say_channel(world, asker, "add", "gone", none);
+    world_flush(world);
+    struct peer *publisher = world_peer(world, secret);
+    struct peer *quick = world_peer(world, NULL);
+    world_watch(world, quick, all, 1, none, "slide", 100000);
+    watch_with(world, none,
+               MP("\x81\xa4view\xa5"
+                  "early"),
+               true);
+    (void)watch_slowly(world);
+    publish_some(world, publisher);
+    save_cursor(world, asker);
+    publish_some(world, publisher);
+    publish_some(world, publisher);
+    watch_from_everywhere(world);
+    watch_with(world, none,
+               MP("\x81\xa7"
+                  "durable\xa1"
+                  "c"),
+               false);
+    watch_with(world, none, MP("\x81\xa8retained\xc3"), false);
+    watch_with(world, MP("\xa6oldest"), MP("\x81\xa5until\xa3now"), false);
+    world_flush(world);
+    world_publish_if(world, publisher, "plant/3/temp", 5); /* a conflict, or the log is asked */
+    world_publish_if(world, publisher, "plant/1/none", 0);
+    world_publish(world, publisher, mixed, BB_COUNT(mixed), 10, false, true, false);
+    ask_log(world, asker);
+    for (int i = 0; i < 4; i++) {
+        world_flush(world);
+    }
+    say_channel(world, asker, "set", "plant", MP("\x81\xaamax_events\x14"));
+    say_channel(world, asker, "rm", "gone", none);
+    say_channel(world, asker, "trim", "other", MP("\x81\xa4keep\x02"));
+    world_credit(world);
+    publish_some(world, publisher);
+    struct peer *again = world_peer(world, secret); /* while what it published is on its way */
+    world_repeat(world, again);
+    publish_some(world, again);
+    save_cursor(world, asker);
+    world_leave(world, again);
+    for (int i = 0; i < 6; i++) {
+        world_flush(world);
+        world_tick(world, 1000);
+    }
+}
+
+/* --- what holds afterwards ----------------------------------------------------------------------------------- */
+
 /* Memory is there again: all is settled, and everything works. */
 static void settle(struct world *world, const char *secret, bool is_strict)
 {
@@ -195,15 +302,15 @@ static void batches_forget(struct world *world)
 }
 
 /* Whether a fault happened. */
-static bool run(size_t nth, enum fault_mode mode)
+static bool run(size_t nth, enum fault_mode mode, bool has_log)
 {
     struct world *world = calloc(1, sizeof(*world));
     cr_assert_not_null(world);
     size_t live_before = fault_live();
     fault_start(nth, mode);
-    bool is_open = world_open(world);
+    bool is_open = world_open(world, has_log);
     if (is_open) {
-        live(world, secrets[0]);
+        (has_log ? live_with_log : live)(world, secrets[0]);
     }
     bool failed = fault_stop();
     cr_assert(is_open || failed);
@@ -219,22 +326,32 @@ static bool run(size_t nth, enum fault_mode mode)
     return failed;
 }
 
-static void sweep(enum fault_mode mode, size_t step)
+static void sweep(enum fault_mode mode, bool has_log)
 {
     size_t nth = 0;
     many_init();
-    while (run(nth, mode)) {
-        nth += step;
+    while (run(nth, mode, has_log)) {
+        nth++;
     }
     cr_assert_gt(nth, 300, "the scenario allocates more than that");
 }
 
 Test(oom_core, whatever_allocation_fails_everybody_knows_and_the_core_works_on)
 {
-    sweep(FAULT_ONCE, 1);
+    sweep(FAULT_ONCE, false);
 }
 
 Test(oom_core, whenever_memory_ends_everybody_knows_and_the_core_works_on_when_it_is_back)
 {
-    sweep(FAULT_ONWARD, 1);
+    sweep(FAULT_ONWARD, false);
+}
+
+Test(oom_core, with_a_log_whatever_allocation_fails_everybody_knows_and_the_core_works_on)
+{
+    sweep(FAULT_ONCE, true);
+}
+
+Test(oom_core, with_a_log_whenever_memory_ends_everybody_knows_and_the_core_works_on_when_it_is_back)
+{
+    sweep(FAULT_ONWARD, true);
 }
