@@ -35,7 +35,7 @@ Test(core_ingest_defer, messages_are_taken_in_the_order_in_which_they_came)
     bk_defer(rig.core, client, bb_slice(shared->data, 3), shared);
     bk_defer(rig.core, client, bb_slice_str("three"), NULL);
     bk_bytes_unref(shared); /* kept by reference */
-    cr_assert_eq(client->deferred_bytes, 11);
+    cr_assert_eq(client->deferred_bytes, 11 + 3 * sizeof(struct bk_deferred));
     take(client, "one");
     struct bk_deferred *deferred = bk_deferred_take(client);
     cr_assert_eq(deferred->owner, shared);
@@ -56,13 +56,57 @@ Test(core_ingest_defer, who_sends_too_much_meanwhile_is_sent_away)
     uint8_t *large = calloc(1, (size_t)16 << 20);
     client->input = BK_INPUT_DEFERRED;
     bk_defer(rig.core, client, bb_slice(large, (size_t)16 << 20), NULL);
-    bk_defer(rig.core, client, bb_slice(large, (size_t)16 << 20), NULL);
+    bk_defer(rig.core, client, bb_slice(large, ((size_t)16 << 20) - 2 * sizeof(struct bk_deferred)), NULL);
     RIG_TOLD(&rig, 0, "");
     bk_defer(rig.core, client, bb_slice(large, 1), NULL);
     RIG_TOLD(&rig, 0, "goodbye overflow");
     bk_core_flush(rig.core);
     cr_assert(rig.peers[0].is_closed);
     free(large);
+    rig_stop(&rig);
+}
+
+Test(core_ingest_defer, small_messages_count_with_what_they_cost)
+{
+    enum {
+        MANY = 1000000
+    };
+    struct rig rig;
+    start(&rig, false);
+    struct bk_client *client = rig.peers[0].client;
+    size_t n = 0;
+    client->input = BK_INPUT_DEFERRED;
+    for (; n < MANY && !bk_client_is_doomed(client); n++) {
+        bk_defer_bad(rig.core, client, &(struct bk_bad_message){.error = BB_EMALFORMED});
+    }
+    RIG_TOLD(&rig, 0, "goodbye overflow");
+    cr_assert_leq(n * sizeof(struct bk_deferred), (size_t)33 << 20);
+    rig_stop(&rig);
+}
+
+/* Its number is in its place between those before and behind it. */
+Test(core_ingest_defer, what_a_plug_could_not_convert_is_answered_in_its_turn)
+{
+    struct rig rig;
+    char text[] = "it is no event";
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello(&rig, 0, "p", 1);
+    rig_publish(&rig, 0, 1, "a/x");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello(&rig, 0, "p", 1);
+    (void)rig_told(&rig, 0);
+    rig_put(&rig, 0,
+            "{'op':'publish','number':2,'options':{'expect_path':{'a/x':1}},'events':[{'path':'a/x'}]}");
+    cr_assert_eq(rig.peers[0].client->input, BK_INPUT_DEFERRED);
+    const struct bk_bad_message bad = {.about = BB_MSG_PUBLISH, .corr = 3, .error = BB_EINVAL, .text = text};
+    bk_core_bad_message(rig.core, rig.peers[0].client, &bad);
+    memset(text, 'x', sizeof(text) - 1); /* it is borrowed for the call */
+    rig_publish(&rig, 0, 4, "a/x");
+    RIG_TOLD(&rig, 0, "");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "error publish/3 bad_argument; ack 2@3 a2+1, 4@3 a3+1");
     rig_stop(&rig);
 }
 

@@ -28,6 +28,15 @@ Test(core_subs_claim, a_sequence_alone_or_with_its_life)
     cr_assert_neq(read_claim("", 0, &claim), 0);
 }
 
+Test(core_subs_claim, what_not_every_language_can_say_is_none)
+{
+    struct bk_claim claim;
+    cr_assert_eq(read_claim("\xcf\x00\x20\x00\x00\x00\x00\x00\x00", 9, &claim), 0);
+    cr_assert_eq(claim.sequence, UINT64_C(1) << 53);
+    cr_assert_eq(read_claim("\xcf\x00\x20\x00\x00\x00\x00\x00\x01", 9, &claim), BB_EINVAL);
+    cr_assert_eq(read_claim("\x92\x05\xcf\xff\xff\xff\xff\xff\xff\xff\xff", 11, &claim), BB_EINVAL);
+}
+
 static enum bk_verdict
 judge(const struct bk_channel *channel, uint64_t sequence, uint64_t life, uint64_t run, uint64_t *ret_upto)
 {

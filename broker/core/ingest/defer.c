@@ -11,10 +11,16 @@
 /* Messages of one client that are kept. */
 #define DEFERRED_MAX ((size_t)32 << 20)
 
+/* What a message counts: many small ones cost more than their bytes. */
+static size_t cost(size_t len)
+{
+    return sizeof(struct bk_deferred) + len;
+}
+
 /* Room for a message with @n_copied bytes behind it, at the end of those that wait; NULL: its client is sent away. */
 static struct bk_deferred *add(struct bk_core *core, struct bk_client *client, size_t len, size_t n_copied)
 {
-    if (client->deferred_bytes + len > DEFERRED_MAX) {
+    if (client->deferred_bytes + cost(len) > DEFERRED_MAX) {
         bk_client_send_away(core, client, BB_EOVERFLOW, "too many messages while it had to wait for the log");
         return NULL;
     }
@@ -23,7 +29,7 @@ static struct bk_deferred *add(struct bk_core *core, struct bk_client *client, s
         bk_client_send_away(core, client, BB_ENOMEM, NULL);
         return NULL;
     }
-    client->deferred_bytes += len;
+    client->deferred_bytes += cost(len);
     *(client->deferred_last != NULL ? &client->deferred_last->next : &client->deferred_first) = deferred;
     client->deferred_last = deferred;
     return deferred;
@@ -65,7 +71,7 @@ struct bk_deferred *bk_deferred_take(struct bk_client *client)
     if (deferred != NULL) {
         client->deferred_first = deferred->next;
         client->deferred_last = deferred->next == NULL ? NULL : client->deferred_last;
-        client->deferred_bytes -= deferred->bytes.len;
+        client->deferred_bytes -= cost(deferred->bytes.len);
     }
     return deferred;
 }
@@ -75,7 +81,7 @@ void bk_deferred_return(struct bk_client *client, struct bk_deferred *deferred)
     deferred->next = client->deferred_first;
     client->deferred_first = deferred;
     client->deferred_last = client->deferred_last != NULL ? client->deferred_last : deferred;
-    client->deferred_bytes += deferred->bytes.len;
+    client->deferred_bytes += cost(deferred->bytes.len);
 }
 
 void bk_deferred_free(struct bk_deferred *deferred)
