@@ -147,6 +147,32 @@ Test(core_core, it_is_drained_when_nothing_waits_for_the_disk_or_a_subscriber)
     rig_stop(&rig);
 }
 
+Test(core_core, an_end_that_is_in_time_does_not_keep_it_from_being_drained)
+{
+    struct rig rig;
+    start(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'options':{'until':{'time':99000000}}");
+    rig_publish(&rig, 0, 0, "a/x");
+    bk_core_shut_down(rig.core);
+    cr_assert_not(bk_core_is_drained(rig.core));
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed; deliver a(0,1] = a1");
+    cr_assert(bk_core_is_drained(rig.core), "nothing comes any more");
+    rig_stop(&rig);
+}
+
+Test(core_core, what_windows_lose_and_refuse_is_counted)
+{
+    struct rig rig;
+    start(&rig);
+    bk_core_window_dropped(rig.core);
+    bk_core_ingest_refused(rig.core, BB_EMALFORMED);
+    bk_core_ingest_refused(rig.core, BB_ETOOBIG);
+    cr_assert_eq(RIG_COUNT(&rig, window_dropped), 1);
+    cr_assert_eq(RIG_COUNT(&rig, ingest_refused), 2);
+    rig_stop(&rig);
+}
+
 /* --- time --------------------------------------------------------------------------------------------------------- */
 
 Test(core_core, a_silent_client_is_pinged_each_interval_and_ends_after_three)

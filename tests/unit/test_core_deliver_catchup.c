@@ -5,6 +5,8 @@
 #include "broker/core/subs/sub.h"
 #include "tests/unit/core_rig.h"
 
+#include <stdio.h>
+
 Test(core_deliver_catchup, who_fell_behind_joins_the_live_flow_without_a_seam)
 {
     struct rig rig;
@@ -116,5 +118,37 @@ Test(core_deliver_catchup, what_expired_in_the_middle_of_a_block_is_a_gap_of_its
     rig_pass(&rig, 6000);
     rig_credit(&rig, 1, 100000, 1000);
     RIG_TOLD(&rig, 1, "subscribed; deliver gap a[1,5]x2 expired, a(5,6] = a1 a6");
+    rig_stop(&rig);
+}
+
+/* Those that expired and those that a newer one stands for take turns, so that each is a gap of its own. */
+Test(core_deliver_catchup, a_message_that_has_no_room_for_another_gap_ends_there)
+{
+    enum {
+        N_PAIRS = 50
+    };
+    struct rig rig;
+    char events[8000] = "";
+    size_t len = 0;
+    rig_init(&rig);
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    for (int i = 0; i < N_PAIRS; i++) {
+        len += (size_t)snprintf(events + len, sizeof(events) - len, "{'path':'a/x','ttl':5},{'path':'a/y'},");
+    }
+    rig_subscribe(&rig, 1, "a/*", "'options':{'events':0,'overflow':'conflate','budget':1}");
+    rig_put(&rig, 0, "{'op':'publish','number':0,'events':[%s{'path':'a/z'}]}", events);
+    bk_core_flush(rig.core);
+    rig_pass(&rig, 10000);
+    rig_credit(&rig, 1, 100000, 1000);
+    const char *told = rig_told(&rig, 1);
+    cr_assert_not_null(strstr(told, " gap a[64,64]x1 conflated"), "%s", told);
+    cr_assert_null(strstr(told, "a[65,65]"), "%s", told);
+    cr_assert_eq(rig_sub(&rig, 1)->positions[0].account.covered, 64);
+    rig_settle(&rig);
+    told = rig_told(&rig, 1);
+    cr_assert_not_null(strstr(told, " gap a[99,99]x1 expired, a(99,101] = a100-101"), "%s", told);
+    cr_assert_eq(rig_sub(&rig, 1)->positions[0].account.reported, 2 * N_PAIRS - 1);
+    cr_assert(bk_sub_is_live(rig_sub(&rig, 1)));
     rig_stop(&rig);
 }

@@ -153,3 +153,30 @@ Test(core_deliver_fanout, what_has_expired_when_it_becomes_durable_is_a_gap_for_
     cr_assert(bk_sub_is_live(rig_sub(&rig, 1)));
     rig_stop(&rig);
 }
+
+Test(core_deliver_fanout, many_different_subscriptions_in_one_round_each_get_their_own)
+{
+    enum {
+        MANY = 100
+    };
+    struct rig rig;
+    char paths[8 * MANY] = "";
+    size_t len = 0;
+    rig_init(&rig);
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    for (int i = 0; i < MANY; i++) {
+        rig_put(&rig, 1, "{'op':'subscribe','corr':1,'sub':%d,'patterns':['a/%d']}", i + 1, i);
+        len += (size_t)snprintf(paths + len, sizeof(paths) - len, "a/%d ", i);
+    }
+    (void)rig_told(&rig, 1);
+    rig_publish(&rig, 0, 0, paths);
+    const char *told = rig_told(&rig, 1);
+    for (int i = 0; i < MANY; i++) {
+        char wanted[64];
+        (void)snprintf(wanted, sizeof(wanted), "deliver a(0,%d] = a%d;", MANY, i + 1);
+        cr_assert(i == MANY - 1 || strstr(told, wanted) != NULL, "%s in %s", wanted, told);
+    }
+    cr_assert_eq(RIG_COUNT(&rig, events_out), MANY);
+    rig_stop(&rig);
+}

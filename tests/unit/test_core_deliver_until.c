@@ -241,3 +241,25 @@ Test(core_deliver_until, what_was_trimmed_before_a_time_is_a_gap_without_a_count
     RIG_TOLD(&rig, 1, "subscribed a@0; gap a[1,4]x- trimmed; ended done");
     rig_stop(&rig);
 }
+
+/* What the log has behind that time is not waited for. */
+Test(core_deliver_until, a_time_in_the_log_ends_when_it_has_been_read_up_to_there)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "2:a/x");
+    uint64_t time = rig.now + 1;
+    rig_pass(&rig, 10);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig_say(
+        &rig, 1,
+        "{'op':'subscribe','corr':1,'sub':1,'patterns':['a/*'],'from':1,'options':{'until':{'time':%llu}}}",
+        (unsigned long long)time);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@0; deliver a(0,2] = a1-2; ended done");
+    cr_assert_eq(RIG_COUNT(&rig, log_reads), 1);
+    rig_stop(&rig);
+}

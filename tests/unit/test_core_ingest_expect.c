@@ -159,6 +159,16 @@ Test(core_ingest_expect, what_is_no_condition_is_refused)
     rig_stop(&rig);
 }
 
+Test(core_ingest_expect, other_options_and_none_are_no_condition)
+{
+    struct rig rig;
+    start(&rig, false);
+    publish(&rig, 1, "'weather':{'a':[1,2]},'expect':{'a':0}");
+    rig_say(&rig, 0, "{'op':'publish','number':2,'level':1,'options':null,'events':[{'path':'a/x'}]}");
+    RIG_TOLD(&rig, 0, "ack 1@1 a1+1; ack 2@1 a2+1");
+    rig_stop(&rig);
+}
+
 Test(core_ingest_expect, a_conflict_is_explained)
 {
     struct bb_buf out = BB_BUF_INIT;

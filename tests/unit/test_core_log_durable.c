@@ -228,3 +228,58 @@ Test(core_log_durable, an_outcome_is_unknown_when_some_of_it_was_taken)
     cr_assert_eq(bk_waiting_outcome(waiting, BB_ELOGFULL), BB_EUNKNOWNRESULT);
     bk_waiting_free(waiting);
 }
+
+/* Whoever of them is answered first. */
+Test(core_log_durable, of_several_that_wait_each_is_answered_when_its_own_is_decided)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello_all(&rig);
+    for (size_t i = 0; i < 3; i++) {
+        rig_publish(&rig, i, 1, "a/x");
+    }
+    rig_gone(&rig, 1); /* from between the others */
+    rig_commit(&rig);
+    RIG_TOLD(&rig, 0, "ack 1@3 a1+1");
+    RIG_TOLD(&rig, 2, "");
+    rig_commit(&rig);
+    rig_commit(&rig);
+    RIG_TOLD(&rig, 2, "ack 1@3 a3+1");
+    cr_assert_null(rig.core->stage.waiting);
+    rig_stop(&rig);
+}
+
+Test(core_log_durable, a_repetition_that_waits_for_what_then_fails_is_refused_too)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 1, "a/x");
+    rig_hello(&rig, 2, "p", 1);
+    rig_publish(&rig, 2, 1, "a/x");
+    rig_publish(&rig, 2, 2, "a/x");
+    rig_fail(&rig, BB_ELOGFAILED);
+    RIG_TOLD(&rig, 2, "welcome 1; error publish/1 log_failed; error publish/2 log_failed");
+    cr_assert_eq(rig_channel(&rig, "a")->taken, 0);
+    rig_stop(&rig);
+}
+
+/* It waits for the batch before it, which is on its way, and knows already that it has failed. */
+Test(core_log_durable,
+     what_has_failed_and_was_not_answered_when_its_client_went_is_refused_when_it_is_repeated)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 1, "a/x");
+    rig.log->refusal = BB_ELOGFULL;
+    rig_publish(&rig, 0, 2, "a/x");
+    rig.log->refusal = 0;
+    rig_gone(&rig, 0);
+    rig_commit(&rig);
+    rig_hello(&rig, 2, "p", 1);
+    rig_publish(&rig, 2, 1, "a/x");
+    rig_publish(&rig, 2, 2, "a/x");
+    RIG_TOLD(&rig, 2, "welcome 2; ack 1@0 repeated; error publish/2 log_full");
+    cr_assert_eq(rig_channel(&rig, "a")->taken, 1);
+    rig_stop(&rig);
+}

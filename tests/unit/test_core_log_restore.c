@@ -131,6 +131,32 @@ Test(core_log_restore, a_log_from_before_there_were_lives_is_read)
     rig_stop(&rig);
 }
 
+/* As when the log was not told to forget the older one. */
+Test(core_log_restore, of_several_epochs_of_one_client_the_newest_counts)
+{
+    static const uint8_t notes[] = {0x92, 0x03, 0xf0}; /* the older one's third was refused */
+    for (uint64_t newer = 0; newer < 2; newer++) {     /* in which order they are stored does not matter */
+        struct rig rig;
+        start(&rig);
+        struct bk_log_producer entries[2] = {{.key = "p", .last = 3}, {.key = "p", .last = 7}};
+        entries[1 - newer].notes = bb_slice(notes, sizeof(notes));
+        entries[1 - newer].last = 9;
+        entries[newer].key[BB_CLIENT_ID_LEN] = 2;
+        entries[1 - newer].key[BB_CLIENT_ID_LEN] = 1;
+        entries[newer].last = 4;
+        struct bk_append append = {.producers = entries, .n_producers = 2};
+        cr_assert_eq(rig.log->backend.ops->register_(&rig.log->backend, &append, 1), 0);
+        rig_commit(&rig);
+        restart(&rig);
+        rig_gone(&rig, 0);
+        rig_new_peer(&rig, 0);
+        rig_hello(&rig, 0, "p", 2);
+        rig_publish(&rig, 0, 3, "a/x");
+        RIG_TOLD(&rig, 0, "welcome 4; ack 3@0 repeated");
+        rig_stop(&rig);
+    }
+}
+
 Test(core_log_restore, what_cannot_be_read_ends_it)
 {
     static const char *const bad[] = {"\x91\x80", "\x92\x80\x90", "\x92\x80\x92\x05\x04",

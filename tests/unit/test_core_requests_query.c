@@ -4,6 +4,7 @@
 
 #include "broker/core/clients/client.h"
 #include "broker/core/keep/channel.h"
+#include "broker/core/log/ask.h"
 #include "broker/core/requests/requests.h"
 #include "tests/unit/core_rig.h"
 
@@ -90,6 +91,87 @@ Test(core_requests_query, upkeep_is_the_logs_business)
     rig_answer(&rig);
     RIG_TOLD(&rig, 1,
              "error log/5 bad_argument; result 6; error log/7 bad_argument; error log/8 unsupported");
+    rig_stop(&rig);
+}
+
+Test(core_requests_query, by_source_time_the_stores_are_merged_by_that)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_say(
+        &rig, 0,
+        "{'op':'publish','number':0,'events':[{'path':'a/x','source_time':30},{'path':'m/x','source_time':20},"
+        "{'path':'m/y','source_time':50},{'path':'a/y','source_time':40},{'path':'a/z'}]}");
+    rig_settle(&rig);
+    (void)rig_told(&rig, 0);
+    cr_assert_str_eq(query(&rig, "{'order':'ascending','order_by':'source_time'}"), "events = m1 a1-2 m2");
+    cr_assert_str_eq(query(&rig, "{'order_by':'source_time'}"), "events = m2 a2 a1 m1");
+    cr_assert_str_eq(query(&rig, "{'order_by':'source_time','source_t_from':40,'max':1}"),
+                     "events more = m2");
+    rig_stop(&rig);
+}
+
+/* What the log says of its upkeep is passed on. */
+Test(core_requests_query, upkeep_is_answered_with_the_report_or_an_empty_one)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_say(&rig, 1, "{'op':'log','corr':5,'action':'verify'}");
+    rig_say(&rig, 1, "{'op':'log','corr':6,'action':'backup','options':{'where':[1],'name':'b'}}");
+    for (int i = 0; i < 2; i++) {
+        struct bk_request *request = rig.log->requests;
+        struct bk_upkeep *upkeep = (struct bk_upkeep *)(void *)request;
+        rig.log->requests = request->next;
+        cr_assert(i == 0 || bb_slice_equal(upkeep->name, bb_slice_str("b")));
+        if (i == 0) {
+            bb_buf_append(&upkeep->report, "\x81\xa1n\x07", 4);
+        }
+        request->done(request->context, request);
+        const char *wanted = i == 0 ? "\x81\xa1n\x07" : "\x80";
+        cr_assert(bb_slice_equal(bb_buf_slice(&rig.peers[1].result), bb_slice_str(wanted)));
+    }
+    RIG_TOLD(&rig, 1, "result 5; result 6");
+    cr_assert_eq(rig.core->n_asks, 0);
+    rig_stop(&rig);
+}
+
+/* --- when as much is asked as may be --------------------------------------------------------------------------- */
+
+Test(core_requests_query, when_too_much_is_asked_of_the_log_every_request_for_it_is_refused)
+{
+    enum {
+        MOST = 4096
+    };
+    static struct bk_ask asks[MOST];
+    static const struct bb_msg msg = {.type = BB_MSG_QUERY, .corr = 5};
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "a/x m/x");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "m/x");
+    rig_settle(&rig);
+    for (size_t i = 0; i < MOST; i++) {
+        cr_assert_eq(bk_ask_begin(rig.core, rig.peers[3].client, &msg, &asks[i]), 0);
+    }
+    rig_say(&rig, 1, "{'op':'query','corr':4,'query':{}}");
+    rig_say(&rig, 1, "{'op':'log','corr':5,'action':'verify'}");
+    rig_say(&rig, 1, "{'op':'channel','corr':6,'action':'trim','name':'a','settings':{'keep':0}}");
+    rig_say(&rig, 1, "{'op':'subscribe','corr':7,'sub':1,'patterns':['a/*'],'from':'last'}");
+    rig_say(&rig, 1,
+            "{'op':'publish','number':1,'options':{'expect_path':{'a/x':1}},'events':[{'path':'a/x'}]}");
+    RIG_TOLD(&rig, 1,
+             "error query/4 limit; error log/5 limit; error channel/6 limit; error subscribe/7 limit; "
+             "error publish/1 limit");
+    cr_assert_eq(rig_channel(&rig, "a")->log_first, 1, "nothing was trimmed");
+    cr_assert_eq(rig.core->n_subs, 0);
+    for (size_t i = 0; i < MOST; i++) {
+        bk_ask_end(&asks[i]);
+    }
+    rig_say(&rig, 1, "{'op':'subscribe','corr':7,'sub':1,'patterns':['a/*'],'from':'last'}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@0; deliver a(0,1] = a1");
     rig_stop(&rig);
 }
 

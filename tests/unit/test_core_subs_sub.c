@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Subscriptions: the edges of their states, positions, and the list of those that may be sent something. */
 #include "broker/core/clients/client.h"
+#include "broker/core/keep/channel.h"
 #include "broker/core/subs/ready.h"
 #include "broker/core/subs/sub.h"
 #include "tests/unit/core_rig.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static const char *const names[] = {"beginning", "retained", "lagging", "live"};
@@ -185,4 +187,53 @@ Test(core_subs_sub, a_live_one_and_one_that_the_log_is_asked_for_are_not_ready)
     bk_sub_set_ready(rig.core, sub);
     cr_assert_not(sub->is_ready);
     rig_stop(&rig);
+}
+
+/* --- channels that were removed -------------------------------------------------------------------------------- */
+
+static void remove_position(struct bk_sub *sub, const char *name, uint32_t id)
+{
+    struct bk_channel channel = {.id = id, .name = bb_slice_str(name)};
+    bk_sub_drop_position(sub, bk_sub_position(sub, &channel));
+}
+
+/* Whether a new channel of that name is wanted up to the end. */
+static bool is_wanted(struct bk_sub *sub, const char *name)
+{
+    struct bk_channel channel = {.id = UINT32_MAX, .name = bb_slice_str(name)};
+    const struct bk_position *position = bk_sub_position(sub, &channel);
+    bool wanted = position->stop == 9 && position->is_awaited;
+    sub->n_positions--;
+    return wanted;
+}
+
+Test(core_subs_sub, with_an_end_in_sequences_names_that_are_over_are_remembered)
+{
+    struct bk_sub *sub = bk_sub_new(0);
+    sub->until = BK_UNTIL_STOP;
+    sub->new_stop = 9;
+    remove_position(sub, "a", 1);
+    remove_position(sub, "bc", 2);
+    size_t len = sub->over.len;
+    remove_position(sub, "a", 3);
+    cr_assert_eq(sub->over.len, len, "each once");
+    cr_assert(!is_wanted(sub, "a") && !is_wanted(sub, "bc"));
+    cr_assert(is_wanted(sub, "b") && is_wanted(sub, "c") && is_wanted(sub, ""));
+    bk_sub_free(sub, NULL);
+}
+
+Test(core_subs_sub, when_more_names_are_over_than_can_be_remembered_no_new_channel_is_wanted)
+{
+    struct bk_sub *sub = bk_sub_new(0);
+    char name[201];
+    sub->until = BK_UNTIL_STOP;
+    sub->new_stop = 9;
+    for (uint32_t i = 0; i < 1000 && sub->new_stop == 9; i++) {
+        (void)snprintf(name, sizeof(name), "%0200u", i);
+        remove_position(sub, name, i + 1);
+        cr_assert_lt(sub->over.len, (size_t)65 << 10);
+    }
+    cr_assert_eq(sub->new_stop, 0);
+    cr_assert_not(is_wanted(sub, "another"));
+    bk_sub_free(sub, NULL);
 }

@@ -6,6 +6,7 @@
 #include "broker/core/subs/sub.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 
 #define SUBS 3
 
@@ -138,5 +139,23 @@ Test(route, only_those_in_a_set_are_in_it)
     cr_assert_not(bk_set_has(set, fixture.subs[1]));
     const struct bk_sub twin = {.serial = fixture.subs[2]->serial};
     cr_assert_not(bk_set_has(set, &twin), "it is not the number that counts");
+    fixture_fini(&fixture);
+}
+
+Test(route, paths_are_forgotten_when_there_are_too_many_and_found_again)
+{
+    struct fixture fixture;
+    char path[32];
+    size_t n = 0;
+    fixture_init(&fixture);
+    add(&fixture, 0, "a/*", NULL);
+    for (; bb_map_count(&fixture.route.paths) == n; n++) {
+        (void)snprintf(path, sizeof(path), "a/%zu", n);
+        cr_assert_eq(find(&fixture, path)->set->n_subs, 1);
+        bk_route_trim(&fixture.route);
+        cr_assert_lt(n, (size_t)1 << 20, "there is no end to it");
+    }
+    cr_assert_eq(bb_map_count(&fixture.route.paths), 0);
+    cr_assert_eq(find(&fixture, "a/0")->set->subs[0], fixture.subs[0]);
     fixture_fini(&fixture);
 }
