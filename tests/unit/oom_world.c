@@ -5,6 +5,7 @@
 #include "proto/wire/mp.h"
 #include "proto/wire/path.h"
 
+#include "broker/backend/registry.h"
 #include "tests/lib/fault.h"
 #include "tests/unit/core_rig.h"
 
@@ -423,6 +424,26 @@ static void open_log(struct world *world)
     cr_assert_eq(bk_core_set_backend(world->core, BK_STORE_LOG, &world->log->backend), 0);
 }
 
+static uint64_t wall(void *context)
+{
+    const struct world *world = context;
+    return world->now;
+}
+
+static void open_memory(struct world *world)
+{
+    struct bb_buf err = BB_BUF_INIT;
+    struct bk_backend_env env = {
+        .listener = bk_core_listener(world->core, BK_STORE_MEMORY),
+        .meter = bk_core_meter(world->core),
+        .now = wall,
+        .now_context = world,
+    };
+    cr_assert_eq(bk_backend_open("memory", NULL, 0, &env, &world->memory, &err), 0);
+    cr_assert_eq(bk_core_set_backend(world->core, BK_STORE_MEMORY, world->memory), 0);
+    bb_buf_fini(&err);
+}
+
 /* --- what is said to the core ---------------------------------------------------------------------- */
 
 bool world_open(struct world *world, bool has_log)
@@ -448,6 +469,7 @@ bool world_open(struct world *world, bool has_log)
         bk_core_set_time(world->core, world->now, world->now);
     }
     if (r == 0 && has_log) {
+        open_memory(world);
         open_log(world);
     }
     return r == 0;
@@ -460,6 +482,7 @@ void world_close(struct world *world)
     }
     if (world->log != NULL) {
         rig_log_crash(world->log);
+        world->memory->ops->close(world->memory);
     }
     bk_core_free(world->core);
     if (world->log != NULL) {
@@ -710,6 +733,9 @@ void world_flush(struct world *world)
     if (world->log != NULL) {
         (void)rig_log_commit(world->log);
         (void)rig_log_answer(world->log);
+        fault_enter();
+        world->memory->ops->dispatch(world->memory);
+        (void)fault_leave();
     }
     fault_enter();
     bk_core_flush(world->core);

@@ -83,7 +83,8 @@ struct asked {
 
 struct world {
     struct bk_core *core;
-    struct rig_log *log; /* NULL: none */
+    struct rig_log *log;       /* NULL: none */
+    struct bk_backend *memory; /* with a log */
     struct bk_backend_ops log_ops;
     struct bk_backend_listener log_listener;
     const struct bk_backend_listener *core_listener;

@@ -242,6 +242,8 @@ static void live_with_log(struct world *world, const char *secret)
     for (int i = 0; i < 4; i++) {
         world_flush(world);
     }
+    world_publish(world, publisher, many, MANY, 1, false, true, false); /* as many blocks */
+    world_flush(world);
     say_channel(world, asker, "set", "plant", MP("\x81\xaamax_events\x14"));
     say_channel(world, asker, "rm", "gone", none);
     say_channel(world, asker, "trim", "other", MP("\x81\xa4keep\x02"));
