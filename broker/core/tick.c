@@ -3,6 +3,7 @@
 #include "broker/core/clients/client.h"
 #include "broker/core/deliver/fanout.h"
 #include "broker/core/deliver/until.h"
+#include "broker/core/log/durable.h"
 #include "broker/core/requests/requests.h"
 #include "broker/core/state.h"
 #include "broker/core/subs/ready.h"
@@ -85,6 +86,7 @@ uint64_t bk_core_tick(struct bk_core *core)
     next = sooner(next, tick_clients(core, late, since));
     next = sooner(next, bk_until_tick(core));
     next = sooner(next, bk_waiters_check(core));
+    bk_stage_retry(core);
     bk_core_flush(core);
     bk_tick_by(core, next);
     return core->tick_at - core->monotonic;

@@ -283,3 +283,27 @@ Test(core_log_durable,
     cr_assert_eq(rig_channel(&rig, "a")->taken, 1);
     rig_stop(&rig);
 }
+
+/* A log that was full or broken says when it takes something again; one that had no memory says nothing. */
+Test(core_log_durable, a_removal_that_was_refused_is_tried_again_by_itself)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig.log->refusal = BB_ENOMEM;
+    rig_say(&rig, 1, "{'op':'channel','corr':3,'action':'rm','name':'a'}");
+    cr_assert_not(bk_core_wants_flush(rig.core), "not over and over");
+    rig_pass(&rig, 2000000);
+    cr_assert_not(bk_core_wants_flush(rig.core));
+    RIG_TOLD(&rig, 1, "");
+    rig.log->refusal = 0;
+    rig_pass(&rig, 2000000);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "result 3");
+    rig_restart(&rig, true);
+    cr_assert_null(bk_channels_find(&rig.core->channels, bb_slice_str("a")), "it is gone for good");
+    rig_stop(&rig);
+}

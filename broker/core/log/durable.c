@@ -327,6 +327,16 @@ void bk_stage_fail(struct bk_core *core, uint64_t ticket, int error)
     bk_held_release(core, durable, ticket, error);
 }
 
+/* A log that cannot be written says when it can; one that had no memory does not. */
+void bk_stage_retry(struct bk_core *core)
+{
+    struct bk_stage *stage = &core->stage;
+    bool is_time = core->monotonic >= stage->failure_told_at + FAILURE_PAUSE_US;
+    if (is_time && stage->state != BK_BACKEND_FAILED && bk_stage_has_removals(stage)) {
+        stage->has_news = true;
+    }
+}
+
 /* --- the listener ---------------------------------------------------------------------------------------- */
 
 void bk_on_flushed(void *context, uint64_t ticket, int error)

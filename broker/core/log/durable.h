@@ -24,6 +24,9 @@ void bk_stage_registered(struct bk_core *core);
 /** bk_stage_fail() - @ticket and all after it have failed. */
 void bk_stage_fail(struct bk_core *core, uint64_t ticket, int error);
 
+/** bk_stage_retry() - register again what must come to be, if it is time. */
+void bk_stage_retry(struct bk_core *core);
+
 /** bk_waiting_outcome() - what a repetition of @waiting is to be told when what of it was for the log has failed. */
 int bk_waiting_outcome(const struct bk_waiting *waiting, int error);
 

@@ -75,6 +75,16 @@ static struct bk_removed *removed_at(const struct bk_stage *stage, size_t i)
     return (struct bk_removed *)(void *)stage->removed.data + i;
 }
 
+bool bk_stage_has_removals(const struct bk_stage *stage)
+{
+    for (size_t i = 0; i < stage->removed.len / sizeof(struct bk_removed); i++) {
+        if (removed_at(stage, i)->ticket == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int bk_stage_remove_channel(struct bk_core *core, const struct bk_channel *channel)
 {
     struct bk_stage *stage = &core->stage;

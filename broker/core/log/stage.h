@@ -94,4 +94,7 @@ int bk_stage_remove_channel(struct bk_core *core, const struct bk_channel *chann
 /** bk_stage_removals_done() - tickets up to @durable are durable; removals of those from @failed on are to be registered again. */
 void bk_stage_removals_done(struct bk_stage *stage, uint64_t durable, uint64_t failed);
 
+/** bk_stage_has_removals() - whether some are to be registered. */
+bool bk_stage_has_removals(const struct bk_stage *stage);
+
 void bk_stage_fini(struct bk_core *core);
