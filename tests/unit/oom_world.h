@@ -166,7 +166,7 @@ void world_ingest(struct world *world, const char *path);
 
 void world_leave(struct world *world, struct peer *peer);
 
-/** world_flush() - after the log has done one thing of each kind. */
+/** world_flush() - after the log has made one ticket durable and answered a few requests. */
 void world_flush(struct world *world);
 void world_tick(struct world *world, uint64_t us);
 

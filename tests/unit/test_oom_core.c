@@ -270,7 +270,7 @@ static void settle(struct world *world, const char *secret, bool is_strict)
     world_repeat(world, publisher);
     world_credit(world);
     world_drain(world);
-    world_tick(world, 200000); /* requests that wait end */
+    world_tick(world, 2000000); /* requests that wait end, removals are tried again */
     world_drain(world);
     world_check(world, is_strict);
 }
