@@ -196,3 +196,34 @@ Test(core_clients_producer, what_was_refused_is_remembered_by_the_log)
     RIG_TOLD(&rig, 0, "welcome 2; error publish/1 unsupported; error publish/2 unknown_result");
     rig_stop(&rig);
 }
+
+/* What the log is to be told of it is not told any more. */
+Test(core_clients_producer, one_that_is_forgotten_leaves_those_that_the_log_is_to_be_told_of)
+{
+    struct rig rig;
+    uint8_t id[BB_CLIENT_ID_LEN];
+    rig_init(&rig);
+    rig.config.check = false;
+    rig_start(&rig, false, true);
+    for (size_t i = 0; i < 3; i++) {
+        rig_hello(&rig, i, (const char *[]){"publisher p", "publisher q", "publisher r"}[i], 1);
+        rig_batch(&rig, i, 1, "a/x");
+    }
+    for (uint64_t i = 0; i < BK_PRODUCERS_IDLE_MAX; i++) {
+        id_of(i, id);
+        cr_assert_not_null(bk_producer_get(rig.core, id, 1));
+    }
+    rig_gone(&rig, 1); /* it is the newest without a connection: the oldest goes */
+    struct bk_producer *oldest = rig.core->idle_first;
+    bk_producer_stage(rig.core, oldest);
+    bk_producer_stage(rig.core, rig.peers[0].client->producer);
+    rig_gone(&rig, 2);
+    size_t n = 0;
+    for (const struct bk_producer *at = rig.core->stage.producers; at != NULL; at = at->next_staged) {
+        cr_assert_neq(at, oldest);
+        n++;
+    }
+    cr_assert_eq(n, 3);
+    rig_settle(&rig);
+    rig_stop(&rig);
+}

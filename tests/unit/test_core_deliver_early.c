@@ -232,3 +232,19 @@ Test(core_deliver_early, what_may_have_expired_is_not_shown_before_it_is_durable
     RIG_TOLD(&rig, 1, "gap a[1,1]x1 expired/100; deliver a(1,2] = a2");
     rig_stop(&rig);
 }
+
+Test(core_deliver_early, much_is_shown_in_messages_of_limited_size)
+{
+    struct rig rig;
+    start(&rig);
+    rig.payload = 100000;
+    rig_subscribe(&rig, 1, "a/*", "'options':{'view':'early','bytes':10000000}");
+    for (int i = 0; i < 5; i++) {
+        rig_batch(&rig, 0, 0, "a/x");
+    }
+    bk_core_flush(rig.core);
+    RIG_TOLD(&rig, 1, "subscribed; deliver a(0,3] = a1-3; deliver a(3,5] = a4-5");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "");
+    rig_stop(&rig);
+}

@@ -185,3 +185,34 @@ Test(core_deliver_retained, a_value_that_expires_while_it_waits_to_be_sent_is_no
     RIG_TOLD(&rig, 1, "subscribed m@2; deliver retained1 = m1; deliver retained2 =");
     rig_stop(&rig);
 }
+
+Test(core_deliver_retained, more_values_than_are_held_for_a_subscription_end_it)
+{
+    struct rig rig;
+    start(&rig);
+    rig_subscribe(&rig, 1, "a/*", RETAINED);
+    struct bk_query *asked = (struct bk_query *)(void *)rig.log->requests;
+    rig.log->requests = NULL;
+    asked->more = true;
+    asked->request.done(asked->request.context, &asked->request);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed; ended limit");
+    cr_assert_eq(rig.core->n_subs, 0);
+    rig_stop(&rig);
+}
+
+/* All of a channel that came after the beginning comes with the flow; a path may be the channel's name alone. */
+Test(core_deliver_retained, a_channel_that_comes_while_values_are_looked_for_has_none)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "m a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "*", RETAINED);
+    rig_publish(&rig, 0, 0, "b/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1,
+             "subscribed m@1 a@1; deliver retained1 = m1; deliver retained1 = a1; deliver retained2 =; "
+             "deliver b(0,1] = b1");
+    rig_stop(&rig);
+}

@@ -169,6 +169,36 @@ Test(core_ingest_expect, other_options_and_none_are_no_condition)
     rig_stop(&rig);
 }
 
+Test(core_ingest_expect, there_is_a_bound_for_the_paths_of_one_batch)
+{
+    enum {
+        MOST = 256
+    };
+    struct rig rig;
+    char options[6000] = "'expect_path':{";
+    start(&rig, false);
+    for (int i = 0; i <= MOST; i++) {
+        size_t len = strlen(options);
+        (void)snprintf(options + len, sizeof(options) - len, "%s'a/%d':0", i > 0 ? "," : "", i);
+    }
+    (void)strncat(options, "}", sizeof(options) - strlen(options) - 1);
+    publish(&rig, 1, options);
+    RIG_TOLD(&rig, 0, "error publish/1 limit");
+    rig_stop(&rig);
+}
+
+Test(core_ingest_expect, other_channels_that_wait_for_the_disk_do_not_matter)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_batch(&rig, 0, 0, "a/x");
+    rig_batch(&rig, 0, 0, "b/x a/y");
+    rig_batch(&rig, 0, 0, "b/x");
+    publish(&rig, 1, "'expect_path':{'a/x':1}");
+    RIG_TOLD(&rig, 0, "ack 1@1 a3+1");
+    rig_stop(&rig);
+}
+
 Test(core_ingest_expect, a_conflict_is_explained)
 {
     struct bb_buf out = BB_BUF_INIT;

@@ -149,3 +149,27 @@ Test(core_log_append, levels_and_states_of_the_log_decide_who_is_admitted)
     channel->settings.logged = true;
     rig_stop(&rig);
 }
+
+/* Whoever publishes there cannot be paused. */
+Test(core_log_append, a_window_is_refused_while_the_log_takes_no_more_and_the_ticket_is_full)
+{
+    struct rig rig;
+    struct bb_buf events = BB_BUF_INIT;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello_all(&rig);
+    rig.log->backend.max_ticket = 2000;
+    rig.payload = 1000;
+    rig_events(&rig, "a/x", &events);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig.log->refusal = BB_EFULL;
+    cr_assert_eq(bk_core_ingest(rig.core, bb_buf_slice(&events), NULL), 0);
+    cr_assert_eq(bk_core_ingest(rig.core, bb_buf_slice(&events), NULL), BB_EFULL);
+    rig.log->refusal = 0;
+    rig_settle(&rig);
+    cr_assert_eq(bk_core_ingest(rig.core, bb_buf_slice(&events), NULL), 0);
+    rig_settle(&rig);
+    cr_assert_eq(rig_channel(&rig, "a")->last, 3);
+    bb_buf_fini(&events);
+    rig_stop(&rig);
+}

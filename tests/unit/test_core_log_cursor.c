@@ -179,3 +179,27 @@ Test(core_log_cursor, what_is_no_list_of_positions_is_refused)
     cr_assert_not(bk_core_wants_flush(rig.core));
     rig_stop(&rig);
 }
+
+Test(core_log_cursor, there_are_bounds_for_one_and_for_all)
+{
+    enum {
+        MOST = 65536
+    };
+    struct rig rig;
+    rig_init(&rig);
+    rig.config.check = false; /* after each of so many calls it takes long */
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    rig_say(&rig, 0, "{'op':'cursor','corr':5,'name':'c','positions':[['a',9007199254740993]]}");
+    RIG_TOLD(&rig, 0, "error cursor/5 bad_argument");
+    for (int i = 0; i < MOST; i++) {
+        rig_put(&rig, 0, "{'op':'cursor','corr':5,'name':'c%d','positions':[['a',1]]}", i);
+        RIG_TOLD(&rig, 0, "result 5");
+    }
+    rig_say(&rig, 0, "{'op':'cursor','corr':5,'name':'one more','positions':[['a',1]]}");
+    rig_say(&rig, 0, "{'op':'cursor','corr':6,'name':'c7','positions':[['a',2]]}");
+    rig_say(&rig, 0, "{'op':'cursor','corr':7,'name':'c8'}");
+    rig_say(&rig, 0, "{'op':'cursor','corr':8,'name':'one more','positions':[['a',1]]}");
+    RIG_TOLD(&rig, 0, "error cursor/5 limit; result 6; result 7; result 8");
+    rig_stop(&rig);
+}

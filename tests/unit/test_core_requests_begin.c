@@ -72,6 +72,18 @@ Test(core_requests_begin, an_id_inside_of_a_batch_begins_behind_it)
     rig_stop(&rig);
 }
 
+Test(core_requests_begin, what_comes_later_in_the_batch_of_an_id_is_behind_it_in_every_channel)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "a/x a/x b/x b/x");
+    rig_say(&rig, 1, "{'op':'subscribe','corr':1,'sub':1,'patterns':['*'],'from':{'id':[1,1,1]}}");
+    RIG_TOLD(&rig, 1, "subscribed a@1 b@0; deliver a(1,2] b(0,2] = a2 b1-2");
+    rig_stop(&rig);
+}
+
 Test(core_requests_begin, an_id_of_another_server_is_refused)
 {
     struct rig rig;
@@ -262,6 +274,39 @@ Test(core_requests_begin, what_comes_while_the_log_is_asked_comes_once)
     rig_settle(&rig);
     RIG_TOLD(&rig, 1, "subscribed a@3; deliver a(3,4] = a4");
     RIG_TOLD(&rig, 2, "subscribed a@1; deliver a(1,4] = a2");
+    rig_stop(&rig);
+}
+
+/* What came after it had looked was in the ring, and is not any more when it answers. */
+Test(core_requests_begin, the_log_is_asked_again_for_what_the_ring_lost_meanwhile)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig.config.ring_bytes = (size_t)64 << 10;
+    rig_start(&rig, true, true);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig_subscribe(&rig, 1, "a/y", "'from':'last'");
+    struct bk_locate *asked = (struct bk_locate *)(void *)rig.log->requests;
+    rig.log->requests = NULL;
+    rig_publish(&rig, 0, 0, "a/y");
+    rig_commit(&rig);
+    rig.payload = 30000;
+    for (int i = 0; i < 3; i++) {
+        rig_publish(&rig, 0, 0, "a/x");
+        rig_commit(&rig);
+    }
+    cr_assert_gt(rig_channel(&rig, "a")->first, 2);
+    asked->places[0].sequence = 0;
+    asked->places[0].last = 1;
+    asked->request.done(asked->request.context, &asked->request);
+    RIG_TOLD(&rig, 1, "");
+    cr_assert(rig_asked(&rig));
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@1; deliver a(1,5] = a2");
     rig_stop(&rig);
 }
 
