@@ -78,9 +78,10 @@ Test(core_requests_begin, what_comes_later_in_the_batch_of_an_id_is_behind_it_in
     rig_init(&rig);
     rig_start(&rig, false, false);
     rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "5:b/x");
     rig_publish(&rig, 0, 0, "a/x a/x b/x b/x");
-    rig_say(&rig, 1, "{'op':'subscribe','corr':1,'sub':1,'patterns':['*'],'from':{'id':[1,1,1]}}");
-    RIG_TOLD(&rig, 1, "subscribed a@1 b@0; deliver a(1,2] b(0,2] = a2 b1-2");
+    rig_say(&rig, 1, "{'op':'subscribe','corr':1,'sub':1,'patterns':['*'],'from':{'id':[1,2,1]}}");
+    RIG_TOLD(&rig, 1, "subscribed b@5 a@1; deliver a(1,2] b(5,7] = a2 b6-7");
     rig_stop(&rig);
 }
 
