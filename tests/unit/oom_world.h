@@ -173,5 +173,11 @@ void world_tick(struct world *world, uint64_t us);
 /** world_drain() - flush until nothing is left. */
 void world_drain(struct world *world);
 
+/** world_note_event() - it is there now, once. */
+void world_note_event(struct world *world, struct bb_slice raw, uint64_t sequence);
+
+/** world_open_stores() - a log and a store in memory for the core. */
+void world_open_stores(struct world *world);
+
 /** world_check() - after world_drain(), with credit: whoever is still there knows the fate of everything. */
 void world_check(struct world *world, bool is_strict);

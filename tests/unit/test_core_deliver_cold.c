@@ -290,7 +290,7 @@ Test(core_deliver_cold, a_piece_asked_for_behind_what_is_retracted_is_not_taken)
     rig_stop(&rig);
 }
 
-/* --- channels without events that are kept elsewhere from now on ----------------------------------------- */
+/* --- channels without events that are kept elsewhere from now on ---------------------------------------- */
 
 static void move_channel(struct rig *rig, const char *action, const char *name, const char *store)
 {

@@ -201,7 +201,7 @@ Test(core_deliver_retained, more_values_than_are_held_for_a_subscription_end_it)
     rig_stop(&rig);
 }
 
-/* All of a channel that came after the beginning comes with the flow; a path may be the channel's name alone. */
+/* All of it comes with the flow. And a path may be the name of a channel alone. */
 Test(core_deliver_retained, a_channel_that_comes_while_values_are_looked_for_has_none)
 {
     struct rig rig;

@@ -99,10 +99,10 @@ Test(core_requests_query, by_source_time_the_stores_are_merged_by_that)
 {
     struct rig rig;
     start(&rig, true);
-    rig_say(
-        &rig, 0,
-        "{'op':'publish','number':0,'events':[{'path':'a/x','source_time':30},{'path':'m/x','source_time':20},"
-        "{'path':'m/y','source_time':50},{'path':'a/y','source_time':40},{'path':'a/z'}]}");
+    rig_say(&rig, 0,
+            "{'op':'publish','number':0,'events':[{'path':'a/x','source_time':30},"
+            "{'path':'m/x','source_time':20},"
+            "{'path':'m/y','source_time':50},{'path':'a/y','source_time':40},{'path':'a/z'}]}");
     rig_settle(&rig);
     (void)rig_told(&rig, 0);
     cr_assert_str_eq(query(&rig, "{'order':'ascending','order_by':'source_time'}"), "events = m1 a1-2 m2");
@@ -179,7 +179,7 @@ Test(core_requests_query, upkeep_is_answered_with_the_report_or_an_empty_one)
     rig_stop(&rig);
 }
 
-/* --- when as much is asked as may be --------------------------------------------------------------------------- */
+/* --- when as much is asked as may be -------------------------------------------------------------------- */
 
 Test(core_requests_query, when_too_much_is_asked_of_the_log_every_request_for_it_is_refused)
 {

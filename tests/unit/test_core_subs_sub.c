@@ -189,7 +189,7 @@ Test(core_subs_sub, a_live_one_and_one_that_the_log_is_asked_for_are_not_ready)
     rig_stop(&rig);
 }
 
-/* --- channels that were removed -------------------------------------------------------------------------------- */
+/* --- channels that were removed ------------------------------------------------------------------------- */
 
 static void remove_position(struct bk_sub *sub, const char *name, uint32_t id)
 {

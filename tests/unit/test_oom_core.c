@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory runs out in the broker's core, at every allocation of a scenario that goes through all of it, with a log and without:
- * once, and from there on. Nothing is lost without a word, nobody goes without a word, the core works on when there is memory
- * again, and all memory comes back.
+ * Memory runs out in the broker's core, at every allocation of a scenario that goes through all of it, with a log and
+ * without: once, and from there on. Nothing is lost without a word, nobody goes without a word, the core works on when
+ * there is memory again, and all memory comes back.
  */
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
@@ -153,7 +153,7 @@ static void live(struct world *world, const char *secret)
     ask(world, asker);
 }
 
-/* --- with a log ------------------------------------------------------------------------------------------- */
+/* --- with a log ----------------------------------------------------------------------------------------- */
 
 /* What is written in MessagePack by hand. */
 #define MP(text) bb_slice(text, sizeof(text) - 1)
@@ -260,7 +260,7 @@ static void live_with_log(struct world *world, const char *secret)
     }
 }
 
-/* --- what holds afterwards ----------------------------------------------------------------------------------- */
+/* --- what holds afterwards ------------------------------------------------------------------------------ */
 
 /* Memory is there again: all is settled, and everything works. */
 static void settle(struct world *world, const char *secret, bool is_strict)
