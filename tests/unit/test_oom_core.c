@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory runs out in the broker's core, at every allocation of a scenario that goes through all of it, with a log and
- * without: once, and from there on. Nothing is lost without a word, nobody goes without a word, the core works on when
- * there is memory again, and all memory comes back.
+ * Memory runs out in the broker's core, at every allocation of a scenario that goes through all of it, with a log
+ * and without: once, and from there on. Nothing is lost without a word, nobody goes without a word, the core works on
+ * when there is memory again, and all memory comes back.
  */
 #include "proto/base/error.h"
 #include "proto/wire/mp.h"
