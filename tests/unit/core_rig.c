@@ -229,6 +229,8 @@ static void tell_error(struct rig_peer *peer, const struct bb_msg *msg)
     tell_text(peer, msg->code);
     bb_buf_reset(&peer->result);
     bb_buf_append(&peer->result, msg->detail.data, msg->detail.len);
+    (void)snprintf(peer->text, sizeof(peer->text), "%.*s", (int)msg->text.len,
+                   msg->text.len > 0 ? (const char *)msg->text.data : "");
 }
 
 static void tell_msg(struct rig_peer *peer, const struct bb_msg *msg)

@@ -40,6 +40,7 @@ struct rig_peer {
     bool is_shut_out;
     bool is_paused;
     struct bb_buf result; /* the value of the last result, or the detail of the last error */
+    char text[128];       /* the sentence of the last error */
     char story[RIG_STORY];
 };
 

@@ -152,3 +152,24 @@ Test(core_clients_client, a_client_that_reads_nothing_ends_in_the_middle_of_anot
     RIG_TOLD(&rig, 0, "result 3");
     rig_stop(&rig);
 }
+
+/* Never less than 256 KiB each. */
+Test(core_clients_client, what_all_may_have_on_their_way_is_shared)
+{
+    for (size_t all = 1; all <= 4; all *= 4) { /* MiB, for four clients */
+        struct rig rig;
+        rig_init(&rig);
+        rig.config.inflight_all = all << 20;
+        rig_start(&rig, false, false);
+        rig_hello_all(&rig);
+        rig.payload = 100000;
+        rig_subscribe(&rig, 1, "a/*", "'options':{'bytes':100000000}");
+        for (int i = 0; i < 20; i++) {
+            rig_publish(&rig, 0, 0, "a/x");
+        }
+        uint64_t sent = rig.peers[1].client->sent_bytes;
+        cr_assert_geq(sent, all << 18);
+        cr_assert_lt(sent, (all << 18) + 110000, "by one message more at most");
+        rig_stop(&rig);
+    }
+}

@@ -331,3 +331,27 @@ Test(core_deliver_overflow, with_the_log_only_slide_goes_on_where_the_ring_ends)
         rig_stop(&rig);
     }
 }
+
+/* The one that its first pattern names. */
+Test(core_deliver_overflow, the_channel_says_what_holds_for_who_does_not)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    rig_say(&rig, 0,
+            "{'op':'channel','corr':1,'action':'add','name':'a','settings':{'overflow':'drop_oldest'}}");
+    rig_subscribe(&rig, 1, "a/*", "'options':{'events':0,'budget':20}");
+    rig_subscribe(&rig, 2, "a/*", "'options':{'events':0,'budget':20,'overflow':'conflate'}");
+    rig_subscribe(&rig, 3, "*", "'options':{'events':0,'budget':20}");
+    rig_publish(&rig, 0, 0, "5:a/x");
+    for (size_t i = 1; i <= 3; i++) {
+        rig_credit(&rig, i, 1000, 100);
+    }
+    rig_settle(&rig);
+    const char *told = rig_told(&rig, 1);
+    cr_assert_not_null(strstr(told, "dropped_oldest"), "%s", told);
+    RIG_TOLD(&rig, 2, "subscribed a@0; deliver gap a[1,4]x4 conflated, a(4,5] = a5");
+    RIG_TOLD(&rig, 3, "subscribed a@0; deliver a(0,5] = a1-5");
+    rig_stop(&rig);
+}

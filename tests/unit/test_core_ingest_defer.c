@@ -107,6 +107,7 @@ Test(core_ingest_defer, what_a_plug_could_not_convert_is_answered_in_its_turn)
     RIG_TOLD(&rig, 0, "");
     rig_settle(&rig);
     RIG_TOLD(&rig, 0, "error publish/3 bad_argument; ack 2@3 a2+1, 4@3 a3+1");
+    cr_assert_str_eq(rig.peers[0].text, "it is no event");
     rig_stop(&rig);
 }
 
