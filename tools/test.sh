@@ -178,6 +178,7 @@ stage_lint()
     check lint-layers /usr/bin/python3 tests/lint/layers.py
     check lint-source /usr/bin/python3 tests/lint/source.py
     check lint-sections /usr/bin/python3 tests/lint/sections.py
+    check lint-ledger /usr/bin/python3 tests/lint/ledger.py
     check lint-format clang-format-14 --dry-run -Werror "${sources[@]}"
     check lint-shellcheck shellcheck "${scripts[@]}"
     build clang || return
