@@ -52,6 +52,33 @@ Test(core_clients_ack, matches_are_the_fewest_that_an_event_met)
     rig_stop(&rig);
 }
 
+/* So many that it does not fit on the stack; and behind one that waits for the disk. */
+Test(core_clients_ack, a_batch_of_many_runs_is_acknowledged_in_its_turn)
+{
+    static const char many[] = "m/x n/x m/x n/x m/x n/x m/x n/x m/x n/x m/x n/x m/x n/x m/x n/x m/x n/x";
+    static const char runs[] = " m1+1 n1+1 m2+1 n2+1 m3+1 n3+1 m4+1 n4+1 m5+1 n5+1 m6+1 n6+1 m7+1 n7+1 m8+1 "
+                               "n8+1 m9+1 n9+1";
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello_all(&rig);
+    for (const char *name = "m\0n\0"; *name != 0; name += 2) {
+        rig_say(&rig, 3, "{'op':'channel','corr':1,'action':'add','name':'%s','settings':{'store':'memory'}}",
+                name);
+    }
+    rig_settle(&rig);
+    rig_publish(&rig, 0, 1, many);
+    const char *told = rig_told(&rig, 0);
+    cr_assert_eq(strncmp(told, "ack 1@1", 7), 0, "%s", told);
+    cr_assert_str_eq(told + 7, runs);
+    rig_publish(&rig, 0, 2, "a/x");
+    rig_publish(&rig, 0, 3, "m/x");
+    RIG_TOLD(&rig, 0, "");
+    rig_commit(&rig);
+    RIG_TOLD(&rig, 0, "ack 2@3 a1+1, 3@1 m10+1");
+    rig_stop(&rig);
+}
+
 Test(core_clients_ack, a_client_that_goes_is_acknowledged_nothing)
 {
     struct rig rig;

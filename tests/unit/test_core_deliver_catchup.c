@@ -151,3 +151,25 @@ Test(core_deliver_catchup, a_message_that_has_no_room_for_another_gap_ends_there
     cr_assert(bk_sub_is_live(rig_sub(&rig, 1)));
     rig_stop(&rig);
 }
+
+/* So that who wants little of much does not hold up the others. */
+Test(core_deliver_catchup, no_more_than_a_part_of_the_ring_is_looked_through_for_a_message)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig.payload = 100000;
+    for (int i = 0; i < 50; i++) {
+        rig_publish(&rig, 0, 0, "a/y");
+    }
+    rig.payload = 0;
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_subscribe(&rig, 1, "a/x", "'from':1");
+    RIG_TOLD(&rig, 1, "subscribed a@0; deliver a(0,1] = a1");
+    cr_assert(bk_core_wants_flush(rig.core));
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "deliver a(1,52] = a52");
+    rig_stop(&rig);
+}
