@@ -159,13 +159,23 @@ static bool is_over(const struct sub *sub)
            bb_clock_monotonic_us() >= sub->start_us + sub->options->timeout_us;
 }
 
-static int timed_out(const struct sub *sub)
+/* What was asked for has come, unless it was a number of events. */
+static int end_reached(const struct sub *sub)
 {
     if (sub->options->count == 0) {
         return STATUS_OK;
     }
     say("%" PRIu64 " of %" PRIu64 " events came", sub->received, sub->options->count);
     return STATUS_TIMEOUT;
+}
+
+static int timed_out(const struct sub *sub)
+{
+    if (sub->options->count == 0 && sub->options->until != NULL) {
+        say("the time was over before all up to --until %s had come", sub->options->until);
+        return STATUS_TIMEOUT;
+    }
+    return end_reached(sub);
 }
 
 static bool is_wanted(const struct sub *sub, const struct bb_event *event)
@@ -261,8 +271,11 @@ static int end_judge(const struct sub *sub, int error)
         return print_end();
     }
     /* With an end of its own it closes by itself. */
-    if (error == BB_ETIMEOUT || (error == BB_ECLOSED && sub->options->until != NULL)) {
+    if (error == BB_ETIMEOUT) {
         return timed_out(sub);
+    }
+    if (error == BB_ECLOSED && sub->options->until != NULL) {
+        return end_reached(sub);
     }
     return fail(sub->connection.bus, error, "the subscription ended");
 }

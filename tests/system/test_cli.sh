@@ -220,6 +220,8 @@ test_from()
     ends 0 "$busbar" sub 'from/*' --idle 200ms
     ends 0 "$busbar" sub 'from/*' --timeout 200ms
     has err "subscribed to 'from/*'"
+    ends 5 "$busbar" sub 'from/*' --from 1 --until 9 --timeout 200ms --raw
+    has err "before all up to --until 9"
 }
 
 test_acks()

@@ -137,6 +137,27 @@ Test(core_deliver_until, last_ends_where_it_would_have_ended_before)
     rig_stop(&rig);
 }
 
+Test(core_deliver_until, last_without_a_life_is_of_the_life_of_now)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_say(&rig, 3, "{'op':'channel','corr':3,'action':'remove','name':'a'}");
+    rig_settle(&rig);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':'oldest','options':{'until':{'last':{'a':2}}}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@0 until a@2; deliver a(0,2] = a1-2; ended done");
+    rig_say(&rig, 3, "{'op':'cursor','corr':4,'name':'D','positions':[['a',1]]}");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'options':{'durable':'D','until':{'last':{'a':3}}}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@1 until a@3; deliver a(1,3] = a2-3; ended done");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_until, last_of_a_life_that_is_over_is_not_waited_for)
 {
     struct rig rig;

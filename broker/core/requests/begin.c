@@ -371,7 +371,7 @@ static void limit(const struct begin *begin)
         begin->sub->positions[i].stop = 0;
     }
     uint64_t n = bb_mp_read_map(&reader);
-    uint64_t run = begin->wishes->from.run != 0 ? begin->wishes->from.run : begin->core->channels.run;
+    uint64_t run = begin->wishes->from.kind == BK_FROM_AFTER ? begin->wishes->from.run : 0;
     for (uint64_t i = 0; i < n; i++) {
         struct bk_claim claim;
         struct bb_slice name = bb_mp_read_str(&reader);
@@ -379,6 +379,9 @@ static void limit(const struct begin *begin)
         const struct bk_channel *channel = bk_channels_find(&begin->core->channels, name);
         struct bk_position *position = channel != NULL ? bk_sub_find_position(begin->sub, channel) : NULL;
         uint64_t upto = 0;
+        if (channel != NULL && claim.life == 0 && run == 0) {
+            claim.life = channel->lives.now; /* nothing says that it is of another */
+        }
         enum bk_verdict verdict =
             position != NULL ? bk_claim_judge(channel, &claim, run, &upto) : BK_POSITION_VOID;
         if (verdict != BK_POSITION_VOID) {
