@@ -303,6 +303,7 @@ static void forget(struct world *world, enum broker_change change)
             }
         }
     }
+    truth_forget_lives(world);
 }
 
 static uint64_t change_things(struct world *world, enum broker_change change)

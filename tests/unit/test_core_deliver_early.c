@@ -104,11 +104,12 @@ Test(core_deliver_early, what_the_log_refuses_is_retracted_and_ends_the_life_of_
     rig_publish(&rig, 0, 0, "2:a/x");
     RIG_TOLD(&rig, 1, "subscribed; deliver a(0,3]/100 = a1-3; deliver a(3,5] = a4-5");
     rig_fail(&rig, BB_ELOGFAILED);
-    RIG_TOLD(&rig, 1, "gap a[4,5]x- retracted/101");
+    RIG_TOLD(&rig, 1,
+             "gap a[4,5]x- retracted"); /* the new life is not stored, and 3 is of the old one as well */
     cr_assert_eq(rig_channel(&rig, "a")->lives.now, 101);
     rig_publish(&rig, 0, 0, "a/x");
     rig_commit(&rig);
-    RIG_TOLD(&rig, 1, "deliver a(3,4] = a4");
+    RIG_TOLD(&rig, 1, "deliver a(3,4]/101 = a4");
     rig_stop(&rig);
 }
 
@@ -155,7 +156,7 @@ Test(core_deliver_early, a_position_before_what_was_retracted_holds)
     rig_publish(&rig, 0, 0, "2:a/x");
     rig_fail(&rig, BB_ELOGFAILED);
     rig_subscribe(&rig, 2, "a/*", "'from':{'after':{'a':[3,100]}},'options':{'lives':true}");
-    RIG_TOLD(&rig, 2, "subscribed a@3/101");
+    RIG_TOLD(&rig, 2, "subscribed a@3/100");
     rig_stop(&rig);
 }
 
@@ -170,7 +171,7 @@ Test(core_deliver_early, only_what_failed_is_retracted)
     rig_fail(&rig, BB_ELOGFAILED);
     RIG_TOLD(&rig, 1,
              "subscribed; deliver a(0,1]/100 = a1; deliver b(0,1]/100 a(1,2] = b1 a2; "
-             "gap a[2,2]x- retracted/101 gap b[1,1]x- retracted/102");
+             "gap a[2,2]x- retracted gap b[1,1]x- retracted/102");
     rig_stop(&rig);
 }
 

@@ -182,3 +182,23 @@ Test(core_keep_channel, the_first_event_of_a_run_begins_a_life_that_has_its_numb
     cr_assert_eq(a->lives.past[0].upto, 10);
     bk_channels_fini(&channels);
 }
+
+Test(core_keep_channel, a_life_is_told_when_it_is_stored_or_nothing_older_means_the_same)
+{
+    struct bk_channels channels;
+    init(&channels);
+    struct bk_channel *a = get(&channels, "a");
+    cr_assert_eq(bk_channel_life_at(a, 0), 100, "there is no other");
+    bk_channel_life_sent(&channels, a, 7);
+    bk_channels_lives_stored(&channels, 7, UINT64_MAX);
+    bk_channel_end_life(&channels, a, 3);
+    cr_assert_eq(bk_channel_life_at(a, 3), 100);
+    cr_assert_eq(bk_channel_life_at(a, 4), 101);
+    bk_channel_life_sent(&channels, a, 8);
+    bk_channels_lives_stored(&channels, 7, 8);
+    cr_assert_eq(bk_channel_life_at(a, 3), 100, "its ticket has failed");
+    bk_channel_life_sent(&channels, a, 9);
+    bk_channels_lives_stored(&channels, 9, UINT64_MAX);
+    cr_assert_eq(bk_channel_life_at(a, 3), 101);
+    bk_channels_fini(&channels);
+}

@@ -88,6 +88,28 @@ Test(core_log_restore, a_position_ahead_of_the_log_is_told_before_anything_new_c
     rig_stop(&rig);
 }
 
+/* The first event of a run begins a life. Whoever has only durable events must not be told it before it is stored: a crash would make
+ * the place void. */
+Test(core_log_restore, a_life_that_is_not_stored_is_not_told_to_who_has_only_what_is_durable)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_settle(&rig);
+    restart(&rig);
+    rig_publish(&rig, 0, 0, "a/x"); /* not durable when it crashes */
+    rig_subscribe(&rig, 1, "a/*", "'from':{'after':{'a':[2,100]}},'options':{'lives':true}");
+    rig_subscribe(&rig, 2, "a/*", "'from':'oldest','options':{'lives':true,'until':'now'}");
+    RIG_TOLD(&rig, 1, "subscribed a@2/100");
+    RIG_TOLD(&rig, 2, "subscribed a@0/100 until a@3/100");
+    restart(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':{'after':{'a':[3,100]}},'options':{'lives':true}");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@3/100; deliver a(3,4]/300 = a4");
+    rig_stop(&rig);
+}
+
 Test(core_log_restore, a_channel_in_memory_begins_anew_and_keeps_its_settings)
 {
     struct rig rig;

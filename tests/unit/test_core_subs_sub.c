@@ -115,13 +115,13 @@ Test(core_subs_sub, a_life_is_told_once_and_only_to_who_asks)
     struct bk_channel channel = {.lives = {.now = 7}};
     struct bk_sub sub = {.has_lives = true};
     struct bk_position position = {.channel = &channel};
-    cr_assert_eq(bk_sub_untold_life(&sub, &position), 7);
+    cr_assert_eq(bk_sub_untold_life(&sub, &position, 0), 7);
     position.life = 7;
-    cr_assert_eq(bk_sub_untold_life(&sub, &position), 0);
+    cr_assert_eq(bk_sub_untold_life(&sub, &position, 0), 0);
     channel.lives.now = 8;
-    cr_assert_eq(bk_sub_untold_life(&sub, &position), 8);
+    cr_assert_eq(bk_sub_untold_life(&sub, &position, 0), 8);
     sub.has_lives = false;
-    cr_assert_eq(bk_sub_untold_life(&sub, &position), 0);
+    cr_assert_eq(bk_sub_untold_life(&sub, &position, 0), 0);
 }
 
 /* --- those that may be sent something ----------------------------------------------------------------------- */

@@ -122,6 +122,7 @@ static void retract(struct bk_core *core, struct bk_sub *sub)
     for (size_t i = 0; i < sub->n_positions; i++) {
         struct bk_position *position = &sub->positions[i];
         const struct bk_channel *channel = position->channel;
+        uint64_t life = bk_sub_untold_life(sub, position, channel->taken);
         if (position->account.covered <= channel->taken) {
             continue;
         }
@@ -131,12 +132,11 @@ static void retract(struct bk_core *core, struct bk_sub *sub)
                                           .to = position->account.covered,
                                           .count = BK_NO_NUMBER,
                                           .reason = BK_REASON_RETRACTED,
-                                          .life = bk_sub_life_of(sub, channel)});
+                                          .life = life});
         if (position->is_cold) {
             bk_cold_abandon(sub); /* it was asked for from behind there */
         }
         bk_account_retract(&position->account, channel->taken);
-        position->life = bk_sub_life_of(sub, channel);
     }
     sub->early_seen = core->stage.n_gone; /* what is still staged comes again where it was not told */
     bk_gaps_send(core, sub);

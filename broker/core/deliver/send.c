@@ -21,11 +21,12 @@ static void write_range(struct bk_core *core,
 {
     struct bb_buf *out = &core->scratch;
     uint64_t settled = bk_gaps_any(core) ? bk_gaps_settled(core, position) : position->account.covered;
-    uint64_t life = bk_sub_untold_life(sub, position);
+    uint64_t to = reached(position, range, settled);
+    uint64_t life = bk_sub_untold_life(sub, position, to);
     bb_mp_write_array(out, life != 0 ? 4 : 3);
     bb_mp_write_str(out, range->channel->name);
     bb_mp_write_uint(out, settled);
-    bb_mp_write_uint(out, reached(position, range, settled));
+    bb_mp_write_uint(out, to);
     if (life != 0) {
         bb_mp_write_uint(out, life);
     }
@@ -71,7 +72,7 @@ static void add_moves(struct bk_core *core, const struct bk_sub *sub, const stru
                                           .to = move->to,
                                           .count = move->count,
                                           .reason = move->reason,
-                                          .life = bk_sub_untold_life(sub, position)});
+                                          .life = bk_sub_untold_life(sub, position, move->to)});
     }
 }
 
@@ -98,7 +99,7 @@ static void settle_range(struct bk_sub *sub, const struct bk_range *range, enum 
     } else {
         bk_account_pass(account, to, range->events);
     }
-    position->life = bk_sub_life_of(sub, range->channel);
+    position->life = bk_sub_life_at(sub, range->channel, to);
     range->channel->n_delivered += range->events;
 }
 

@@ -72,7 +72,7 @@ void bk_until_write(const struct bk_sub *sub, struct bb_buf *out)
         }
         bb_mp_write_uint(out, sub->positions[i].stop);
         if (sub->has_lives) {
-            bb_mp_write_uint(out, sub->positions[i].channel->lives.now);
+            bb_mp_write_uint(out, bk_channel_life_at(sub->positions[i].channel, sub->positions[i].stop));
         }
     }
 }

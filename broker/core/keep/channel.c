@@ -209,3 +209,37 @@ void bk_channel_begin_run(struct bk_channels *channels, struct bk_channel *chann
     bk_lives_end(&channel->lives, channel->taken, channels->run);
     bk_channel_changed(channels, channel);
 }
+
+uint64_t bk_channel_life_at(const struct bk_channel *channel, uint64_t sequence)
+{
+    uint64_t upto = 0;
+    bool is_stored = channel->stored_life != 0 &&
+                     bk_lives_judge(&channel->lives, channel->stored_life, sequence, UINT64_MAX, &upto) ==
+                         BK_POSITION_HOLDS;
+    return is_stored ? channel->stored_life : channel->lives.now;
+}
+
+void bk_channel_life_sent(struct bk_channels *channels, struct bk_channel *channel, uint64_t ticket)
+{
+    if (channel->lives.now != channel->stored_life && channel->lives.now != channel->sent_life) {
+        channel->sent_life = channel->lives.now;
+        channel->sent_ticket = ticket;
+        channels->has_sent_lives = true;
+    }
+}
+
+void bk_channels_lives_stored(struct bk_channels *channels, uint64_t durable, uint64_t failed)
+{
+    bool has_sent = false;
+    for (size_t i = 0; i < channels->n_channels && channels->has_sent_lives; i++) {
+        struct bk_channel *channel = channels->list[i];
+        if (channel->sent_ticket != 0 && channel->sent_ticket <= durable) {
+            channel->stored_life = channel->sent_life;
+        }
+        if (channel->sent_ticket <= durable || channel->sent_ticket >= failed) {
+            channel->sent_life = channel->sent_ticket = 0;
+        }
+        has_sent = has_sent || channel->sent_ticket != 0;
+    }
+    channels->has_sent_lives = has_sent;
+}

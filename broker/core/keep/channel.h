@@ -26,7 +26,10 @@ struct bk_channel {
     uint64_t shown;     /* the newest sequence that somebody may have seen, in the early view above `last` */
     uint64_t log_first; /* the oldest sequence in the log */
     struct bk_lives lives;
-    bool is_loaded; /* its life is that of an earlier run: the first event of this one begins another */
+    uint64_t stored_life; /* the newest of them that is on disk, 0: none */
+    uint64_t sent_life;   /* on its way there, */
+    uint64_t sent_ticket; /* under this ticket; 0: none is */
+    bool is_loaded;       /* its life is that of an earlier run: the first event of this one begins another */
     bool is_known[BK_STORES]; /* the backend knows it as it is */
     bool is_named; /* made or changed by name: its settings are kept, also of a channel in memory */
     struct bk_settings settings;
@@ -52,6 +55,7 @@ struct bk_channels {
     uint64_t last_life;    /* no life above it was ever given */
     uint64_t birth_life;   /* of new channels */
     struct bb_map removed; /* names of channels that were removed in this run, and the life of the next one */
+    bool has_sent_lives;   /* some channel may have a life on its way to the log */
     bool has_unknown[BK_STORES]; /* some channel may not be known to the backend as it is */
     struct bk_settings defaults; /* of new channels */
 };
@@ -106,6 +110,20 @@ void bk_channel_changed(struct bk_channels *channels, struct bk_channel *channel
 
 /** bk_channel_end_life() - sequences behind @upto will mean other events. */
 void bk_channel_end_life(struct bk_channels *channels, struct bk_channel *channel, uint64_t upto);
+
+/**
+ * bk_channel_life_at() - the life in which a client is told the position @sequence
+ *
+ * A life that is not on disk may be forgotten with the broker, and all that was told in it would be void. So as long as the
+ * last stored one means the same, that is told.
+ */
+uint64_t bk_channel_life_at(const struct bk_channel *channel, uint64_t sequence);
+
+/** bk_channel_life_sent() - the life of today is registered with the log under @ticket. */
+void bk_channel_life_sent(struct bk_channels *channels, struct bk_channel *channel, uint64_t ticket);
+
+/** bk_channels_lives_stored() - tickets up to @durable are on disk, those from @failed on are not and will not be. */
+void bk_channels_lives_stored(struct bk_channels *channels, uint64_t durable, uint64_t failed);
 
 /** bk_channel_begin_run() - the first event of this run is published to a channel of an earlier one: another life begins, so that an older
  * copy of the log can be told from this one. */

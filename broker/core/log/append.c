@@ -223,7 +223,10 @@ static void note_registered(struct bk_core *core, uint64_t ticket)
     }
     for (size_t i = 0; i < core->channels.n_channels && core->channels.has_unknown[BK_STORE_LOG]; i++) {
         struct bk_channel *channel = core->channels.list[i];
-        channel->is_known[BK_STORE_LOG] = channel->is_known[BK_STORE_LOG] || is_for_log(core, channel);
+        if (is_for_log(core, channel)) {
+            channel->is_known[BK_STORE_LOG] = true;
+            bk_channel_life_sent(&core->channels, channel, ticket);
+        }
     }
     core->channels.has_unknown[BK_STORE_LOG] = false;
     stage->has_news = false;

@@ -258,6 +258,7 @@ static void make_visible(struct bk_core *core, const struct bk_block *block)
 static void succeed_to(struct bk_core *core, uint64_t ticket)
 {
     struct bk_stage *stage = &core->stage;
+    bk_channels_lives_stored(&core->channels, ticket, UINT64_MAX);
     while (stage->first < bk_stage_end(stage) && bk_stage_at(stage, stage->first)->ticket <= ticket) {
         struct bk_block block = bk_stage_at(stage, stage->first)->block;
         stage->bytes -= sizeof(struct bk_staged) + block.head_len + block.body_len;
@@ -308,6 +309,7 @@ void bk_stage_fail(struct bk_core *core, uint64_t ticket, int error)
     struct bk_stage *stage = &core->stage;
     uint64_t durable = BB_MIN(stage->durable, ticket - 1);
     drop_staged(core, ticket);
+    bk_channels_lives_stored(&core->channels, durable, ticket);
     for (size_t i = 0; i < core->channels.n_channels; i++) { /* what the log was told may be lost */
         core->channels.list[i]->is_known[BK_STORE_LOG] = false;
     }

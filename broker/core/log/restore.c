@@ -70,6 +70,7 @@ static int load_channel(void *context, const struct bk_log_channel *entry)
     channel->first = entry->last + 1;
     channel->log_first = BB_MAX(entry->first, 1);
     channel->is_loaded = channel->settings.logged;
+    channel->stored_life = channel->settings.logged ? channel->lives.now : 0;
     if (!channel->settings.logged) {
         begin_anew(channel);
         return 0;

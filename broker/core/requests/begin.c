@@ -349,15 +349,16 @@ static void tell_named(const struct begin *begin, struct bb_slice name, const st
         return;
     }
     bool is_void = verdict == BK_POSITION_VOID;
-    bk_gap_add(begin->core, &(struct bk_gap){
-                                .channel = is_there ? channel : NULL,
-                                .name = name,
-                                .from = is_void ? claim->sequence + 1 : upto + 1,
-                                .to = is_void ? BK_NO_NUMBER : claim->sequence,
-                                .count = BK_NO_NUMBER,
-                                .reason = is_void ? BK_REASON_RESTART : BK_REASON_RETRACTED,
-                                .life = is_there ? bk_sub_life_of(begin->sub, channel) : 0,
-                            });
+    bk_gap_add(begin->core,
+               &(struct bk_gap){
+                   .channel = is_there ? channel : NULL,
+                   .name = name,
+                   .from = is_void ? claim->sequence + 1 : upto + 1,
+                   .to = is_void ? BK_NO_NUMBER : claim->sequence,
+                   .count = BK_NO_NUMBER,
+                   .reason = is_void ? BK_REASON_RESTART : BK_REASON_RETRACTED,
+                   .life = is_there ? bk_sub_life_at(begin->sub, channel, is_void ? 0 : upto) : 0,
+               });
 }
 
 /* Where `until` with `last` ends: what the life of a channel has not reached any more is not waited for. */
@@ -448,7 +449,7 @@ static void send_subscribed(const struct begin *begin)
     bb_mp_write_array(&core->nested, (uint32_t)sub->n_positions);
     for (size_t i = 0; i < sub->n_positions; i++) {
         struct bk_position *position = &sub->positions[i];
-        position->life = bk_sub_life_of(sub, position->channel);
+        position->life = bk_sub_life_at(sub, position->channel, position->account.covered);
         position->begin = position->account.covered;
         sub->is_ahead = sub->is_ahead || position->begin > position->channel->last;
         bb_mp_write_array(&core->nested, sub->has_lives ? 3 : 2);

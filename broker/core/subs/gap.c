@@ -40,7 +40,7 @@ void bk_gaps_add_losses(struct bk_core *core, const struct bk_sub *sub)
     for (size_t i = 0; i < sub->n_positions && sub->n_losing > 0; i++) {
         const struct bk_position *position = &sub->positions[i];
         uint64_t from = position->account.covered + 1;
-        uint64_t life = bk_sub_untold_life(sub, position);
+        uint64_t life = bk_sub_untold_life(sub, position, bk_account_settled(&position->account));
         for (uint32_t k = 0; k < position->account.n_losses; k++) {
             const struct bk_loss *loss = &position->account.losses[k];
             bk_gap_add(core, &(struct bk_gap){.channel = position->channel,

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "broker/core/filter.h"
+#include "broker/core/keep/channel.h"
 #include "broker/core/keep/policy.h"
 #include "broker/core/keep/ring.h"
 #include "broker/core/subs/account.h"
@@ -123,16 +124,18 @@ struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *chann
  * another channel of that name is wanted. */
 void bk_sub_drop_position(struct bk_sub *sub, struct bk_position *position);
 
-/** bk_sub_life_of() - the life of @channel for @sub's client, 0 if it does not want to know. */
-static inline uint64_t bk_sub_life_of(const struct bk_sub *sub, const struct bk_channel *channel)
+/** bk_sub_life_at() - the life of @sequence in @channel for @sub's client, 0 if it does not want to know. */
+static inline uint64_t
+bk_sub_life_at(const struct bk_sub *sub, const struct bk_channel *channel, uint64_t sequence)
 {
-    return sub->has_lives ? channel->lives.now : 0;
+    return sub->has_lives ? bk_channel_life_at(channel, sequence) : 0;
 }
 
 /** bk_sub_untold_life() - the same, 0 if the client was told it. */
-static inline uint64_t bk_sub_untold_life(const struct bk_sub *sub, const struct bk_position *position)
+static inline uint64_t
+bk_sub_untold_life(const struct bk_sub *sub, const struct bk_position *position, uint64_t sequence)
 {
-    uint64_t life = bk_sub_life_of(sub, position->channel);
+    uint64_t life = bk_sub_life_at(sub, position->channel, sequence);
     return position->life != life ? life : 0;
 }
 

@@ -119,6 +119,7 @@ struct given {
     enum truth_verdict verdict;
     uint64_t sequence;
     uint64_t end;
+    bool is_empty;   /* the channel has nothing */
     bool may_repeat; /* without lives: what cannot be told apart is sent again */
 };
 
@@ -130,14 +131,20 @@ static bool is_unclear_without_life(const struct world *world, size_t channel, u
     return inc != NULL && (has_failed || inc->next != NULL || inc->n_cuts > 0 || sequence > inc->visible);
 }
 
+static bool is_empty(const struct world *world, size_t channel)
+{
+    const struct truth_inc *inc = world->truth.names[channel].inc;
+    return inc == NULL || inc->n == 0;
+}
+
 static bool agrees(const struct given *given, const struct told *told)
 {
     if (given->may_repeat && told->is_there && told->position <= given->sequence) {
         return true;
     }
     switch (given->verdict) {
-    case POSITION_VALID:
-        return told->is_there && told->position == given->sequence;
+    case POSITION_VALID: /* a channel of which nothing is left may be unknown */
+        return told->is_there ? told->position == given->sequence : given->is_empty && given->sequence == 0;
     case POSITION_RETRACTED:
         return told->is_there && (told->position == given->end || told->position == given->sequence);
     case POSITION_VOID:
@@ -220,6 +227,7 @@ static void check_after(struct world *world,
             given.may_repeat = is_unclear_without_life(world, channel, given.sequence);
         }
         named[channel] = true;
+        given.is_empty = is_empty(world, channel);
         check_given(world, account, channel, &given, &told[channel]);
     }
 }
@@ -234,7 +242,8 @@ static bool cursor_agrees(struct world *world,
 {
     memset(named, 0, NAMES_MAX * sizeof(bool));
     for (size_t i = 0; i < n; i++) {
-        struct given given = {places[i].verdict, places[i].sequence, places[i].end, false};
+        struct given given = {places[i].verdict, places[i].sequence, places[i].end,
+                              is_empty(world, places[i].channel), false};
         named[places[i].channel] = true;
         if (account_matches(world, account, places[i].channel) && !agrees(&given, &told[places[i].channel])) {
             return false;
@@ -246,7 +255,8 @@ static bool cursor_agrees(struct world *world,
         }
     }
     for (size_t i = 0; i < n; i++) {
-        struct given given = {places[i].verdict, places[i].sequence, places[i].end, false};
+        struct given given = {places[i].verdict, places[i].sequence, places[i].end,
+                              is_empty(world, places[i].channel), false};
         if (account_matches(world, account, places[i].channel)) {
             owe(world, account, places[i].channel, &given);
         }

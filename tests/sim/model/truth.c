@@ -101,6 +101,14 @@ void truth_restored(struct world *world, uint64_t time)
     }
 }
 
+void truth_forget_lives(struct world *world)
+{
+    for (size_t i = 0; i < world->truth.n_lives; i++) {
+        struct truth_life *life = &world->truth.lives[i];
+        life->is_unsure = life->is_unsure || life->told_least > life->inc->durable;
+    }
+}
+
 static void copy_settings(struct truth_inc *inc, const struct truth_inc *old)
 {
     inc->limits = old->limits;
@@ -494,10 +502,10 @@ void truth_told_life(struct world *world, struct truth_inc *inc, uint64_t sequen
     } else if (found == NULL) {
         truth->lives = sim_grown(truth->lives, truth->n_lives, &truth->n_life_slots, sizeof(truth->lives[0]));
         truth->lives[truth->n_lives++] =
-            (struct truth_life){inc->channel, life, inc, UINT64_MAX, sequence, world->now, false};
+            (struct truth_life){inc->channel, life, inc, UINT64_MAX, sequence, sequence, world->now, false};
     } else if (found->inc != inc && found->told_most == 0 && found->inc->n == 0) {
         found->inc = inc; /* it had nothing, so that it outlives a broker all the same */
-        found->told_most = sequence;
+        found->told_most = found->told_least = sequence;
     } else if (found->inc != inc) {
         world_fail(world, "life", "channel '%s': the life %" PRIu64 " means another channel of that name",
                    name, life);
@@ -509,6 +517,7 @@ void truth_told_life(struct world *world, struct truth_inc *inc, uint64_t sequen
                        name, life, sequence, found->end);
         }
         found->told_most = BB_MAX(found->told_most, sequence);
+        found->told_least = BB_MIN(found->told_least, sequence);
     }
 }
 

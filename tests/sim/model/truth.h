@@ -101,10 +101,11 @@ struct truth_life {
     size_t channel;
     uint64_t number;
     struct truth_inc *inc;
-    uint64_t end;       /* what was told of it and taken back lies behind it; UINT64_MAX: nothing was */
-    uint64_t told_most; /* the highest sequence told with it */
-    uint64_t told_at;   /* first */
-    bool is_unsure;     /* an older copy of the log may not know it */
+    uint64_t end;        /* what was told of it and taken back lies behind it; UINT64_MAX: nothing was */
+    uint64_t told_most;  /* the highest sequence told with it */
+    uint64_t told_least; /* and the lowest */
+    uint64_t told_at;    /* first */
+    bool is_unsure;      /* the log that a broker has found may not know it */
 };
 
 struct truth_run {
@@ -191,6 +192,9 @@ void truth_limit(struct world *world, size_t channel, struct bb_slice settings, 
 
 /** truth_restored() - a copy of the log that was made at @time has taken its place. */
 void truth_restored(struct world *world, uint64_t time);
+
+/** truth_forget_lives() - a broker is gone: what was told in a life that nothing on the disk is of, the next one need not know. */
+void truth_forget_lives(struct world *world);
 
 /** truth_carry() - what a channel was set to outlives the broker, its events do not. */
 void truth_carry(struct world *world, size_t channel);
