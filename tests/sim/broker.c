@@ -5,6 +5,7 @@
 #include "proto/json/event_json.h"
 #include "proto/json/message_json.h"
 
+#include "tests/sim/model/account.h"
 #include "tests/sim/model/published.h"
 #include "tests/sim/story.h"
 
@@ -337,6 +338,7 @@ void broker_restart(struct world *world, enum broker_change change)
     story_tell(world, "the broker %s%s", was_orderly ? "has shut down" : "is killed", words[change]);
     broker_stop(world);
     uint64_t met = change_things(world, change) | (was_orderly ? F(shut_down) : F(crashed));
+    cursor_broker_ended(world, change == CHANGE_WIPED, change == CHANGE_RESTORED && world->disk.has_copy);
     judge_broker_ended(world, world->has_log && change != CHANGE_WIPED && change != CHANGE_RESTORED);
     forget(world, change);
     for (size_t i = 0; i < world->n_peers; i++) {

@@ -221,8 +221,8 @@ void gap_judge(struct world *world, struct account *account, const struct gap *g
 void cursor_ask(struct world *world, struct sim_link *link, const struct bb_msg *msg);
 void cursor_answer(struct world *world, struct sim_link *link, uint64_t corr, bool is_done);
 
-/** cursor_broker_ended() - what was not on the disk is gone. */
-void cursor_broker_ended(struct world *world, bool has_log);
+/** cursor_broker_ended() - what was not on the disk is gone. @is_older: an older copy is there now. */
+void cursor_broker_ended(struct world *world, bool is_wiped, bool is_older);
 void cursor_fini(struct world *world);
 
 /** cursor_forget_link() - a link is freed. */

@@ -20,8 +20,8 @@ struct saved {
     struct saved *next;
     char name[24];
     bool is_removal;
-    bool is_done; /* answered: those before it do not count any more */
-    bool is_sure; /* it outlives the broker */
+    bool is_done;   /* answered: those before it do not count any more */
+    bool is_logged; /* it outlives the broker */
     struct sim_link *link;
     uint64_t corr;
     struct saved_position positions[NAMES_MAX];
@@ -52,6 +52,7 @@ void cursor_ask(struct world *world, struct sim_link *link, const struct bb_msg 
     memcpy(saved->name, msg->name.data, BB_MIN(msg->name.len, sizeof(saved->name) - 1));
     saved->link = link;
     saved->corr = msg->corr;
+    saved->is_logged = world->has_log;
     struct bb_mp_reader reader = bb_mp_reader(msg->positions);
     saved->is_removal = msg->positions.len == 0 || bb_mp_peek_type(&reader) != BB_MP_ARRAY;
     if (!saved->is_removal) {
@@ -70,27 +71,27 @@ void cursor_answer(struct world *world, struct sim_link *link, uint64_t corr, bo
     struct saved *saved = *at;
     if (saved != NULL && is_done) {
         saved->is_done = true;
-        saved->is_sure = world->has_log;
     } /* refused: it may have been taken all the same and be lost later */
 }
 
-void cursor_broker_ended(struct world *world, bool has_log)
+void cursor_broker_ended(struct world *world, bool is_wiped, bool is_older)
 {
     for (struct saved **at = &world->judge.saved; *at != NULL;) {
         struct saved *saved = *at;
-        if (!has_log || (saved->is_done && !saved->is_sure)) {
+        if (is_wiped || !saved->is_logged) {
             *at = saved->next;
             free(saved);
             continue;
         }
         saved->link = NULL;
+        saved->is_done = saved->is_done && !is_older; /* an older copy may have any of them, or none */
         at = &saved->next;
     }
 }
 
 void cursor_fini(struct world *world)
 {
-    cursor_broker_ended(world, false);
+    cursor_broker_ended(world, true, false);
 }
 
 static enum truth_verdict
@@ -121,7 +122,7 @@ bool cursor_lookup(struct world *world,
 {
     bool is_over = false;
     for (const struct saved *saved = world->judge.saved; saved != NULL && !is_over; saved = saved->next) {
-        if (!bb_slice_equal(bb_slice_str(saved->name), name)) {
+        if (!bb_slice_equal(bb_slice_str(saved->name), name) || saved->is_logged != world->has_log) {
             continue;
         }
         is_over = saved->is_done;

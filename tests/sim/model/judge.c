@@ -403,7 +403,6 @@ void judge_link_fini(struct world *world, struct sim_link *link)
 void judge_broker_ended(struct world *world, bool has_log)
 {
     producers_broker_ended(world, has_log);
-    cursor_broker_ended(world, has_log);
 }
 
 void judge_removed(struct world *world, size_t channel)
