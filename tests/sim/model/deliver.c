@@ -187,6 +187,7 @@ apply_gap(struct world *world, struct account *account, struct parcel *parcel, c
     if (place->due == DUE_RESTART || place->due == DUE_RETRACTED) {
         account_fail(world, account, "void not told", "'%s' goes on, its position was void", name);
     }
+    place->due = DUE_NOTHING;
     stretch->at = gap->to;
     tell_life(world, place, gap->to, gap->life);
 }

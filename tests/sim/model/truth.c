@@ -118,6 +118,19 @@ static void copy_settings(struct truth_inc *inc, const struct truth_inc *old)
     inc->ring = old->ring;
 }
 
+/* If it is kept in the log, its life goes on as well: up to nothing. */
+static void carry_lives(struct truth *truth, const struct truth_inc *old, struct truth_inc *inc)
+{
+    for (size_t i = 0; i < truth->n_lives; i++) {
+        struct truth_life *life = &truth->lives[i];
+        if (life->inc == old && (old->is_logged || !old->has_store)) {
+            life->inc = inc;
+            life->end = life->told_most > 0 ? 0 : life->end;
+            life->is_unsure = true;
+        }
+    }
+}
+
 void truth_carry(struct world *world, size_t channel)
 {
     struct truth_inc *old = world->truth.names[channel].inc;
@@ -126,6 +139,9 @@ void truth_carry(struct world *world, size_t channel)
     }
     struct truth_inc *inc = make_inc(world, channel);
     copy_settings(inc, old);
+    if (world->has_log) {
+        carry_lives(&world->truth, old, inc);
+    }
     const struct store_channel *stored = store_channel_of(&world->disk.store, old->id);
     if (!old->is_logged && stored != NULL && !stored->removed) {
         inc->id = old->id;
