@@ -294,7 +294,8 @@ static void forget(struct world *world, enum broker_change change)
         if (world->has_log) {
             keep_of_disk(world, i);
         }
-        if (change == CHANGE_NOTHING || change == CHANGE_OPTIONS) {
+        if (change !=
+            CHANGE_WIPED) { /* an older copy may have other settings, or none: what they allow is allowed */
             truth_carry(world, i);
         }
         for (struct truth_inc *inc = world->truth.names[i].inc; inc != NULL; inc = inc->next) {

@@ -288,7 +288,10 @@ const struct truth_event *account_missing(struct world *world, struct account *a
         if (world->truth.names[i].inc == NULL || !account_matches(world, account, i)) {
             continue;
         }
-        const struct place *place = account_place(world, account, i);
+        struct place *place = account_place(world, account, i);
+        if (place->may_be_next && place->inc->is_ended && place->covered == 0) {
+            place->inc = truth_current(world, i);
+        }
         for (uint64_t at = place->covered; !place->is_over && at < account_reach(account, place->inc); at++) {
             if (account_wants(account, place, place->inc->events[at])) {
                 return place->inc->events[at];

@@ -83,8 +83,9 @@ struct place {
     uint64_t due_from;
     uint64_t due_to;
     uint64_t life;
-    bool is_named;   /* in the answer to subscribe */
-    size_t told_cut; /* n_cuts of the incarnation when it was told something last */
+    bool is_named;    /* in the answer to subscribe */
+    bool may_be_next; /* at 0, while the channel was to be removed: it may be in the one after */
+    size_t told_cut;  /* n_cuts of the incarnation when it was told something last */
 };
 
 enum account_state {

@@ -155,6 +155,18 @@ static bool agrees(const struct given *given, const struct told *told)
     return false;
 }
 
+/* An answer that fits only if a channel has been removed says that it has been. */
+static bool
+shows_removal(struct world *world, size_t channel, const struct given *given, const struct told *told)
+{
+    bool is_one = world->truth.names[channel].n_rm_asked > 0 && told->is_there && told->position == 0 &&
+                  given->sequence > 0 && !agrees(given, told);
+    if (is_one) {
+        truth_remove(world, channel, "a position in it does not hold");
+    }
+    return is_one;
+}
+
 static void owe(struct world *world, struct account *account, size_t channel, const struct given *given)
 {
     struct place *place = account_place(world, account, channel);
@@ -228,6 +240,10 @@ static void check_after(struct world *world,
         }
         named[channel] = true;
         given.is_empty = is_empty(world, channel);
+        if (account_matches(world, account, channel) &&
+            shows_removal(world, channel, &given, &told[channel])) {
+            given.verdict = POSITION_VOID;
+        }
         check_given(world, account, channel, &given, &told[channel]);
     }
 }
@@ -264,6 +280,26 @@ static bool cursor_agrees(struct world *world,
     return true;
 }
 
+/* The only thing that it can be. */
+static bool cursor_shows_removal(struct world *world,
+                                 const struct account *account,
+                                 const struct saved_place *places,
+                                 size_t n,
+                                 const struct told told[NAMES_MAX])
+{
+    bool any = false;
+    for (size_t i = 0; i < n; i++) {
+        const struct given given = {.verdict = places[i].verdict,
+                                    .sequence = places[i].sequence,
+                                    .end = places[i].end,
+                                    .is_empty = is_empty(world, places[i].channel)};
+        any = (account_matches(world, account, places[i].channel) &&
+               shows_removal(world, places[i].channel, &given, &told[places[i].channel])) ||
+              any;
+    }
+    return any;
+}
+
 static void check_cursor(struct world *world,
                          struct account *account,
                          const struct told told[NAMES_MAX],
@@ -285,6 +321,10 @@ static void check_cursor(struct world *world,
             }
             return;
         }
+    }
+    if (n_candidates == 1 && !may_be_none && cursor_shows_removal(world, account, places, n, told)) {
+        check_cursor(world, account, told, named);
+        return;
     }
     if (!may_be_none && n_candidates > 0) {
         account_fail(world, account, "cursor", "it begins neither where its cursor is nor where it may be");
@@ -475,8 +515,10 @@ void account_subscribed(struct world *world, struct account *account, const stru
         place->base = place->covered;
         place->told_cut = place->inc != NULL ? place->inc->n_cuts : 0;
         place->is_named = told[i].is_there;
-        if (told[i].is_there && told[i].life != 0) {
-            place->life = told[i].life;
+        place->may_be_next =
+            told[i].is_there && told[i].position == 0 && world->truth.names[i].n_rm_asked > 0;
+        place->life = told[i].is_there ? told[i].life : 0;
+        if (place->life != 0 && !place->may_be_next) {
             truth_told_life(world, place->inc, told[i].position, told[i].life);
         }
     }

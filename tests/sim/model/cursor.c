@@ -13,6 +13,7 @@ struct saved_position {
     uint64_t life; /* 0: that of the channel when it was saved */
     struct truth_inc *inc;
     size_t cut;
+    bool is_beyond; /* of what was seen: then it may be of an older life */
 };
 
 /* One save; newest first. */
@@ -40,6 +41,7 @@ static void read_positions(struct world *world, struct saved *saved, struct bb_s
         position->life = fields > 2 ? bb_mp_read_uint(&reader) : 0;
         position->inc = world->truth.names[position->channel].inc;
         position->cut = position->inc != NULL ? position->inc->n_cuts : 0;
+        position->is_beyond = position->inc != NULL && position->sequence > position->inc->visible;
     }
 }
 
@@ -100,7 +102,9 @@ judge_position(struct world *world, const struct saved_position *position, uint6
     if (position->life != 0) {
         return truth_judge_life(world, position->channel, position->sequence, position->life, ret_end);
     }
-    return truth_judge_inc(world, position->inc, position->cut, position->sequence, ret_end);
+    enum truth_verdict verdict =
+        truth_judge_inc(world, position->inc, position->cut, position->sequence, ret_end);
+    return verdict == POSITION_VALID && position->is_beyond ? POSITION_UNSURE : verdict;
 }
 
 static void give(struct world *world, const struct saved *saved, struct saved_place *places, size_t *ret_n)

@@ -61,7 +61,7 @@ static void tell_life(struct world *world, struct place *place, uint64_t sequenc
     if (life != 0) {
         place->life = life;
     }
-    if (place->life != 0 && place->inc != NULL) {
+    if (place->life != 0 && place->inc != NULL && !(place->may_be_next && sequence == 0)) {
         truth_told_life(world, place->inc, sequence, place->life);
     }
 }
@@ -100,6 +100,7 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
     bool is_over = place->is_over;
     begin_anew(world, account, gap->channel, stretch);
     place->is_over = was_due ? is_over : place->is_over;
+    place->may_be_next = was_due && is_asked;
     account->met |= F(gap_restart) | (was_due ? 0 : F(removed));
     tell_life(world, place, 0, gap->life);
 }
@@ -235,7 +236,7 @@ follow_silently(struct world *world, struct account *account, size_t channel, st
     if (!place->inc->is_ended || place->inc == world->truth.names[channel].inc || stretch->at != 0) {
         return;
     }
-    for (uint64_t i = 0; i < account_reach(account, place->inc); i++) {
+    for (uint64_t i = 0; i < account_reach(account, place->inc) && !place->may_be_next; i++) {
         if (account_wants(account, place, place->inc->events[i])) {
             return;
         }
