@@ -410,6 +410,7 @@ static void read_setting(struct truth_inc *inc, struct bb_slice key, struct bb_m
         lower(&limits->max_per_path, reader, 1);
     } else if (bb_slice_equal(key, bb_slice_str("min_events"))) {
         limits->min_events = inc->has_floor ? limits->min_events : NO_LIMIT;
+        limits->min_events = bb_mp_peek_type(reader) == BB_MP_UINT ? limits->min_events : 0;
         inc->has_floor = true;
         lower(&limits->min_events, reader, 1);
     } else if (bb_slice_equal(key, bb_slice_str("ring"))) {
@@ -427,13 +428,14 @@ void truth_limit(struct world *world, size_t channel, struct bb_slice settings, 
     struct bb_mp_reader reader = bb_mp_reader(settings);
     uint32_t n = settings.len > 0 ? bb_mp_read_map(&reader) : 0;
     bool has_floor = false;
+    bool had_floor = inc->has_floor;
     for (uint32_t i = 0; i < n && reader.error == 0; i++) {
         struct bb_slice key = bb_mp_read_str(&reader);
         has_floor = has_floor || bb_slice_equal(key, bb_slice_str("min_events"));
         read_setting(inc, key, &reader);
     }
     /* Without a floor once, without a floor for what was there then. */
-    bool had_none = (inc->n > 0 && !inc->was_set) || (is_new && !has_floor);
+    bool had_none = (inc->n > 0 && !had_floor) || (is_new && !has_floor);
     inc->limits.min_events = had_none ? 0 : inc->limits.min_events;
     inc->was_set = true;
     inc->was_set_in_doubt = inc->was_set_in_doubt || world->truth.names[channel].n_rm_asked > 0;
@@ -605,7 +607,8 @@ bool truth_may_be_evicted(const struct world *world, const struct truth_event *e
     }
     for (size_t i = 0; i < world->truth.n_visible; i++) {
         const struct truth_event *other = world->truth.visible[i];
-        all += other->session >= event->session ? other->len + overhead : 0;
+        bool is_newer = other->session >= event->session || other->seen >= event->seen; /* the log shows late */
+        all += is_newer ? other->len + overhead : 0;
     }
     return all >= world->least_memory;
 }
