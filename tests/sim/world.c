@@ -139,6 +139,8 @@ static void act_clock(struct world *world, const struct act *act)
     struct sim_rng rng = {act->seed};
     uint64_t size = sim_chance(&rng, 300) ? 3600000000U : sim_between(&rng, 1000, 300000);
     bool is_back = sim_chance(&rng, 500);
+    world->wall_offset_before = world->wall_offset;
+    world->wall_set_at = world->now;
     world->wall_offset += is_back ? -(int64_t)size : (int64_t)size;
     story_tell(world, "the clock is set %s by %" PRIu64 " us", is_back ? "back" : "ahead", size);
     judge_meets(world, SIZE_MAX, is_back ? F(clock_back) : F(clock_ahead));

@@ -50,6 +50,8 @@ struct world {
     uint64_t n_runs;
     uint64_t now;
     int64_t wall_offset;
+    int64_t wall_offset_before; /* the clock was set last */
+    uint64_t wall_set_at;
     uint64_t wall_most; /* the highest that the wall clock has shown */
     uint64_t next_tick;
     uint64_t flush_at; /* UINT64_MAX: nothing to flush */

@@ -607,7 +607,8 @@ bool truth_may_be_evicted(const struct world *world, const struct truth_event *e
     }
     for (size_t i = 0; i < world->truth.n_visible; i++) {
         const struct truth_event *other = world->truth.visible[i];
-        bool is_newer = other->session >= event->session || other->seen >= event->seen; /* the log shows late */
+        bool is_newer =
+            other->session >= event->session || other->seen >= event->seen; /* the log shows late */
         all += is_newer ? other->len + overhead : 0;
     }
     return all >= world->least_memory;
@@ -621,6 +622,9 @@ bool truth_may_have_expired(const struct world *world, const struct truth_event 
 
 bool truth_has_expired(const struct world *world, const struct truth_event *event, uint64_t slack_us)
 {
-    return event->ttl_us != 0 && event->time + event->ttl_us + slack_us < world_wall(world) &&
+    bool was_set = slack_us > 0 && world->wall_set_at + slack_us > world->now;
+    int64_t before = was_set ? BB_MIN(world->wall_offset_before - world->wall_offset, 0) : 0;
+    return event->ttl_us != 0 &&
+           event->time + event->ttl_us + slack_us < world_wall(world) + (uint64_t)before &&
            event->taken_at + event->ttl_us + slack_us < world->now;
 }
