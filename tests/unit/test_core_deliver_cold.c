@@ -107,6 +107,30 @@ Test(core_deliver_cold, what_max_per_path_took_out_of_the_middle_is_a_gap)
     rig_stop(&rig);
 }
 
+/* The log does not have a2 any more and has gone on to b1 when the ring takes over, which still has a2. */
+Test(core_deliver_cold, what_the_log_has_passed_does_not_come_out_of_the_ring_after_it)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello_all(&rig);
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'add','name':'a','settings':{'max_per_path':1}}");
+    rig_publish(&rig, 0, 0, "a/y");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig.payload = (size_t)150 << 10; /* two do not fit into a piece */
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_publish(&rig, 0, 0, "b/x");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "*", "'from':1");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1,
+             "subscribed a@0 b@0; deliver a(0,1] b(0,1] = a1 b1; deliver gap a[2,2]x1 trimmed, a(2,3] = a3");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_cold, what_expired_in_the_log_is_a_gap)
 {
     struct rig rig;

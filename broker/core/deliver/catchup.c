@@ -34,6 +34,7 @@
 
 struct gathering {
     struct bk_core *core;
+    const struct bk_sub *sub;
     const struct bk_conflation *conflation; /* NULL: everything goes */
     uint64_t done;                          /* the last sequence of the block that was decided about */
 };
@@ -82,13 +83,31 @@ static int leave_out(struct bk_core *core,
     return core->moves.error;
 }
 
-/* Why an event is not sent; BK_REASONS: it is. */
+/* The log has gone on behind it and did not have it any more: it would come out of order. */
+static bool is_passed(const struct bk_sub *sub, const struct bk_block *block, uint64_t instance)
+{
+    return block->session < sub->log_session ||
+           (block->session == sub->log_session && instance <= sub->log_instance);
+}
+
+static bool may_be_passed(const struct gathering *gathering, const struct bk_block *block)
+{
+    return is_passed(gathering->sub, block, block->instance) &&
+           bk_store_of(gathering->core, block->channel) == BK_STORE_LOG;
+}
+
+/* Why the event at @index is not sent; BK_REASONS: it is. */
 static enum bk_reason reason_to_leave(const struct gathering *gathering,
                                       const struct bk_block *block,
+                                      uint32_t index,
                                       const struct bb_event_view *event)
 {
     if (block->has_ttl && bb_event_has_expired(event, block->time, gathering->core->wall)) {
         return BK_REASON_EXPIRED;
+    }
+    if (may_be_passed(gathering, block) &&
+        is_passed(gathering->sub, block, (uint64_t)block->instance + index)) {
+        return BK_REASON_TRIMMED;
     }
     bool is_kept = gathering->conflation == NULL ||
                    bk_conflation_keeps(gathering->conflation, event->path, event->raw.data);
@@ -106,7 +125,7 @@ static int gather_one_by_one(struct gathering *gathering, const struct bk_item *
     for (uint32_t i = item->first; rest.len > 0 && r == 0; i++) {
         struct bb_event_view event;
         r = bb_event_read(&rest, &event);
-        enum bk_reason reason = r == 0 ? reason_to_leave(gathering, item->block, &event) : BK_REASONS;
+        enum bk_reason reason = r == 0 ? reason_to_leave(gathering, item->block, i, &event) : BK_REASONS;
         if (r == 0 && reason == BK_REASONS) {
             bk_item_extend(&run, event.raw, i, 1);
         } else if (r == 0) {
@@ -127,7 +146,7 @@ static int gather_one_by_one(struct gathering *gathering, const struct bk_item *
 static int gather_item(void *context, const struct bk_item *item)
 {
     struct gathering *gathering = context;
-    if (item->block->has_ttl || gathering->conflation != NULL) {
+    if (item->block->has_ttl || gathering->conflation != NULL || may_be_passed(gathering, item->block)) {
         return gather_one_by_one(gathering, item);
     }
     bk_parcel_add(&gathering->core->parcel, item);
@@ -153,7 +172,7 @@ static bool has_room_for(const struct bk_parcel *parcel, const struct bk_block *
 static int
 gather(struct bk_core *core, struct bk_sub *sub, const struct bk_conflation *conflation, uint64_t *ret_pos)
 {
-    struct gathering gathering = {core, conflation, 0};
+    struct gathering gathering = {core, sub, conflation, 0};
     uint64_t end = sub->is_dropping ? BB_MIN(sub->skip_pos, core->fanned_pos) : core->fanned_pos;
     uint64_t pos = sub->cursor;
     size_t looked = 0;

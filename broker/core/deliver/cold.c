@@ -275,6 +275,19 @@ static void note_ends(struct bk_sub *sub, const struct bk_read *read)
     }
 }
 
+/* Events of several channels come in the order of their ids, also when the ring goes on. */
+static void note_newest(struct bk_sub *sub, const struct bk_read *read)
+{
+    struct bb_slice rest = sub->n_cold > 1 && read->n_events > 0 ? bb_slice(read->body->data, read->body->len)
+                                                                 : (struct bb_slice){0};
+    struct bb_block block;
+    while (rest.len > 0 && bb_block_read(&rest, &block) == 0 && block.length <= rest.len) {
+        sub->log_session = block.session;
+        sub->log_instance = block.instance + block.count - 1;
+        rest = bb_slice(rest.data + block.length, rest.len - (size_t)block.length);
+    }
+}
+
 static int send_read(struct bk_core *core, struct bk_sub *sub, const struct bk_read *read)
 {
     bb_buf_reset(&core->moves);
@@ -302,6 +315,7 @@ static int send_read(struct bk_core *core, struct bk_sub *sub, const struct bk_r
     int r = bk_deliver(core, sub, &delivery);
     if (r == 0) {
         note_ends(sub, read);
+        note_newest(sub, read);
     }
     return r;
 }

@@ -80,6 +80,8 @@ struct bk_sub {
     struct bk_sub_read *read;       /* a piece of the log, under way or to be sent */
     bool is_reading;                /* under way */
     bool awaits_values;             /* retained values are not known yet */
+    uint64_t log_session;           /* of the newest event that came out of the log, if channels are mixed, */
+    uint64_t log_instance;          /* and its instance */
     uint64_t read_hint;             /* where the log goes on for the same positions */
     struct bk_retained *retained;   /* values to be sent before anything else */
     struct bk_beginning *beginning; /* what its beginning waits for */
