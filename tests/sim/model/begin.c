@@ -167,7 +167,11 @@ shows_removal(struct world *world, size_t channel, const struct given *given, co
     return is_one;
 }
 
-static void owe(struct world *world, struct account *account, size_t channel, const struct given *given)
+static void owe(struct world *world,
+                struct account *account,
+                size_t channel,
+                const struct given *given,
+                const struct told *told)
 {
     struct place *place = account_place(world, account, channel);
     place->due_sequence = given->sequence;
@@ -188,6 +192,12 @@ static void owe(struct world *world, struct account *account, size_t channel, co
     /* What begins at 0 has nothing to lose: a broker may leave it unsaid. */
     bool is_unclear = given->sequence == 0 || (given->verdict == POSITION_RETRACTED && given->end == 0);
     place->due = is_unclear ? DUE_EITHER : place->due;
+    if (told->is_there && (given->may_repeat || given->verdict == POSITION_UNSURE)) {
+        place->covered = told->position;
+        place->due_from = told->position + 1;
+        place->due_to = given->sequence;
+        place->due = told->position == given->sequence && given->sequence > 0 ? DUE_NOTHING : DUE_EITHER;
+    }
 }
 
 static void check_given(struct world *world,
@@ -208,14 +218,7 @@ static void check_given(struct world *world,
                      told->is_there ? "" : "nothing ", told->position);
         return;
     }
-    owe(world, account, channel, given);
-    if (told->is_there && (given->may_repeat || given->verdict == POSITION_UNSURE)) {
-        account->places[channel].covered = told->position;
-        account->places[channel].due_from = told->position + 1;
-        account->places[channel].due_to = given->sequence;
-        account->places[channel].due =
-            told->position == given->sequence && given->sequence > 0 ? DUE_NOTHING : DUE_EITHER;
-    }
+    owe(world, account, channel, given, told);
 }
 
 static void check_after(struct world *world,
@@ -274,7 +277,7 @@ static bool cursor_agrees(struct world *world,
         struct given given = {places[i].verdict, places[i].sequence, places[i].end,
                               is_empty(world, places[i].channel), false};
         if (account_matches(world, account, places[i].channel)) {
-            owe(world, account, places[i].channel, &given);
+            owe(world, account, places[i].channel, &given, &told[places[i].channel]);
         }
     }
     return true;
