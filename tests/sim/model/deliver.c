@@ -86,7 +86,9 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
     struct place *place = &account->places[gap->channel];
     const char *name = world->truth.names[gap->channel].text;
     bool is_gone = place->inc != NULL && place->inc->is_ended; /* since it has begun */
-    bool was_due = !is_gone && (place->due == DUE_RESTART || place->due == DUE_EITHER);
+    bool is_answer =
+        account->opened_at == world->now; /* what may be void is told with the answer, if at all */
+    bool was_due = !is_gone && (place->due == DUE_RESTART || (place->due == DUE_EITHER && is_answer));
     uint64_t from = was_due ? place->due_sequence + 1 : stretch->at + 1;
     bool is_new = place->inc != NULL && place->inc->n == 0 && place->inc->next != NULL && stretch->at == 0;
     bool is_asked = world->truth.names[gap->channel].n_rm_asked > 0;
