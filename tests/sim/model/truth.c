@@ -131,6 +131,18 @@ static void carry_lives(struct truth *truth, const struct truth_inc *old, struct
     }
 }
 
+static bool is_stored(const struct world *world, size_t channel)
+{
+    const struct store *store = &world->disk.store;
+    bool found = false;
+    for (size_t i = 0; i < store->n_channels && world->has_log; i++) {
+        const struct store_channel *stored = &store->channels[i];
+        found = found || (!stored->removed && bb_slice_equal(bb_buf_slice(&stored->name),
+                                                             bb_slice_str(world->truth.names[channel].text)));
+    }
+    return found;
+}
+
 void truth_carry(struct world *world, size_t channel)
 {
     struct truth_inc *old = world->truth.names[channel].inc;
@@ -139,7 +151,7 @@ void truth_carry(struct world *world, size_t channel)
     }
     struct truth_inc *inc = make_inc(world, channel);
     copy_settings(inc, old);
-    if (world->has_log) {
+    if (is_stored(world, channel)) {
         carry_lives(&world->truth, old, inc);
     }
     const struct store_channel *stored = store_channel_of(&world->disk.store, old->id);
