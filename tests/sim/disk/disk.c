@@ -14,7 +14,8 @@
 #define NEVER UINT64_MAX
 
 /* Retention by age is looked at so often. */
-#define TIDY_US 20000
+#define TIDY_US      20000
+#define WAIT_MOST_US UINT64_C(10000000)
 
 struct disk_ticket {
     struct disk_ticket *next;
@@ -303,9 +304,21 @@ static struct bk_request *take_request(struct sim_disk *disk)
     return request;
 }
 
+static void note_wait(struct sim_disk *disk, const struct bk_read *read)
+{
+    uint64_t wall = world_wall(disk->world);
+    uint64_t wait = wall > read->now ? wall - read->now : 0;
+    if (wait < WAIT_MOST_US) { /* else the clock was set */
+        disk->slowest_read = BB_MAX(disk->slowest_read, wait);
+    }
+}
+
 static void answer(struct sim_disk *disk)
 {
     struct bk_request *request = take_request(disk);
+    if (request != NULL && request->kind == BK_REQUEST_READ) {
+        note_wait(disk, BB_CONTAINER(request, struct bk_read, request));
+    }
     if (request != NULL) {
         disk_answer(disk, request); /* which may submit others */
     }

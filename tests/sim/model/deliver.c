@@ -328,7 +328,7 @@ static const char *judge_event(struct world *world,
         return "it is not durable";
     }
     /* The log is asked before it answers, and answers in turn. */
-    uint64_t slack = truth->inc->is_logged ? 500000 : 100000;
+    uint64_t slack = 100000 + (truth->inc->is_logged ? world->disk.slowest_read : 0);
     if (truth_has_expired(world, truth, slack + account->link->latency)) {
         return "its time to live is over";
     }
