@@ -126,6 +126,22 @@ Test(core_deliver_early, what_nobody_was_shown_ends_no_life)
     rig_stop(&rig);
 }
 
+/* The events that failed were of no interest to it; those that come in their place are. */
+Test(core_deliver_early, what_comes_after_a_failure_is_seen_though_nothing_was_retracted)
+{
+    struct rig rig;
+    start(&rig);
+    rig_subscribe(&rig, 1, "a/*", EARLY);
+    rig_publish(&rig, 0, 0, "b/x");
+    rig_publish(&rig, 0, 0, "b/x");
+    rig_fail(&rig, BB_ELOGFAILED);
+    rig_publish(&rig, 0, 0, "a/x b/x a/y b/x a/x");
+    RIG_TOLD(&rig, 1, "subscribed; deliver a(0,3]/100 = a1-3");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "");
+    rig_stop(&rig);
+}
+
 /* Who saw 4 and 5, went, and comes again when other events have these numbers. */
 Test(core_deliver_early, a_position_in_what_was_retracted_goes_back_to_before_it_for_who_resumes)
 {

@@ -138,7 +138,6 @@ static void retract(struct bk_core *core, struct bk_sub *sub)
         }
         bk_account_retract(&position->account, channel->taken);
     }
-    sub->early_seen = core->stage.n_gone; /* what is still staged comes again where it was not told */
     bk_gaps_send(core, sub);
     bk_sub_set_ready(core, sub);
 }
@@ -154,10 +153,14 @@ void bk_early_retract(struct bk_core *core)
             any = true;
         }
     }
-    for (struct bk_client *client = core->clients; client != NULL && any; client = client->next) {
+    for (struct bk_client *client = core->clients; client != NULL && (any || core->n_early > 0);
+         client = client->next) {
         for (struct bk_sub *sub = client->subs; sub != NULL && !bk_client_is_doomed(client);
              sub = sub->next) {
-            retract(core, sub);
+            sub->early_seen = core->stage.n_gone; /* what is still staged comes again where it was not told */
+            if (any) {
+                retract(core, sub);
+            }
         }
     }
 }
