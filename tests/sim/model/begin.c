@@ -146,7 +146,7 @@ static bool agrees(const struct given *given, const struct told *told)
     case POSITION_VALID: /* a channel of which nothing is left may be unknown */
         return told->is_there ? told->position == given->sequence : given->is_empty && given->sequence == 0;
     case POSITION_RETRACTED:
-        return told->is_there && (told->position == given->end || told->position == given->sequence);
+        return told->is_there && told->position == given->end;
     case POSITION_VOID:
         return !told->is_there || told->position == 0;
     case POSITION_UNSURE:
@@ -318,7 +318,10 @@ static void check_cursor(struct world *world,
         if (!is_there) {
             may_be_none = true;
         } else if (cursor_agrees(world, account, places, n, told, named)) {
-            for (size_t j = 0; j < world->truth.n_names && n_candidates > 1; j++) {
+            struct saved_place others[NAMES_MAX];
+            bool has_others =
+                n_candidates > 1 || cursor_lookup(world, account->wish.durable, i + 1, others, &n, &is_there);
+            for (size_t j = 0; j < world->truth.n_names && has_others; j++) {
                 struct place *place = &account->places[j];
                 place->due = place->due != DUE_NOTHING ? DUE_EITHER : DUE_NOTHING;
             }

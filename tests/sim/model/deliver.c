@@ -85,6 +85,9 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
 {
     struct place *place = &account->places[gap->channel];
     const char *name = world->truth.names[gap->channel].text;
+    if (place->may_be_next && place->inc->is_ended && place->inc->ended_at < world->now) {
+        place->inc = truth_current(world, gap->channel); /* of the older one it would have been told then */
+    }
     bool is_gone = place->inc != NULL && place->inc->is_ended; /* since it has begun */
     bool is_answer =
         account->opened_at == world->now; /* what may be void is told with the answer, if at all */
@@ -157,6 +160,23 @@ static uint64_t limit_of(const struct account *account, const struct place *plac
     return limit;
 }
 
+/* Who has had nothing of a channel that was removed, and wanted nothing of it, loses nothing: there is
+ * nothing to report. */
+static void
+follow_silently(struct world *world, struct account *account, size_t channel, struct stretch *stretch)
+{
+    struct place *place = &account->places[channel];
+    if (!place->inc->is_ended || place->inc == world->truth.names[channel].inc || stretch->at != 0) {
+        return;
+    }
+    for (uint64_t i = 0; i < account_reach(account, place->inc) && !place->may_be_next; i++) {
+        if (account_wants(account, place, place->inc->events[i])) {
+            return;
+        }
+    }
+    place->inc = truth_current(world, channel);
+}
+
 static void
 apply_gap(struct world *world, struct account *account, struct parcel *parcel, const struct gap *gap)
 {
@@ -172,6 +192,7 @@ apply_gap(struct world *world, struct account *account, struct parcel *parcel, c
         apply_retracted(world, account, gap, stretch);
         return;
     }
+    follow_silently(world, account, gap->channel, stretch);
     if (gap->from <= stretch->at || !gap->has_to || gap->to < gap->from) {
         account_fail(world, account, "gap order",
                      "a gap %" PRIu64 " to %" PRIu64 " (%.*s) of '%s' does not follow %" PRIu64, gap->from,
@@ -227,23 +248,6 @@ read_gaps(struct world *world, struct account *account, struct bb_slice gaps, st
 static bool may_know_more(const struct account *account, const struct truth_inc *inc)
 {
     return account_is_early(account) && (inc->is_logged || inc->n == 0);
-}
-
-/* Who has had nothing of a channel that was removed, and wanted nothing of it, loses nothing: there is
- * nothing to report. */
-static void
-follow_silently(struct world *world, struct account *account, size_t channel, struct stretch *stretch)
-{
-    struct place *place = &account->places[channel];
-    if (!place->inc->is_ended || place->inc == world->truth.names[channel].inc || stretch->at != 0) {
-        return;
-    }
-    for (uint64_t i = 0; i < account_reach(account, place->inc) && !place->may_be_next; i++) {
-        if (account_wants(account, place, place->inc->events[i])) {
-            return;
-        }
-    }
-    place->inc = truth_current(world, channel);
 }
 
 static void apply_range(struct world *world,

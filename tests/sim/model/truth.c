@@ -387,6 +387,7 @@ void truth_remove(struct world *world, size_t channel, const char *evidence)
     asked_consume_rm(world, channel);
     if (name->inc != NULL) {
         name->inc->is_ended = true;
+        name->inc->ended_at = world->now;
     }
     struct truth_inc *old = name->inc;
     if (old != NULL && old->was_set_in_doubt) {

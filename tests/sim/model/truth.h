@@ -86,8 +86,9 @@ struct truth_inc {
     size_t n_cut_slots;
     uint64_t trim_done; /* of a request that was answered */
     uint64_t trim_done_at;
-    uint64_t gone_at; /* its removal was answered: nothing finds it any more */
-    uint64_t trimmed; /* a request to trim went up to before this sequence */
+    uint64_t ended_at; /* the broker has shown that it was removed */
+    uint64_t gone_at;  /* its removal was answered: nothing finds it any more */
+    uint64_t trimmed;  /* a request to trim went up to before this sequence */
     struct truth_limits limits;
     bool has_floor;
     uint64_t ring; /* the smallest ring that it had */
