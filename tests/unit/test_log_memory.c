@@ -136,6 +136,25 @@ Test(log_memory, options_bound_events_and_values)
     owner_close(&owner);
 }
 
+/* Memory of the core may still have what only the options took. */
+Test(log_memory, what_the_options_took_is_not_told_as_trimmed)
+{
+    static const char *const options[] = {"channel-size=4K"};
+    struct owner owner;
+    owner_open(&owner, options, 1);
+    struct bk_log_channel entry = {.id = 1, .retention = BK_RETENTION_INIT};
+    struct bk_append append = {.channels = &entry, .n_channels = 1};
+    entry.retention.max_per_path = 1;
+    cr_assert_eq(owner.backend->ops->register_(owner.backend, &append, ++owner.ticket), 0);
+    put(&owner, 1, "c1/a", 2000);
+    put(&owner, 1, "c1/b", 1000);
+    put(&owner, 1, "c1/c", 2000); /* no room for 1 any more */
+    put(&owner, 1, "c1/b", 10);   /* now 2 has gone as well, because its path has a newer one */
+    owner.backend->ops->dispatch(owner.backend);
+    cr_assert_eq(owner.trimmed[1], 0);
+    owner_close(&owner);
+}
+
 /* A value is the newest event of its path that has gone, and there is one of each path. */
 Test(log_memory, values_are_replaced)
 {

@@ -155,6 +155,7 @@ static void hold_size(struct bk_memory *memory, struct bk_memory_channel *channe
         if (channel->oldest == NULL || channel->latest_bytes > max / 2) {
             bk_memory_forget(memory, channel->latest_oldest);
         } else {
+            channel->lacks_room = true;
             bk_memory_drop(memory, channel->oldest);
         }
     }
@@ -167,6 +168,7 @@ static void hold_total(struct bk_memory *memory)
         if (memory->oldest == NULL || memory->latest_bytes > max / 2) {
             bk_memory_forget(memory, memory->latest_oldest);
         } else {
+            memory->oldest->channel->lacks_room = true;
             bk_memory_drop(memory, memory->oldest);
         }
     }
@@ -177,8 +179,12 @@ void bk_memory_retain(struct bk_memory *memory,
                       uint64_t first,
                       uint64_t now)
 {
+    if (channel->lacks_room) { /* what a path's limit took may lie behind what only the options took */
+        first = channel->first;
+    }
     for (uint64_t n = n_surplus(channel, now); n > 0; n = n_surplus(channel, now)) {
         bk_memory_drop_oldest(memory, channel, n);
+        channel->lacks_room = false;
     }
     if (channel->first != first) {
         note_trimmed(memory, channel);
@@ -201,6 +207,7 @@ void bk_memory_trim(struct bk_memory *memory, struct bk_memory_channel *channel,
     uint64_t first = channel->first;
     while (channel->oldest != NULL && channel->oldest->log.head.sequence < sequence) {
         bk_memory_drop_oldest(memory, channel, sequence - channel->oldest->log.head.sequence);
+        channel->lacks_room = false;
     }
     if (channel->first != first) {
         note_trimmed(memory, channel);
