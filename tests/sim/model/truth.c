@@ -146,7 +146,10 @@ static bool is_stored(const struct world *world, size_t channel)
 void truth_carry(struct world *world, size_t channel)
 {
     struct truth_inc *old = world->truth.names[channel].inc;
-    if (old == NULL || !old->is_ended || !old->was_set) {
+    while (old != NULL && !old->was_set && is_stored(world, channel)) {
+        old = old->next; /* its removal has not reached the disk */
+    }
+    if (old == NULL || !old->is_ended || !old->was_set || !world->truth.names[channel].inc->is_ended) {
         return;
     }
     struct truth_inc *inc = make_inc(world, channel);
