@@ -461,7 +461,10 @@ begin_channel(struct world *world, struct account *account, size_t channel, cons
         return; /* it came later: from its beginning */
     }
     struct place *place = account_place(world, account, channel);
-    check_simple(world, account, inc, channel, told->position);
+    bool may_be_next = told->position == 0 && world->truth.names[channel].n_rm_asked > 0;
+    if (!may_be_next) {
+        check_simple(world, account, inc, channel, told->position);
+    }
     place->covered = told->position;
 }
 

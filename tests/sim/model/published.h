@@ -87,6 +87,7 @@ struct producer {
 };
 
 struct producer *producer_of(struct world *world, const uint8_t *id, uint64_t epoch);
+/** producer_newest_epoch() - that a broker must know of @id. */
 uint64_t producer_newest_epoch(const struct world *world, const uint8_t *id);
 void producers_broker_ended(struct world *world, bool has_log);
 void producers_fini(struct world *world);

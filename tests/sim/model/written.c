@@ -163,6 +163,22 @@ struct producer *producer_of(struct world *world, const uint8_t *id, uint64_t ep
     return producer;
 }
 
+/* Who has never published may be forgotten when it goes. */
+static bool is_remembered(const struct world *world, const uint8_t *id, uint64_t epoch)
+{
+    bool is_one = false;
+    for (const struct producer *producer = world->judge.producers; producer != NULL;
+         producer = producer->next) {
+        is_one = is_one || (producer->most > 0 && memcmp(producer->id, id, sizeof(producer->id)) == 0);
+    }
+    for (const struct sim_link *link = world->links; link != NULL; link = link->next) {
+        is_one = is_one ||
+                 (link->judged.has_id && link->judged.is_ready && link->core != NULL &&
+                  link->judged.epoch == epoch && memcmp(link->judged.id, id, sizeof(link->judged.id)) == 0);
+    }
+    return is_one;
+}
+
 uint64_t producer_newest_epoch(const struct world *world, const uint8_t *id)
 {
     uint64_t epoch = 0;
@@ -172,7 +188,7 @@ uint64_t producer_newest_epoch(const struct world *world, const uint8_t *id)
             epoch = BB_MAX(epoch, producer->epoch);
         }
     }
-    return epoch;
+    return is_remembered(world, id, epoch) ? epoch : 0;
 }
 
 void producers_broker_ended(struct world *world, bool has_log)
