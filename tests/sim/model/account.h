@@ -75,7 +75,8 @@ enum place_due {
 struct place {
     struct truth_inc *inc; /* NULL: it has met nothing of the channel */
     uint64_t covered;
-    uint64_t base; /* where it began */
+    uint64_t begin; /* the answer to subscribe said */
+    uint64_t base;  /* where counting began */
     uint64_t stop;
     bool is_over; /* with an end in sequences: the channel was removed */
     enum place_due due;

@@ -521,7 +521,7 @@ void account_subscribed(struct world *world, struct account *account, const stru
     check_ends(world, account, msg->ends);
     for (size_t i = 0; i < world->truth.n_names && !world->failed; i++) {
         struct place *place = &account->places[i];
-        place->base = place->covered;
+        place->begin = place->base = place->covered;
         place->told_cut = place->inc != NULL ? place->inc->n_cuts : 0;
         place->is_named = told[i].is_there;
         place->may_be_next =

@@ -58,7 +58,7 @@ static const char *judge_value(struct world *world,
     if (has_got(account, event)) {
         return "its path has come already";
     }
-    if (event->sequence > account->places[event->inc->channel].base && !truth_may_be_trimmed(world, event) &&
+    if (event->sequence > account->places[event->inc->channel].begin && !truth_may_be_trimmed(world, event) &&
         !truth_may_be_evicted(world, event)) {
         return "it comes with the flow";
     }
@@ -66,7 +66,7 @@ static const char *judge_value(struct world *world,
         return "its time to live is over";
     }
     const struct truth_event *newest =
-        newest_of(world, event->inc, event->path, account->places[event->inc->channel].base);
+        newest_of(world, event->inc, event->path, account->places[event->inc->channel].begin);
     if (newest != NULL && newest->sequence > event->sequence) {
         return "there is a newer one";
     }
@@ -109,7 +109,7 @@ static void check_end(struct world *world, struct account *account)
         if (!is_kept || place->inc->is_ended) {
             continue;
         }
-        for (uint64_t sequence = 1; sequence <= BB_MIN(place->base, place->inc->visible) && !world->failed;
+        for (uint64_t sequence = 1; sequence <= BB_MIN(place->begin, place->inc->visible) && !world->failed;
              sequence++) {
             const struct truth_event *event = place->inc->events[sequence - 1];
             bool is_newest = is_newest_of_path(event) && !truth_may_have_expired(world, event);
