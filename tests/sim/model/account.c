@@ -203,7 +203,7 @@ struct place *account_place(struct world *world, struct account *account, size_t
 
 /* --- what waits ------------------------------------------------------------------------------- */
 
-static uint64_t waiting_in(const struct account *account, const struct place *place)
+uint64_t account_waiting_in(const struct account *account, const struct place *place)
 {
     uint64_t bytes = 0;
     uint64_t reach = place->inc != NULL ? account_reach(account, place->inc) : 0;
@@ -219,7 +219,7 @@ uint64_t account_waiting(struct world *world, struct account *account)
     uint64_t bytes = 0;
     for (size_t i = 0; i < world->truth.n_names && account->state == ACCOUNT_OPEN; i++) {
         if (account_matches(world, account, i)) {
-            bytes += waiting_in(account, account_place(world, account, i));
+            bytes += account_waiting_in(account, account_place(world, account, i));
         }
     }
     return bytes;
@@ -253,8 +253,9 @@ void account_count(struct world *world, struct account *account, uint64_t bytes)
     account->marks[account->n_marks++] = (struct account_mark){world->truth.n_visible, account->counted};
 }
 
-void account_recount(struct account *account)
+void account_recount(const struct world *world, struct account *account)
 {
+    account->counted_rank = world->truth.n_visible;
     account->n_marks = 0;
     account->counted = 0;
     for (size_t i = 0; i < NAMES_MAX; i++) {

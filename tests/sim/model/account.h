@@ -123,8 +123,10 @@ struct account {
     struct account_mark *marks;
     size_t n_marks;
     size_t n_mark_slots;
-    uint64_t counted;     /* bytes accounted for since the marks begin */
-    uint64_t opened_rank; /* n_visible when it was answered */
+    uint64_t counted;      /* bytes accounted for since the marks begin */
+    uint64_t counted_rank; /* n_visible when the marks begin: nothing is known of what waited before */
+    uint64_t voided;       /* bytes that waited where this message says that a channel is gone */
+    uint64_t opened_rank;  /* n_visible when it was answered */
     uint64_t opened_at;
     bool retained_due;
     struct truth_event **retained;
@@ -160,6 +162,8 @@ uint64_t account_reach(const struct account *account, const struct truth_inc *in
  * that are taken. At most. */
 uint64_t account_waiting(struct world *world, struct account *account);
 
+uint64_t account_waiting_in(const struct account *account, const struct place *place);
+
 /** account_waiting_surely() - the same, of those that nothing else can have taken. At least. */
 uint64_t account_waiting_surely(struct world *world, const struct account *account);
 
@@ -168,7 +172,7 @@ uint64_t account_waiting_at(struct world *world, const struct account *account, 
 
 /** account_count() - @bytes more are accounted for; account_recount() - a place begins anew. */
 void account_count(struct world *world, struct account *account, uint64_t bytes);
-void account_recount(struct account *account);
+void account_recount(const struct world *world, struct account *account);
 
 /** account_fail() - with what there is to know about it. */
 void account_fail(struct world *world,

@@ -70,6 +70,7 @@ static void begin_anew(struct world *world, struct account *account, size_t chan
 {
     struct place *place = &account->places[channel];
     uint64_t stop = place->stop;
+    account->voided += account_waiting_in(account, place);
     *place = (struct place){.inc = truth_current(world, channel), .stop = stop};
     if (account->wish.until == WISH_UNTIL_NOW || account->wish.until == WISH_UNTIL_LAST ||
         account->wish.until ==
@@ -77,7 +78,7 @@ static void begin_anew(struct world *world, struct account *account, size_t chan
         place->is_over = account->state == ACCOUNT_OPEN;
     }
     stretch->start = stretch->at = 0;
-    account_recount(account);
+    account_recount(world, account);
 }
 
 static void
@@ -146,7 +147,7 @@ apply_retracted(struct world *world, struct account *account, const struct gap *
     }
     place->covered = stretch->start = stretch->at = end;
     place->told_cut = place->inc->n_cuts;
-    account_recount(account);
+    account_recount(world, account);
     tell_life(world, place, end, gap->life);
 }
 
@@ -517,6 +518,7 @@ void account_deliver(struct world *world, struct account *account, const struct 
     static struct parcel parcel; /* large, and one at a time */
     memset(parcel.stretches, 0, sizeof(parcel.stretches));
     parcel.n_gaps = 0;
+    account->voided = 0;
     world->judge.mark++;
     if (account->state != ACCOUNT_OPEN) {
         account_fail(world, account, "too early", "a delivery or gap came before the answer to subscribe");

@@ -87,7 +87,7 @@ static bool is_over_budget(struct world *world, const struct account *account, u
 static void judge_dropped_oldest(struct world *world, struct account *account, const struct gap *gap)
 {
     const struct truth_event *last = gap->lost[gap->n_lost - 1];
-    uint64_t waiting = account_waiting(world, account);
+    uint64_t waiting = account_waiting(world, account) + account->voided;
     uint64_t lost = 0;
     uint64_t last_block = 0;
     if ((account->wish.policies & POLICY_DROP_OLDEST) == 0) {
@@ -116,7 +116,7 @@ static void judge_dropped_newest(struct world *world, struct account *account, c
         fail(world, account, gap, first, "its policy is another one");
         return;
     }
-    if (account_is_early(account) || first->seen == 0) {
+    if (account_is_early(account) || first->seen == 0 || first->seen <= account->counted_rank) {
         return;
     }
     if (!is_over_budget(world, account, account_waiting_at(world, account, first->seen - 1))) {
