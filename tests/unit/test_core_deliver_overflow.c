@@ -83,6 +83,21 @@ Test(core_deliver_overflow, drop_newest_keeps_what_waited_before_the_budget_was_
     rig_stop(&rig);
 }
 
+Test(core_deliver_overflow, drop_newest_drops_nothing_more_when_what_waited_is_gone_with_its_channel)
+{
+    struct rig rig;
+    start(&rig);
+    rig_subscribe(&rig, 1, "?/*", "'options':{'overflow':'drop_newest'," BUDGET "}");
+    publish_each(&rig, "xyxyxxx");
+    cr_assert(rig_sub(&rig, 1)->is_dropping);
+    rig_publish(&rig, 0, 0, "b/x");
+    rig_say(&rig, 0, "{'op':'channel','corr':3,'action':'rm','name':'a'}");
+    publish_each(&rig, "x");
+    assert_caught_up(&rig,
+                     "subscribed; gap a[1,-]x- restart; deliver gap b[1,1]x1 dropped_newest, a(0,1] = a1");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_overflow, conflate_keeps_the_newest_of_each_path)
 {
     struct rig rig;

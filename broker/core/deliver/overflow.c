@@ -100,13 +100,9 @@ static void begin_dropping(struct bk_core *core, struct bk_sub *sub, uint64_t en
     }
 }
 
-/* All that waited before the budget was used up is sent: what came since is lost, and then nothing is any more. */
-static int drop_newest(struct bk_core *core, struct bk_sub *sub, struct bk_conflation **ret_conflation)
+/* All that waited before the budget was used up has gone: what came since is lost, and then nothing is any more. */
+static void end_dropping(struct bk_core *core, struct bk_sub *sub)
 {
-    (void)ret_conflation;
-    if (!sub->is_dropping || sub->cursor < sub->skip_pos) {
-        return 0;
-    }
     for (size_t i = 0; i < sub->n_positions; i++) {
         struct bk_account *account = &sub->positions[i].account;
         sub->n_losing += account->n_losses == 0 && account->waiting > 0;
@@ -115,7 +111,39 @@ static int drop_newest(struct bk_core *core, struct bk_sub *sub, struct bk_confl
     }
     sub->cursor = core->fanned_pos;
     sub->is_dropping = false;
+}
+
+static int drop_newest(struct bk_core *core, struct bk_sub *sub, struct bk_conflation **ret_conflation)
+{
+    (void)ret_conflation;
+    if (sub->is_dropping && sub->cursor >= sub->skip_pos) {
+        end_dropping(core, sub);
+    }
     return 0;
+}
+
+static int note_any(void *context, const struct bk_item *item)
+{
+    (void)item;
+    *(bool *)context = true;
+    return 0;
+}
+
+void bk_overflow_removed(struct bk_core *core, struct bk_sub *sub)
+{
+    const struct bk_block *block = NULL;
+    bool any = false;
+    for (uint64_t pos = sub->cursor; sub->is_dropping && !any && pos < sub->skip_pos; pos++) {
+        block = bk_ring_at(&core->ring, &pos);
+        if (block == NULL || pos >= sub->skip_pos) {
+            break;
+        }
+        bk_route_trim(&core->route);
+        any = bk_wanted_each(core, sub, block, UINT64_MAX, note_any, &any) < 0 || any;
+    }
+    if (sub->is_dropping && !any) {
+        end_dropping(core, sub);
+    }
 }
 
 static void disconnect(struct bk_core *core, struct bk_sub *sub, uint64_t end)

@@ -17,6 +17,9 @@ bool bk_overflow_refuses(const struct bk_sub *sub);
 /** bk_overflow_arrived() - what came brought @sub above its budget; the ring has it up to @end. */
 void bk_overflow_arrived(struct bk_core *core, struct bk_sub *sub, uint64_t end);
 
+/** bk_overflow_removed() - a channel is gone: nothing of it waits for @sub any more. */
+void bk_overflow_removed(struct bk_core *core, struct bk_sub *sub);
+
 /**
  * bk_overflow_apply() - before a message from the ring: let the policy lose what it must
  * @ret_conflation: of what waits this alone is to be sent; NULL: everything. For bk_conflation_free()

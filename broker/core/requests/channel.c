@@ -7,6 +7,7 @@
 #include "broker/core/backend.h"
 #include "broker/core/clients/client.h"
 #include "broker/core/deliver/cold.h"
+#include "broker/core/deliver/overflow.h"
 #include "broker/core/keep/ring.h"
 #include "broker/core/keep/settings.h"
 #include "broker/core/log/ask.h"
@@ -290,6 +291,16 @@ static void void_positions(struct bk_core *core, struct bk_channel *channel)
     }
 }
 
+/* What waited in it may have been all that others had to wait for. */
+static void look_again(struct bk_core *core)
+{
+    for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
+        for (struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
+            bk_overflow_removed(core, sub);
+        }
+    }
+}
+
 static int
 remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)
 {
@@ -311,6 +322,7 @@ remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_m
     bk_ring_drop_all(&core->ring, channel);
     bk_route_clear(&core->route); /* its paths know it */
     bk_channels_remove(&core->channels, channel);
+    look_again(core);
     bk_hold_removal(core, client, msg);
     return 0;
 }
