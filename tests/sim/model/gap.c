@@ -116,7 +116,11 @@ static void judge_dropped_newest(struct world *world, struct account *account, c
         fail(world, account, gap, first, "its policy is another one");
         return;
     }
-    if (account_is_early(account) || first->seen == 0 || first->seen <= account->counted_rank) {
+    /* It may have begun to drop before a channel went, and go on until what is left of that time is sent. */
+    bool may_drop =
+        account->counted_rank > 0 && (first->seen <= account->counted_rank ||
+                                      account_waiting_at(world, account, account->counted_rank) > 0);
+    if (account_is_early(account) || first->seen == 0 || may_drop) {
         return;
     }
     if (!is_over_budget(world, account, account_waiting_at(world, account, first->seen - 1))) {
