@@ -101,6 +101,9 @@ void judge_input(struct world *world, struct sim_link *link, struct bb_slice byt
         published_input(world, link, &msg, false);
     } else if (msg.type == BB_MSG_PONG) {
         judged->read_bytes = BB_MAX(judged->read_bytes, msg.token);
+        if (judged->published == NULL && !link->is_paused) {
+            judged->read_surely = judged->read_bytes;
+        }
     } else if (msg.type == BB_MSG_GOODBYE) {
         judged->said_goodbye = true;
     } else if (judged->is_ready) {
@@ -373,7 +376,7 @@ void judge_closed(struct world *world, struct sim_link *link, bool by_core)
     uint64_t patience = 3 * (judged->heartbeat_us != 0 ? judged->heartbeat_us : 100000);
     bool is_silent = world->now >= judged->heard_at + patience;
     bool has_reason = judged->has_goodbye || judged->said_goodbye || is_silent ||
-                      judged->sent_bytes - judged->read_bytes >= world->config.inflight_bytes ||
+                      judged->sent_bytes - judged->read_surely >= world->config.inflight_bytes ||
                       link->broken || link->is_clogged || !judged->is_ready ||
                       judged->strikes >= STRIKES_MAX || world->is_dead;
     if (by_core && !has_reason) {

@@ -36,6 +36,7 @@ struct judged_link {
     uint64_t last_number; /* taken; without identity */
     uint64_t sent_bytes;  /* by the core, pings excluded */
     uint64_t read_bytes;  /* known to the core from a pong */
+    uint64_t read_surely; /* from one that did not have to wait behind a publish */
     uint64_t strikes;
     struct account *accounts;
     struct asked *asked;
