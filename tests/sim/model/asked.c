@@ -183,7 +183,7 @@ static void rm_refused(struct world *world, const struct asked *asked)
 static bool came_after(const struct asked *asked, const struct truth_inc *inc)
 {
     return inc != NULL && inc == asked->inc && asked->taken == 0 && inc->n > 0 &&
-           inc->events[0]->taken_at >= asked->at;
+           inc->events[0]->taken_at > asked->at;
 }
 
 static void note_gone(struct world *world, size_t channel)
