@@ -9,19 +9,28 @@
 
 #include <inttypes.h>
 
-/* The first of its own events in a channel; 0 if it has none there. */
-static uint64_t first_own(struct world *world, const struct published *published, size_t channel)
+/* The first of its own events in a channel; NULL if it has none there. */
+static const struct truth_event *
+first_own(struct world *world, const struct published *published, size_t channel)
 {
-    uint64_t first = 0;
+    const struct truth_event *first = NULL;
     for (size_t i = 0; i < published->n; i++) {
         const struct written *written = written_at(world, published->writer, published->serials[i]);
         const struct truth_event *event = written->event;
         bool is_here = event != NULL && !event->is_gone && event->inc->channel == channel;
-        if (is_here && (first == 0 || event->sequence < first)) {
-            first = event->sequence;
+        if (is_here && (first == NULL || event->sequence < first->sequence)) {
+            first = event;
         }
     }
     return first;
+}
+
+/* The channel that was there when it was sent is there still, and nobody has asked to remove it. */
+static bool is_there(const struct world *world, const struct published *published, size_t channel)
+{
+    const struct truth_name *name = &world->truth.names[channel];
+    return name->inc != NULL && !name->inc->is_ended && name->n_rm_asked == 0 &&
+           published->then[channel].inc == name->inc;
 }
 
 static void fail(struct world *world,
@@ -39,15 +48,15 @@ static void
 held_channel(struct world *world, const struct published *published, struct bb_slice name, uint64_t expected)
 {
     size_t channel = truth_name(world, name);
-    uint64_t own = first_own(world, published, channel);
+    const struct truth_event *own = first_own(world, published, channel);
     const struct truth_inc *inc = world->truth.names[channel].inc;
-    if (own != 0) {
-        if (own - 1 != expected) {
-            fail(world, published, name, expected, own - 1);
+    if (own != NULL) {
+        if (own->sequence - 1 != expected) {
+            fail(world, published, name, expected, own->sequence - 1);
         }
         return;
     }
-    bool is_known = inc != NULL && !inc->is_ended && published->then[channel].inc == inc && inc->n_cuts == 0;
+    bool is_known = is_there(world, published, channel) && inc->n_cuts == 0;
     if (is_known && (expected < published->then[channel].visible || expected > inc->n)) {
         fail(world, published, name, expected, inc->n);
     }
@@ -67,12 +76,12 @@ static void
 held_path(struct world *world, const struct published *published, struct bb_slice path, uint64_t expected)
 {
     size_t channel = truth_name_of_path(world, path);
-    const struct truth_inc *inc = world->truth.names[channel].inc;
-    uint64_t own = first_own(world, published, channel);
-    if (inc == NULL || inc->is_ended || own == 0) {
+    const struct truth_event *own = first_own(world, published, channel);
+    if (own == NULL || own->inc->is_ended) {
         return; /* when it was taken cannot be seen */
     }
-    uint64_t newest = newest_before(inc, path, own);
+    const struct truth_inc *inc = own->inc; /* there may be a newer one by now */
+    uint64_t newest = newest_before(inc, path, own->sequence);
     const struct truth_event *event = truth_event_at(inc, newest);
     bool may_be_unknown =
         event != NULL && (truth_may_have_expired(world, event) || event->sequence < inc->trimmed ||
@@ -144,7 +153,7 @@ void expect_refused(struct world *world, const struct published *published, stru
     }
     size_t channel = is_path ? truth_name_of_path(world, name) : truth_name(world, name);
     const struct truth_inc *inc = world->truth.names[channel].inc;
-    bool is_known = inc != NULL && !inc->is_ended && published->then[channel].inc == inc && inc->n_cuts == 0;
+    bool is_known = is_there(world, published, channel) && inc->n_cuts == 0;
     uint64_t least = is_known ? published->then[channel].visible : 0;
     if (is_path && is_known) {
         const struct truth_event *event = NULL;
