@@ -219,6 +219,18 @@ static bool is_newest_of_path(const struct truth_event *event)
     return true;
 }
 
+/* Whether a newer one of its path was there when it was asked: until then it stays, whatever is trimmed. */
+static bool was_replaced(const struct asked_query *asked, const struct truth_event *event)
+{
+    for (size_t i = event->sequence; i < event->inc->n; i++) {
+        const struct truth_event *newer = event->inc->events[i];
+        if (newer->seen != 0 && newer->seen <= asked->rank && bb_slice_equal(newer->path, event->path)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool may_be_found(struct world *world,
                          const struct asked_query *asked,
                          const struct question *question,
@@ -226,7 +238,7 @@ static bool may_be_found(struct world *world,
 {
     const struct truth_inc *inc = event->inc;
     bool is_trimmed = event->sequence < inc->trim_done && inc->trim_done_at < asked->at &&
-                      !(question->kind == KIND_LATEST && is_newest_of_path(event));
+                      !(question->kind == KIND_LATEST && !was_replaced(asked, event));
     return !event->is_gone && is_kept(world, inc) &&
            !(inc->is_ended && inc->gone_at != 0 && inc->gone_at < asked->at) && !is_trimmed &&
            !truth_has_expired(world, event, world->now - asked->at + 20000) &&
