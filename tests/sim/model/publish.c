@@ -28,6 +28,9 @@ static void classify(struct world *world, struct sim_link *link, struct publishe
     } else {
         *last = published->number;
         judged->next_number = published->number + 1;
+        for (size_t i = 0; i < published->n; i++) {
+            written_at(world, published->writer, published->serials[i])->fresh_at = world->now;
+        }
     }
 }
 
@@ -190,6 +193,13 @@ static bool is_one_of(struct bb_slice code, const char *const *codes)
     return *codes != NULL;
 }
 
+/* Since it was published as a new one: a broker that has lost its numbers may refuse what one before it has taken. */
+static bool has_appeared(const struct written *written)
+{
+    return written->event != NULL && !written->event->is_gone &&
+           written->event->taken_at >= written->fresh_at;
+}
+
 static const char *
 judge_refusal(const struct published *published, const struct written *written, struct bb_slice code)
 {
@@ -200,9 +210,8 @@ judge_refusal(const struct published *published, const struct written *written, 
                    : "an event is refused for another reason";
     }
     if (is_one_of(code, of_log)) {
-        return written->event != NULL && written->event->is_durable && !written->event->is_gone
-                   ? "an event is refused that is on the disk"
-                   : NULL;
+        return has_appeared(written) && written->event->is_durable ? "an event is refused that is on the disk"
+                                                                   : NULL;
     }
     if (bb_slice_equal(code, bb_slice_str("unsupported")) && published->level >= BB_LEVEL_SYNCED) {
         return NULL;
@@ -478,8 +487,7 @@ judge_error(struct world *world, struct sim_link *link, struct published *publis
     if (is_repeated && bb_slice_equal(code, bb_slice_str("unknown_result"))) {
         for (size_t i = 0; i < published->n; i++) {
             const struct written *written = written_at(world, published->writer, published->serials[i]);
-            if (written->refusal != NULL || written->refused_run == world->run || written->event == NULL ||
-                written->event->is_gone) {
+            if (written->refusal != NULL || written->refused_run == world->run || !has_appeared(written)) {
                 return NULL;
             }
         }

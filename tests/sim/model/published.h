@@ -15,7 +15,9 @@ struct written {
     const char *refusal;  /* the code with which the broker must refuse it; NULL: it is good */
     bool is_numbered;     /* its order and number count */
     uint64_t refused_run; /* refused for a reason that came up: it must not appear any more in this run */
-    bool has_claim;       /* an ack has named its sequence before it was heard of */
+    uint64_t
+        fresh_at;   /* published last under a number that was new: what appeared before is of another try */
+    bool has_claim; /* an ack has named its sequence before it was heard of */
     uint64_t claim;
     uint64_t run; /* in which it appeared last */
     struct truth_event *event;
