@@ -9,6 +9,9 @@
 /* Brokers may count the heads of blocks to what waits. */
 #define HEAD_BYTES 64
 
+/* The clock by which a broker judges one message may be a little older than the message. */
+#define NOT_YET_OVER_US 20000
+
 static void fail(struct world *world,
                  struct account *account,
                  const struct gap *gap,
@@ -68,7 +71,7 @@ judge_conflated(struct world *world, const struct account *account, const struct
     for (uint64_t i = event->sequence; i < account_reach(account, event->inc); i++) {
         const struct truth_event *newer = event->inc->events[i];
         if (bb_slice_equal(newer->path, event->path) && account_wants(account, place, newer) &&
-            !truth_has_expired(world, newer, 0)) {
+            !truth_has_expired(world, newer, NOT_YET_OVER_US)) {
             return NULL;
         }
     }
