@@ -142,7 +142,6 @@ static void act_clock(struct world *world, const struct act *act)
     world->wall_offset_before = world->wall_offset;
     world->wall_set_at = world->now;
     world->wall_offset += is_back ? -(int64_t)size : (int64_t)size;
-    world->clock_set_at = world->now;
     story_tell(world, "the clock is set %s by %" PRIu64 " us", is_back ? "back" : "ahead", size);
     judge_meets(world, SIZE_MAX, is_back ? F(clock_back) : F(clock_ahead));
 }

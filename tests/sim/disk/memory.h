@@ -20,6 +20,10 @@ struct sim_memory {
     uint64_t next_at; /* when to dispatch; UINT64_MAX: never */
 };
 
+/* What a small one holds, in bytes. */
+#define MEMORY_SMALL_CHANNEL 2048
+#define MEMORY_SMALL_TOTAL   6144
+
 /** memory_open() - for a new broker. */
 void memory_open(struct world *world, bool is_small);
 void memory_close(struct world *world);

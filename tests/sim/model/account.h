@@ -211,6 +211,8 @@ struct gap {
     uint64_t count;
     bool has_to;
     bool has_count;
+    bool is_unheard; /* it goes beyond what the truth has heard of */
+    bool is_second;  /* of its channel in a message: it may hold what was lost for other reasons later */
     uint64_t life;
     struct bb_slice reason;
     struct truth_event **lost;

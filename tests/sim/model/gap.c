@@ -45,9 +45,11 @@ judge_trimmed(struct world *world, const struct account *account, const struct t
     bool may_be = truth_may_be_trimmed(world, event);
     /* A subscription that asks for more than memory has is told the same (PROTOCOL 7.1). */
     bool slides_only = account->wish.policies == POLICY_SLIDE;
+    bool is_let_go = !event->inc->is_logged && world->memory.is_small; /* by its store */
     bool is_first = event->sequence <= account->then[event->inc->channel].visible &&
                     !(event->inc->is_logged && slides_only);
-    return may_be || (is_first && truth_may_be_evicted(world, event)) ? NULL : "nothing has taken it";
+    return may_be || ((is_first || is_let_go) && truth_may_be_evicted(world, event)) ? NULL
+                                                                                     : "nothing has taken it";
 }
 
 static const char *
@@ -145,6 +147,20 @@ static const struct {
     {"dropped_newest", F(gap_dropped), NULL, judge_dropped_newest},
 };
 
+/* A second gap has one reason, and holds what was lost in turns for the others as well (PROTOCOL 7.4). */
+static bool may_be_in_turns(struct world *world,
+                            const struct account *account,
+                            const struct gap *gap,
+                            const struct truth_event *event)
+{
+    const uint64_t drops = POLICY_DROP_OLDEST | POLICY_DROP_NEWEST;
+    bool is_of_turns = bb_slice_equal(gap->reason, bb_slice_str("overflow")) ||
+                       bb_slice_equal(gap->reason, bb_slice_str("trimmed"));
+    return gap->is_second && is_of_turns &&
+           (judge_overflow(world, account, event) == NULL || judge_trimmed(world, account, event) == NULL ||
+            (account->wish.policies & drops) != 0);
+}
+
 void gap_judge(struct world *world, struct account *account, const struct gap *gap)
 {
     size_t row = 0;
@@ -159,7 +175,7 @@ void gap_judge(struct world *world, struct account *account, const struct gap *g
     account->met |= rows[row].feature;
     for (size_t i = 0; i < gap->n_lost && rows[row].judge != NULL && !world->failed; i++) {
         const char *why = rows[row].judge(world, account, gap->lost[i]);
-        if (why != NULL) {
+        if (why != NULL && !may_be_in_turns(world, account, gap, gap->lost[i])) {
             fail(world, account, gap, gap->lost[i], why);
         }
     }

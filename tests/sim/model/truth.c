@@ -618,16 +618,17 @@ bool truth_may_be_evicted(const struct world *world, const struct truth_event *e
     for (size_t i = 0; i < inc->n; i++) {
         own += inc->events[i]->session >= event->session ? inc->events[i]->len + overhead : 0;
     }
-    if (own >= BB_MIN(inc->ring, world->least_ring)) {
+    bool has_small_store = !inc->is_logged && world->memory.is_small;
+    if (own >= BB_MIN(inc->ring, world->least_ring) || (has_small_store && own >= MEMORY_SMALL_CHANNEL)) {
         return true;
     }
-    for (size_t i = 0; i < world->truth.n_visible; i++) {
-        const struct truth_event *other = world->truth.visible[i];
+    /* What waits for the disk takes memory as well. */
+    for (const struct truth_event *other = world->truth.events; other != NULL; other = other->older) {
         bool is_newer =
             other->session >= event->session || other->seen >= event->seen; /* the log shows late */
         all += is_newer ? other->len + overhead : 0;
     }
-    return all >= world->least_memory;
+    return all >= world->least_memory || (has_small_store && all >= MEMORY_SMALL_TOTAL);
 }
 
 bool truth_may_have_expired(const struct world *world, const struct truth_event *event)
