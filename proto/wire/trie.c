@@ -335,3 +335,24 @@ size_t bb_trie_bytes(const struct bb_trie *trie)
 {
     return trie->bytes;
 }
+
+static bool is_in_ring(const struct bb_trie_entry *last, const struct bb_trie_entry *entry)
+{
+    const struct bb_trie_entry *at = last;
+    while (at != NULL && at != entry) {
+        at = at->next != last ? at->next : NULL;
+    }
+    return at != NULL;
+}
+
+bool bb_trie_can_begin(const struct bb_trie_entry *entry, struct bb_slice segment)
+{
+    const struct bb_trie_node *node = entry->node;
+    if (node->parent == NULL) { /* the empty pattern, or `*` alone */
+        return segment.len == 0 || !is_in_ring(node->exact, entry);
+    }
+    while (node->parent->parent != NULL) {
+        node = node->parent;
+    }
+    return node == node->parent->any || bb_slice_equal(bb_slice(node->segment, node->len), segment);
+}

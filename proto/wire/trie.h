@@ -18,6 +18,7 @@
 
 #include "proto/base/buf.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,10 @@ struct bb_trie_entry {
     struct bb_trie_entry *prev;
     struct bb_trie_node *node;
 };
+
+/** bb_trie_can_begin() - whether the pattern of @entry, which is in a trie, can match a path whose first segment is @segment; the
+ * empty path counts as one of an empty segment. */
+bool bb_trie_can_begin(const struct bb_trie_entry *entry, struct bb_slice segment);
 
 /**
  * bb_trie_match_fn - told of one matching entry

@@ -223,6 +223,26 @@ Test(core_deliver_until, the_end_needs_no_credit_when_nothing_is_to_be_sent)
     rig_stop(&rig);
 }
 
+Test(core_deliver_until, a_channel_that_comes_later_need_have_no_event_that_matches)
+{
+    struct rig rig;
+    start(&rig, false);
+    rig_subscribe(&rig, 1, "a/x", "'options':{'until':2}");
+    rig_subscribe(&rig, 2, "?/x", "'options':{'until':2}");
+    rig_subscribe(&rig, 3, "b/x", "'options':{'until':2}");
+    rig_publish(&rig, 0, 0, "a/y");
+    rig_pass(&rig, 1000000);
+    RIG_TOLD(&rig, 1, "subscribed");
+    RIG_TOLD(&rig, 2, "subscribed");
+    RIG_TOLD(&rig, 3, "subscribed");
+    rig_publish(&rig, 0, 0, "a/y");
+    rig_pass(&rig, 1000000);
+    RIG_TOLD(&rig, 1, "ended done");
+    RIG_TOLD(&rig, 2, "ended done");
+    RIG_TOLD(&rig, 3, "");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_until, the_last_event_wanted_need_not_match)
 {
     struct rig rig;

@@ -2,11 +2,15 @@
 /* Subscriptions that come to an end by themselves (PROTOCOL 7.1, until). */
 #include "broker/core/deliver/until.h"
 
+#include "proto/wire/trie.h"
+
 #include "broker/core/clients/client.h"
+#include "broker/core/keep/channel.h"
 #include "broker/core/log/stage.h"
 #include "broker/core/state.h"
 #include "broker/core/subs/claim.h"
 #include "broker/core/subs/ready.h"
+#include "broker/core/subs/route.h"
 #include "broker/core/subs/sub.h"
 
 /* The longest time between two looks: the wall clock may be set, and the last event that is wanted need not match, so
@@ -89,7 +93,35 @@ static bool may_come_by(const struct bk_core *core, uint64_t time)
     return stage->first < bk_stage_end(stage) && bk_stage_at(stage, stage->first)->block.time <= time;
 }
 
-static bool stops_are_reached(const struct bk_sub *sub)
+static bool can_match(const struct bk_sub *sub, struct bb_slice channel)
+{
+    for (size_t i = 0; i < sub->n_patterns; i++) {
+        if (bb_trie_can_begin(&sub->patterns[i].entry, channel)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of channels that came later it has a position only once something matches: has it had all that it wants of one, and of none
+ * with events less? */
+static bool later_stops_are_reached(const struct bk_core *core, const struct bk_sub *sub)
+{
+    bool any = false;
+    for (size_t i = 0; i < core->channels.n_channels; i++) {
+        const struct bk_channel *channel = core->channels.list[i];
+        if (channel->last == 0 || !can_match(sub, channel->name)) {
+            continue;
+        }
+        if (channel->last < sub->new_stop) {
+            return false;
+        }
+        any = true;
+    }
+    return any;
+}
+
+static bool stops_are_reached(const struct bk_core *core, const struct bk_sub *sub)
 {
     bool any = bk_until_is_now(sub) || sub->over.len > 0;
     for (size_t i = 0; i < sub->n_positions; i++) {
@@ -99,7 +131,7 @@ static bool stops_are_reached(const struct bk_sub *sub)
         }
         any = any || position->is_awaited;
     }
-    return any;
+    return any || later_stops_are_reached(core, sub);
 }
 
 bool bk_until_is_reached(const struct bk_core *core, const struct bk_sub *sub)
@@ -108,7 +140,7 @@ bool bk_until_is_reached(const struct bk_core *core, const struct bk_sub *sub)
         sub->is_dropping || sub->lag_bytes > 0) { /* what the ring has and it does not want needs no credit */
         return false;
     }
-    return sub->until == BK_UNTIL_TIME ? !may_come_by(core, sub->until_time) : stops_are_reached(sub);
+    return sub->until == BK_UNTIL_TIME ? !may_come_by(core, sub->until_time) : stops_are_reached(core, sub);
 }
 
 uint64_t bk_until_tick(struct bk_core *core)
