@@ -67,7 +67,8 @@ class Publisher:
             self.peer.close()
         self.peer = Peer(self.world, client=self.id, epoch=1)
         demand(self.peer.client.welcome["last"] <= self.number, "the broker knows a number that was not used")
-        for number in sorted(self.waiting):
+        for number in range(min(self.waiting, default=0), self.number + 1 if self.waiting else 0):
+            self.waiting.setdefault(number, ([], 0))  # answered before those below it: an empty batch takes its number
             self.send(number)
 
     def send(self, number):
@@ -243,9 +244,7 @@ class World:
         self.levels = (0, 1, 2, 3) if self.has_log else (0, 1, 2)
         ring = choose(("64K", "256K", "16M"))
         arguments = ["--ring", "16M" if self.is_calm else ring, *(["--data", "{dir}/data"] if self.has_log else [])]
-        # The door of libzmq by run.py --libzmq alone: after a restart of its broker some stories there are not explained yet
-        # (docs/faults.md, at the end).
-        if choose((True, False)) and "--libzmq" in Settings.options:
+        if choose((True, False)):
             arguments.append("--libzmq")
         self.arguments = arguments
         self.broker = Broker("--insecure", *arguments)
@@ -400,6 +399,7 @@ class World:
             return
         self.settle()
         self.audit()
+        self.learn_lives()  # who lags hears of the life that ends now only after the next one has begun
         while not self.is_removed(channel):  # not while events are written to it
             self.pump(0.01)
         self.add_channel(channel)
@@ -509,14 +509,10 @@ class World:
         lines = [json.loads(line) for line in ended.stdout.splitlines()]
         found = [(line["seq"], line["path"], line["payload"]) for line in lines if "seq" in line]
         expected = [(event["seq"], event["path"], event["payload"]) for event in read]
-        if ended.returncode == 6:  # at the first gap, and what lies behind it is not read
-            gap = lines[-1]["gap"]
-            demand(gap["reason"] == "trimmed", "busbar sub --strict found", gap)
-            expected = [event for event in expected if event[0] < gap["from"]]
-        if may_go:  # the oldest
-            expected = [event for event in expected if found and event[0] >= found[0][0]]
-        demand(found == expected, "busbar sub read", len(found), "events of", channel, "and a plain peer", len(expected), found[:1],
-               expected[:1], "status", ended.returncode)
+        if ended.returncode == 6:  # the first gap is the end
+            demand(found, "busbar sub --from all begins with a gap:", ended.stdout)
+            expected = expected[:len(found)]
+        demand(found == expected, "busbar sub read", len(found), "events of", channel, "and a plain peer", len(expected))
 
     def close(self):
         for peer in (*self.publishers, *self.subscribers):
