@@ -199,16 +199,19 @@ class Account:
             demand(channel not in self.over, channel, "is told of, and was removed before its end")
             demand(channel not in self.owed, channel, "has a range before the gap", self.owed.get(channel))
             stretch = self.stretch_of(channel, life)
-            if life:
-                before = self.lives.get(channel)
-                demand(self.epoch(channel, life) is stretch.epoch,
-                       f"{channel} is in the life {life[0]} behind {stretch.at}, and was in {before}, without a gap")
+            self.goes_on(channel, stretch, life)
             demand(stretch.at == start, f"{channel}: range {start}..{end} behind {stretch.at}")
             demand(start < end or (gaps and start == end), f"{channel}: empty range {start}..{end}")
             self.within(channel, stretch, end)
             stretch.at = end
         for event in events:
             self.event(event)
+
+    def goes_on(self, channel, stretch, life):
+        """A new life means that all before it still holds (PROTOCOL 7.5). A gap that counts can be the first to have it."""
+        before = self.lives.get(channel)
+        demand(not life or self.epoch(channel, life) is stretch.epoch,
+               f"{channel} is in the life {life and life[0]} behind {stretch.at}, and was in {before}, without a gap")
 
     def event(self, event):
         channel = (segments(event["path"]) or [""])[0]
@@ -238,6 +241,7 @@ class Account:
             elif reason == "retracted":
                 self.retracted(channel, stretch, first, last, life)
             else:
+                self.goes_on(channel, stretch, life)
                 self.lost(channel, stretch, first, last, count, reason)
 
     def retracted(self, channel, stretch, first, last, life):
