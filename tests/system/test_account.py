@@ -5,18 +5,17 @@ each subscription delivered and gaps make what was published, and ranges join.
 run.py --seconds N says for how long, --seed N begins with that story; the seed of each story is printed."""
 import json
 import os
-import queue
 import random
 import signal
 import subprocess
-import threading
 import time
 import unittest
 
 import zmq
 
-from account import Account, Event, Truth, Violation, demand, matches
+from account import Account, Event, Truth, Violation, demand
 from broker import DEADLINE, Broker, Settings, child_setup
+from command import Command
 from peers import Client, Failure, JsonClient, random_id
 
 POLICIES = ("slide", "slide", "drop_oldest", "drop_newest", "conflate", "refuse", "disconnect")
@@ -230,64 +229,6 @@ class Subscriber:
         if account.until is not None and not account.has_ended and not account.waits_for_more():
             return False
         return not account.missing()
-
-
-class Command:
-    """`busbar sub`, which is the library: it goes on through kills and cuts by itself, and is told as one sequence of events and
-    gaps. In a story that loses nothing --strict says so."""
-
-    def __init__(self, world):
-        self.world = world
-        self.pattern = world.random.choice(("*", *(f"{channel}/*" for channel in world.channels)))
-        self.came = {}  # channel -> sequence -> ident
-        self.holes = {}  # channel -> ranges of gaps
-        self.strict = ["--strict"] if world.is_calm else []
-        endpoint = world.broker.door("listen", world.random.choice(("tcp", "ipc")))
-        self.process = subprocess.Popen(
-            [Settings.busbar, "sub", "-q", "-u", endpoint, "--from", "all", "--json", *self.strict, self.pattern],
-            stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, preexec_fn=child_setup())
-        self.lines = queue.SimpleQueue()
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.lines.put(line)
-
-    def step(self):
-        while not self.lines.empty():
-            said = json.loads(self.lines.get())
-            self.gap(**said["gap"]) if "gap" in said else self.event(said)
-        demand(self.process.poll() is None, "busbar sub ended with", self.process.returncode)
-
-    def gap(self, channel, reason, **places):
-        first, last = places["from"], places["to"]
-        if reason in ("restart", "retracted"):
-            keep = first if reason == "retracted" else 0
-            self.came[channel] = {n: ident for n, ident in self.came.get(channel, {}).items() if n < keep}
-            self.holes[channel] = [hole for hole in self.holes.get(channel, []) if hole[0] < keep]
-        else:
-            self.holes.setdefault(channel, []).append((first, last))
-
-    def event(self, event):
-        channel = (event["path"].split("/") or [""])[0]
-        came = self.came.setdefault(channel, {})
-        demand(event["seq"] > max(came, default=0), "busbar sub:", channel, event["seq"], "came behind", max(came, default=0))
-        came[event["seq"]] = tuple(event["payload"][:3])
-
-    def missing(self):
-        """(channel, sequence) of what is there and neither came as that nor is in a gap."""
-        self.step()
-        return [(channel, n) for channel in self.world.channels if matches(self.pattern, channel)
-                for n, event in self.world.truth.current(channel).events.items()
-                if self.came.get(channel, {}).get(n) != event.ident
-                and not any(first <= n <= last for first, last in self.holes.get(channel, []))]
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-        self.reader.join()
-        self.process.stdout.close()
 
 
 class World:
