@@ -14,7 +14,7 @@ import unittest
 import zmq
 
 from account import Account, Event, Truth, Violation, demand
-from broker import DEADLINE, Broker, Settings, child_setup
+from broker import DEADLINE, Broker, Settings, child_setup, until
 from command import Command
 from peers import Client, Failure, JsonClient, random_id
 
@@ -170,6 +170,7 @@ class Subscriber:
             start = {"after": account.places}
         elif self.retained:
             options["retained"] = True
+            account.retained.clear()
         if account.until is not None:
             options["until"] = self.until_again() if account.is_resumed else account.until
         self.peer.send("subscribe", corr=1, sub=1, patterns=account.patterns, options=options, **{"from": start})
@@ -422,10 +423,20 @@ class World:
         is_kill = self.random.choice((True, False))
         self.tell("kill" if is_kill else "end")
         self.end(is_kill)
-        self.broker.restart(*(a.format(dir=self.broker.dir) for a in ("--insecure", *self.arguments))).start()
+        self.broker.restart(*(a.format(dir=self.broker.dir) for a in ("--insecure", *self.arguments)))
+        until(self.is_started, "the ports of the broker")
         self.begin()
         for peer in (*self.subscribers, *self.publishers):
             peer.cut() if isinstance(peer, Subscriber) else peer.connect()
+
+    def is_started(self):
+        """Not while another program on this machine has one of its ports."""
+        self.broker.log.clear()
+        try:
+            return self.broker.start()
+        except AssertionError as error:
+            demand("Address already in use" in str(error), error)
+            return False
 
     def end(self, is_kill):
         if is_kill:
