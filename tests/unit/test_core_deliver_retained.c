@@ -91,6 +91,22 @@ Test(core_deliver_retained, with_an_end_they_come_before_it)
     rig_stop(&rig);
 }
 
+Test(core_deliver_retained, a_newer_one_beyond_the_end_comes_as_a_retained_value)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "a/x m/x m/y");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "*", "'options':{'retained':true,'until':'now'}");
+    rig_publish(&rig, 0, 0, "a/x m/x"); /* before the stores have answered */
+    rig_commit(&rig);
+    rig_settle(&rig);
+    RIG_TOLD(
+        &rig, 1,
+        "subscribed m@2 a@1 until m@2 a@1; deliver retained1 = m3 m2; deliver retained1 = a2; deliver retained2 =; ended done");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_retained, what_waits_meanwhile_falls_under_the_policy)
 {
     struct rig rig;

@@ -2,7 +2,7 @@
 /*
  * Retained values: the newest event of each path that a new subscription matches, sent before anything else. The
  * subscription begins where the channels stood when it was made; an event that came after that is not sent twice, for what is
- * newer than the beginning is left out here and comes with the flow.
+ * newer than the beginning is left out here and comes with the flow, unless it lies behind the end.
  */
 #include "broker/core/deliver/retained.h"
 
@@ -104,8 +104,10 @@ static bool is_wanted(const struct bk_core *core,
     const uint8_t *slash = path.len > 0 ? memchr(path.data, '/', path.len) : NULL;
     struct bb_slice name = bb_slice(path.data, slash != NULL ? (size_t)(slash - path.data) : path.len);
     for (size_t i = 0; i < sub->n_positions; i++) {
-        if (bb_slice_equal(sub->positions[i].channel->name, name)) {
-            return block->sequence <= sub->positions[i].begin;
+        const struct bk_position *position = &sub->positions[i];
+        if (bb_slice_equal(position->channel->name, name)) {
+            bool is_beyond = block->sequence > position->stop || block->time > sub->until_time;
+            return block->sequence <= position->begin || (position->begin > 0 && is_beyond);
         }
     }
     return false; /* the channel came later: all of it comes with the flow */

@@ -21,15 +21,21 @@ newest_of(struct world *world, const struct truth_inc *inc, struct bb_slice path
     return NULL;
 }
 
-/* No other one, be it over or not. */
-static bool is_newest_of_path(const struct truth_event *event)
+/* What comes later in its path, over or not, comes with the flow, unless the flow ends before it. */
+static bool is_due(const struct world *world,
+                   const struct account *account,
+                   const struct place *place,
+                   const struct truth_event *event)
 {
     for (size_t i = event->sequence; i < event->inc->n; i++) {
-        if (bb_slice_equal(event->inc->events[i]->path, event->path)) {
+        const struct truth_event *newer = event->inc->events[i];
+        bool is_same = bb_slice_equal(newer->path, event->path);
+        if (is_same && (newer->sequence <= place->begin || account_wants(account, place, newer) ||
+                        truth_may_have_expired(world, newer))) {
             return false;
         }
     }
-    return true;
+    return !truth_may_have_expired(world, event);
 }
 
 static bool has_got(const struct account *account, const struct truth_event *event)
@@ -58,15 +64,15 @@ static const char *judge_value(struct world *world,
     if (has_got(account, event)) {
         return "its path has come already";
     }
-    if (event->sequence > account->places[event->inc->channel].begin && !truth_may_be_trimmed(world, event) &&
-        !truth_may_be_evicted(world, event)) {
+    const struct place *place = &account->places[event->inc->channel];
+    if (event->sequence > place->begin && account_wants(account, place, event) &&
+        !truth_may_be_trimmed(world, event) && !truth_may_be_evicted(world, event)) {
         return "it comes with the flow";
     }
     if (truth_has_expired(world, event, 100000 + account->link->latency)) {
         return "its time to live is over";
     }
-    const struct truth_event *newest =
-        newest_of(world, event->inc, event->path, account->places[event->inc->channel].begin);
+    const struct truth_event *newest = newest_of(world, event->inc, event->path, place->begin);
     if (newest != NULL && newest->sequence > event->sequence) {
         return "there is a newer one";
     }
@@ -112,8 +118,7 @@ static void check_end(struct world *world, struct account *account)
         for (uint64_t sequence = 1; sequence <= BB_MIN(place->begin, place->inc->visible) && !world->failed;
              sequence++) {
             const struct truth_event *event = place->inc->events[sequence - 1];
-            bool is_newest = is_newest_of_path(event) && !truth_may_have_expired(world, event);
-            if (is_newest && event->sequence >= place->inc->trimmed &&
+            if (is_due(world, account, place, event) && event->sequence >= place->inc->trimmed &&
                 match_any(account->wish.patterns, event->path) && !has_got(account, event)) {
                 account_fail(world, account, "retained", "the retained value %" PRIu64 " of '%s' is missing",
                              sequence, world->truth.names[i].text);
