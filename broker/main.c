@@ -19,9 +19,9 @@
 #define EXIT_USAGE 2
 
 #ifdef NDEBUG
-#    define IS_DEBUG false
+#    define CHECK_WORK 0
 #else
-#    define IS_DEBUG true
+#    define CHECK_WORK 128
 #endif
 
 enum kind {
@@ -272,7 +272,7 @@ int main(int argc, char **argv)
             return code;
         }
     }
-    options.core.check = IS_DEBUG;
+    options.core.check = CHECK_WORK;
     set_defaults(&options, ipc, sizeof(ipc));
     uint64_t random[2] = {0};
     if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random)) {

@@ -21,8 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define WORK_A_CALL ((size_t)1 << 12)
-
 #define CHECK(condition)                          \
     do {                                          \
         if (!(condition)) {                       \
@@ -227,9 +225,9 @@ static void check_clients(struct bk_core *core)
 
 void bk_core_check(struct bk_core *core)
 {
-    core->check_turn += WORK_A_CALL;
-    if ((core->n_subs + 1) * core->ring.n_blocks + core->channels.n_channels + core->n_clients >
-        core->check_turn) {
+    size_t each = core->ring.n_blocks + core->channels.n_channels + 1;
+    core->check_turn += core->config.check;
+    if ((core->n_subs + 1) * each + core->n_patterns + core->n_clients > core->check_turn) {
         return;
     }
     core->check_turn = 0;

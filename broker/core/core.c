@@ -161,7 +161,7 @@ uint64_t bk_core_counter(const struct bk_core *core, enum bk_counter counter)
 static void end_call(struct bk_core *core)
 {
     bk_sweep(core);
-    if (core->config.check) {
+    if (core->config.check > 0) {
         bk_core_check(core);
     }
 }

@@ -39,8 +39,11 @@ struct bk_config {
     size_t max_patterns_all;
     uint64_t heartbeat_us; /* where the client does not ask */
     size_t stage_bytes;    /* most that waits for the log */
-    bool check;            /* hold all invariants after each call (check.h): for tests */
+    size_t check;          /* of the work to hold all invariants, so much is done a call (check.c); 0: none */
 };
+
+/* In a world of a test that is after each call. */
+#define BK_CHECK_ALWAYS ((size_t)1 << 16)
 
 #define BK_CONFIG_INIT                                     \
     ((struct bk_config){.server = 1,                       \

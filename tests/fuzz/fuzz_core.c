@@ -340,7 +340,7 @@ static void open_log(struct world *world)
 static struct bk_config small_config(bool is_roomy)
 {
     struct bk_config config = BK_CONFIG_INIT;
-    config.check = true;
+    config.check = BK_CHECK_ALWAYS;
     config.ring_bytes = is_roomy ? 24576 : 1024;
     config.memory_bytes = is_roomy ? 32768 : 4096;
     config.inflight_bytes = 2048;

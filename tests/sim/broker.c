@@ -203,7 +203,7 @@ void broker_start(struct world *world)
     world->run = (world->n_runs + 1) * 1000003 + sim_below(&world->rng, 1000);
     world->config.run = world->run;
     world->config.first_session = BB_MAX(world->wall_most, world_wall(world));
-    world->config.check = true;
+    world->config.check = BK_CHECK_ALWAYS;
     world->n_runs++;
     world->is_dead = world->is_draining = false;
     world->judge.full_since = 0;

@@ -406,7 +406,7 @@ static void close_core(struct rig *rig)
 void rig_init(struct rig *rig)
 {
     *rig = (struct rig){.config = BK_CONFIG_INIT, .now = 1000000};
-    rig->config.check = true;
+    rig->config.check = BK_CHECK_ALWAYS;
     rig->config.run = 100;
     rig->out = (struct bk_out){
         .context = rig,

@@ -340,7 +340,7 @@ bool world_open(struct world *world, bool has_log)
     memset(world, 0, sizeof(*world));
     config.ring_bytes = (size_t)24 << 10;
     config.run = 7;
-    config.check = true;
+    config.check = BK_CHECK_ALWAYS;
     world->out = (struct bk_out){
         .context = world,
         .send = out_send,

@@ -158,7 +158,7 @@ static void assert_error(const struct fixture *fixture, size_t i, enum bb_msg_ty
 static struct fixture fixture_default(void)
 {
     struct fixture fixture = {.config = BK_CONFIG_INIT};
-    fixture.config.check = true;
+    fixture.config.check = BK_CHECK_ALWAYS;
     return fixture;
 }
 

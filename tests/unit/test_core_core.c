@@ -271,7 +271,7 @@ Test(core_core, what_waits_is_fanned_out_before_a_client_and_its_subscriptions_g
 static void start_sound(struct rig *rig)
 {
     start(rig);
-    rig->config.check = true;
+    rig->config.check = BK_CHECK_ALWAYS;
     rig_hello(rig, 0, NULL, 0);
     rig_say(rig, 0, "{'op':'channel','corr':1,'action':'add','name':'m','settings':{'store':'memory'}}");
     rig_settle(rig);

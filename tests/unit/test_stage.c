@@ -159,7 +159,7 @@ static void fixture_start(struct fixture *fixture)
     *fixture =
         (struct fixture){.config = BK_CONFIG_INIT,
                          .log = {.backend = {.ops = &log_ops, .is_durable = true, .max_ticket = SIZE_MAX}}};
-    fixture->config.check = true;
+    fixture->config.check = BK_CHECK_ALWAYS;
     fixture_open(fixture);
     cr_assert_eq(fixture->n_got[BB_MSG_WELCOME], 1);
 }
