@@ -21,7 +21,8 @@ class Command:
         self.strict = ["--strict"] if world.is_calm else []
         endpoint = world.broker.door("listen", world.random.choice(("tcp", "ipc")))
         self.process = subprocess.Popen(
-            [Settings.busbar, "sub", "-q", "-u", endpoint, "--from", "all", "--json", *self.strict, self.pattern],
+            [Settings.busbar, "sub", "-q", "-u", endpoint, "--from", "all", "--json", "--connect-timeout", "60s",
+             *self.strict, self.pattern],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, preexec_fn=child_setup())
         self.lines = queue.SimpleQueue()
         self.reader = threading.Thread(target=self.read, daemon=True)
