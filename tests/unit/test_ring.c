@@ -229,6 +229,33 @@ Test(ring, blocks_of_a_quiet_channel_do_not_pin_memory_without_bound)
     fixture_fini(&fixture);
 }
 
+Test(ring, what_waits_for_the_log_takes_nothing_out_of_the_ring)
+{
+    enum {
+        N = 100,
+        LEN = 5000
+    };
+    static const uint8_t zeros[LEN];
+    struct fixture fixture;
+    struct bk_block waiting[N];
+    fixture_init(&fixture, 1000000, 100000);
+    struct bk_channel *channel = append(&fixture, "a", BLOCK_LEN, NULL);
+    for (uint64_t i = 0; i < N; i++) { /* of chunks more than all that the ring may hold */
+        struct bb_block head = {
+            .session = i + 2, .sequence = i + 2, .instance = 1, .count = 1, .length = LEN};
+        cr_assert_eq(
+            bk_ring_build(&fixture.ring, channel, &head, bb_slice(zeros, LEN), NULL, true, &waiting[i]), 0);
+    }
+    (void)append(&fixture, "b", BLOCK_LEN, NULL);
+    cr_assert_eq(fixture.n_evicted, 0);
+    for (int i = 1; i < N; i++) {
+        bk_ring_drop(&waiting[i]);
+    }
+    cr_assert_eq(bk_ring_push(&fixture.ring, &waiting[0]), 0); /* late, and in a chunk of that time */
+    cr_assert_eq(fixture.n_evicted, 0);
+    fixture_fini(&fixture);
+}
+
 /* One block of @count events, not fanned out. */
 static struct bk_channel *append_batch(struct fixture *fixture, const char *name, uint64_t count)
 {

@@ -19,7 +19,7 @@ static int keep_block(struct bk_core *core, const struct bk_run *run, struct bk_
     block->has_source_time = run->has_source_time;
     int r = run->is_logged ? bk_stage_add(core, block) : bk_ring_push(&core->ring, block);
     if (r < 0) {
-        bk_ring_drop(&core->ring, block);
+        bk_ring_drop(block);
         return r;
     }
     if (!run->is_logged) {
@@ -57,7 +57,8 @@ int bk_session_keep(struct bk_core *core,
             .count = run->count,
             .length = run->len,
         };
-        int r = bk_ring_build(&core->ring, run->channel, &head, bb_slice(run->data, run->len), owner, &block);
+        int r = bk_ring_build(&core->ring, run->channel, &head, bb_slice(run->data, run->len), owner,
+                              run->is_logged, &block);
         r = r == 0 ? keep_block(core, run, &block) : r;
         if (r < 0 && i == 0) {
             return r;

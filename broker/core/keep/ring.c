@@ -12,38 +12,43 @@
 #define REFERENCE_MIN ((size_t)8 << 10)
 
 /* Chunks may exceed the limit by the one being filled and one of old blocks. */
-#define CHUNKS_SLACK (2 * BK_CHUNK_SIZE)
+#define CHUNKS_SLACK 2
+
+/* A small ring has small chunks, since a block at each of its ends may pin a whole one. */
+#define CHUNKS_MIN     16
+#define CHUNK_SIZE_MIN ((size_t)4 << 10)
 
 /* What blocks are written into, one after the other. */
 struct bk_chunk {
     struct bk_bytes bytes;
-    size_t n_blocks; /* that lie in it and are there */
+    size_t n_blocks; /* of the ring that lie in it; those that wait for the log are counted there */
     uint8_t data[];
 };
+
+static size_t chunk_size(const struct bk_ring *ring)
+{
+    return BB_MIN(BB_MAX(ring->max_bytes / CHUNKS_MIN, CHUNK_SIZE_MIN), BK_CHUNK_SIZE);
+}
 
 static void chunk_free(struct bk_bytes *bytes)
 {
     free(BB_CONTAINER(bytes, struct bk_chunk, bytes));
 }
 
-static struct bk_chunk *chunk_new(struct bk_ring *ring, size_t size)
+static struct bk_chunk *chunk_new(const struct bk_ring *ring, size_t size)
 {
     struct bk_chunk *chunk = malloc(sizeof(*chunk) + size);
     if (chunk != NULL) {
         chunk->n_blocks = 0;
         bk_bytes_init(&chunk->bytes, ring->meter, chunk->data, size, chunk_free);
-        ring->chunk_bytes += size;
     }
     return chunk;
 }
 
-/* Let go of the chunk that was being filled. */
-static void chunk_close(struct bk_ring *ring)
+/* Let go of a chunk that was being filled. */
+static void chunk_close(struct bk_chunk *chunk)
 {
-    struct bk_chunk *chunk = ring->chunk;
     if (chunk != NULL) {
-        ring->chunk = NULL;
-        ring->chunk_bytes -= chunk->n_blocks == 0 ? chunk->bytes.size : 0;
         bk_bytes_unref(&chunk->bytes);
     }
 }
@@ -73,6 +78,11 @@ static size_t block_bytes(const struct bk_block *block)
     return sizeof(*block) + block->head_len + block->body_len;
 }
 
+static struct bk_chunk *chunk_of(const struct bk_block *block)
+{
+    return BB_CONTAINER(block->head_bytes, struct bk_chunk, bytes);
+}
+
 static void block_drop(struct bk_ring *ring, struct bk_block *block)
 {
     struct bk_channel *channel = block->channel;
@@ -84,7 +94,9 @@ static void block_drop(struct bk_ring *ring, struct bk_block *block)
         channel->first_pos = block->after != BK_NO_POS ? block->after : block->pos + 1;
     }
     block->channel = NULL;
-    bk_ring_drop(ring, block);
+    struct bk_chunk *chunk = chunk_of(block);
+    ring->chunk_bytes -= --chunk->n_blocks == 0 ? chunk->bytes.size : 0;
+    bk_ring_drop(block);
     ring->n_holes++;
 }
 
@@ -95,7 +107,8 @@ void bk_ring_fini(struct bk_ring *ring)
             block_drop(ring, ring_slot(ring, i));
         }
     }
-    chunk_close(ring);
+    chunk_close(ring->chunk);
+    chunk_close(ring->chunk_waiting);
     free(ring->blocks);
     *ring = (struct bk_ring){0};
 }
@@ -275,24 +288,25 @@ static void evict(struct bk_ring *ring, const struct bk_channel *channel)
 {
     while (channel->ring_bytes > channel->ring_max && evict_from(ring, channel)) {
     }
-    while ((ring->bytes > ring->max_bytes || ring->chunk_bytes > ring->max_bytes + CHUNKS_SLACK) &&
+    while ((ring->bytes > ring->max_bytes ||
+            ring->chunk_bytes > ring->max_bytes + CHUNKS_SLACK * chunk_size(ring)) &&
            bk_ring_evict(ring)) {
     }
 }
 
-/* A chunk with room for @len bytes. */
-static struct bk_chunk *chunk_with_room(struct bk_ring *ring, size_t len)
+/* A chunk with room for @len bytes, at @filled, where the one before it was being filled. */
+static struct bk_chunk *chunk_with_room(const struct bk_ring *ring, struct bk_chunk **filled, size_t len)
 {
-    const struct bk_chunk *now = ring->chunk;
+    const struct bk_chunk *now = *filled;
     if (now == NULL || now->bytes.size - now->bytes.len < len) {
-        struct bk_chunk *chunk = chunk_new(ring, BB_MAX(BK_CHUNK_SIZE, len));
+        struct bk_chunk *chunk = chunk_new(ring, BB_MAX(chunk_size(ring), len));
         if (chunk == NULL) {
             return NULL;
         }
-        chunk_close(ring);
-        ring->chunk = chunk;
+        chunk_close(*filled);
+        *filled = chunk;
     }
-    return ring->chunk;
+    return *filled;
 }
 
 int bk_ring_build(struct bk_ring *ring,
@@ -300,10 +314,12 @@ int bk_ring_build(struct bk_ring *ring,
                   const struct bb_block *head,
                   struct bb_slice events,
                   struct bk_bytes *owner,
+                  bool waits,
                   struct bk_block *ret_block)
 {
     bool by_reference = owner != NULL && events.len >= REFERENCE_MIN;
-    struct bk_chunk *chunk = chunk_with_room(ring, BB_BLOCK_HEAD_MAX + (by_reference ? 0 : events.len));
+    struct bk_chunk *chunk = chunk_with_room(ring, waits ? &ring->chunk_waiting : &ring->chunk,
+                                             BB_BLOCK_HEAD_MAX + (by_reference ? 0 : events.len));
     if (chunk == NULL) {
         return BB_ENOMEM;
     }
@@ -322,7 +338,6 @@ int bk_ring_build(struct bk_ring *ring,
         .count = (uint32_t)head->count,
     };
     chunk->bytes.len += ret_block->head_len;
-    chunk->n_blocks++;
     if (by_reference) {
         ret_block->body_bytes = bk_bytes_ref(owner);
         ret_block->body = events.data;
@@ -334,12 +349,8 @@ int bk_ring_build(struct bk_ring *ring,
     return 0;
 }
 
-void bk_ring_drop(struct bk_ring *ring, const struct bk_block *block)
+void bk_ring_drop(const struct bk_block *block)
 {
-    struct bk_chunk *chunk = BB_CONTAINER(block->head_bytes, struct bk_chunk, bytes);
-    if (--chunk->n_blocks == 0 && chunk != ring->chunk) {
-        ring->chunk_bytes -= chunk->bytes.size;
-    }
     bk_bytes_unref(block->head_bytes);
     bk_bytes_unref(block->body_bytes);
 }
@@ -365,6 +376,8 @@ int bk_ring_push(struct bk_ring *ring, const struct bk_block *block)
     channel->last = block->sequence + block->count - 1;
     channel->ring_bytes += block_bytes(slot);
     ring->bytes += block_bytes(slot);
+    struct bk_chunk *chunk = chunk_of(slot);
+    ring->chunk_bytes += chunk->n_blocks++ == 0 ? chunk->bytes.size : 0;
     ring->n_blocks++;
     ring->next_pos++;
     evict(ring, channel);
@@ -379,14 +392,14 @@ int bk_ring_append(struct bk_ring *ring,
                    bool uniform)
 {
     struct bk_block block;
-    int r = bk_ring_build(ring, channel, head, events, owner, &block);
+    int r = bk_ring_build(ring, channel, head, events, owner, false, &block);
     if (r < 0) {
         return r;
     }
     block.uniform = uniform;
     r = bk_ring_push(ring, &block);
     if (r < 0) {
-        bk_ring_drop(ring, &block);
+        bk_ring_drop(&block);
     }
     return r;
 }

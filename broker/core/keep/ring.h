@@ -64,9 +64,11 @@ struct bk_ring {
     uint64_t next_pos;
     size_t bytes; /* of the blocks that are there */
     size_t max_bytes;
-    uint64_t keep_pos;  /* from here on nothing is evicted: it has not been fanned out */
-    size_t chunk_bytes; /* of the chunks that a block lies in; bounded as bytes is: one block pins a chunk */
-    struct bk_chunk *chunk; /* being filled */
+    uint64_t keep_pos; /* from here on nothing is evicted: it has not been fanned out */
+    size_t
+        chunk_bytes; /* of the chunks that a block of it lies in; bounded as bytes is: one block pins a chunk */
+    struct bk_chunk *chunk;         /* being filled, */
+    struct bk_chunk *chunk_waiting; /* and the one for blocks that are not pushed at once */
 };
 
 void bk_ring_init(struct bk_ring *ring,
@@ -82,6 +84,7 @@ void bk_ring_fini(struct bk_ring *ring);
  * @head:    what its head says; length and count describe @events
  * @events:  the events
  * @owner:   what @events lie in: referenced if they are large, else they are copied; NULL: copied
+ * @waits:   it is pushed later than those that are built meanwhile, and so lies in a chunk with its like
  *
  * It holds references; bk_ring_push() takes them over or bk_ring_drop() lets them go. Its flags are the caller's to set.
  *
@@ -92,10 +95,11 @@ int bk_ring_build(struct bk_ring *ring,
                   const struct bb_block *head,
                   struct bb_slice events,
                   struct bk_bytes *owner,
+                  bool waits,
                   struct bk_block *ret_block);
 
 /** bk_ring_drop() - let go of a block that was built and not pushed. */
-void bk_ring_drop(struct bk_ring *ring, const struct bk_block *block);
+void bk_ring_drop(const struct bk_block *block);
 
 /**
  * bk_ring_push() - add a block at the end, evicting what exceeds the limits

@@ -251,7 +251,7 @@ static void make_visible(struct bk_core *core, const struct bk_block *block)
     bk_ring_drop_all(&core->ring, channel);
     channel->last = block->sequence + block->count - 1;
     channel->first = channel->last + 1;
-    bk_ring_drop(&core->ring, block);
+    bk_ring_drop(block);
     bk_send_all_away(core);
 }
 
@@ -297,7 +297,7 @@ static void drop_staged(struct bk_core *core, uint64_t ticket)
         stage->bytes -= sizeof(struct bk_staged) + block->head_len + block->body_len;
         block->channel->taken = block->sequence - 1; /* walked backwards: the lowest stays */
         bk_count(core, BK_COUNTER_log_refused, block->count);
-        bk_ring_drop(&core->ring, block);
+        bk_ring_drop(block);
     }
     stage->blocks.len = keep * sizeof(struct bk_staged);
     bk_stage_drop_gone(stage);

@@ -119,7 +119,7 @@ void bk_stage_fini(struct bk_core *core)
 {
     struct bk_stage *stage = &core->stage;
     for (size_t i = stage->first; i < bk_stage_end(stage); i++) {
-        bk_ring_drop(&core->ring, &bk_stage_at(stage, i)->block);
+        bk_ring_drop(&bk_stage_at(stage, i)->block);
     }
     bb_buf_fini(&stage->blocks);
     bb_buf_fini(&stage->forgotten);

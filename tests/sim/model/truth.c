@@ -131,16 +131,21 @@ static void carry_lives(struct truth *truth, const struct truth_inc *old, struct
     }
 }
 
-static bool is_stored(const struct world *world, size_t channel)
+static bool is_on_disk(const struct world *world, size_t channel)
 {
     const struct store *store = &world->disk.store;
     bool found = false;
-    for (size_t i = 0; i < store->n_channels && world->has_log; i++) {
+    for (size_t i = 0; i < store->n_channels && !found; i++) {
         const struct store_channel *stored = &store->channels[i];
-        found = found || (!stored->removed && bb_slice_equal(bb_buf_slice(&stored->name),
-                                                             bb_slice_str(world->truth.names[channel].text)));
+        found = (!stored->removed &&
+                 bb_slice_equal(bb_buf_slice(&stored->name), bb_slice_str(world->truth.names[channel].text)));
     }
     return found;
+}
+
+static bool is_stored(const struct world *world, size_t channel)
+{
+    return world->has_log && is_on_disk(world, channel);
 }
 
 void truth_carry(struct world *world, size_t channel)
@@ -148,6 +153,9 @@ void truth_carry(struct world *world, size_t channel)
     struct truth_inc *old = world->truth.names[channel].inc;
     while (old != NULL && !old->was_set && is_stored(world, channel)) {
         old = old->next; /* its removal has not reached the disk */
+    }
+    if (!world->has_log && !is_on_disk(world, channel)) {
+        return; /* nobody has written it down */
     }
     if (old == NULL || !old->is_ended || !old->was_set || !world->truth.names[channel].inc->is_ended) {
         return;
