@@ -13,7 +13,7 @@ function(busbar_suites exe)
   foreach(suite IN LISTS ARGN)
     add_test(NAME ${exe}/${suite} COMMAND ${exe} --filter "${suite}/*")
     set_tests_properties(${exe}/${suite} PROPERTIES
-      LABELS unit TIMEOUT 600 FAIL_REGULAR_EXPRESSION "${BUSBAR_FAIL_REGEX}")
+      LABELS unit TIMEOUT 120 FAIL_REGULAR_EXPRESSION "${BUSBAR_FAIL_REGEX}")
   endforeach()
 endfunction()
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The invariants. They are held after each call in simulations, fuzzing and debug builds. The work grows with subscriptions times what
- * waits for them: in a large world they are held after so many calls that the work of one stays bounded.
+ * The invariants. They are held after each call in simulations, fuzzing and debug builds. The work grows with
+ * subscriptions times what waits for them: in a large world they are held after so many calls that the work of
+ * one stays bounded.
  */
 #include "broker/core/clients/ack.h"
 #include "broker/core/clients/client.h"

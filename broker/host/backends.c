@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-/* The largest batch fits into the log if it goes from one channel to another so many times; one that does it more often may be
- * refused (too_big). */
+/* The largest batch fits into the log if it goes from one channel to another so many times; one that does it
+ * more often may be refused (too_big). */
 #define RUNS_MIN 256
 
 static void log_backend(void *context, int level, const char *id, const char *text)

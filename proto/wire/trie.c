@@ -246,6 +246,7 @@ int bb_trie_add(struct bb_trie *trie, struct bb_trie_entry *entry, struct bb_sli
     }
     ring_append(is_rest ? &node->rest : &node->exact, entry);
     entry->node = node;
+    entry->is_rest = is_rest;
     trie->count++;
     return 0;
 }
@@ -257,11 +258,8 @@ void bb_trie_remove(struct bb_trie *trie, struct bb_trie_entry *entry)
         return;
     }
     struct bb_trie_entry *last = entry->next == entry ? NULL : entry->prev;
-    if (node->exact == entry) {
-        node->exact = last;
-    } else if (node->rest == entry) {
-        node->rest = last;
-    }
+    struct bb_trie_entry **ring = entry->is_rest ? &node->rest : &node->exact;
+    *ring = *ring == entry ? last : *ring;
     entry->prev->next = entry->next;
     entry->next->prev = entry->prev;
     *entry = (struct bb_trie_entry){0};
@@ -336,23 +334,12 @@ size_t bb_trie_bytes(const struct bb_trie *trie)
     return trie->bytes;
 }
 
-static bool is_in_ring(const struct bb_trie_entry *last, const struct bb_trie_entry *entry)
-{
-    const struct bb_trie_entry *at = last;
-    while (at != NULL && at != entry) {
-        at = at->next != last ? at->next : NULL;
-    }
-    return at != NULL;
-}
-
-bool bb_trie_can_begin(const struct bb_trie_entry *entry, struct bb_slice segment)
+bool bb_trie_first(const struct bb_trie_entry *entry, struct bb_slice *ret_segment)
 {
     const struct bb_trie_node *node = entry->node;
-    if (node->parent == NULL) { /* the empty pattern, or `*` alone */
-        return segment.len == 0 || !is_in_ring(node->exact, entry);
-    }
-    while (node->parent->parent != NULL) {
+    while (node->parent != NULL && node->parent->parent != NULL) {
         node = node->parent;
     }
-    return node == node->parent->any || bb_slice_equal(bb_slice(node->segment, node->len), segment);
+    *ret_segment = bb_slice(node->segment, node->len); /* the root has none: the empty pattern */
+    return node->parent != NULL ? node != node->parent->any : !entry->is_rest;
 }

@@ -30,11 +30,8 @@ struct bb_trie_entry {
     struct bb_trie_entry *next;
     struct bb_trie_entry *prev;
     struct bb_trie_node *node;
+    bool is_rest; /* its pattern ends with a `*` */
 };
-
-/** bb_trie_can_begin() - whether the pattern of @entry, which is in a trie, can match a path whose first segment is @segment; the
- * empty path counts as one of an empty segment. */
-bool bb_trie_can_begin(const struct bb_trie_entry *entry, struct bb_slice segment);
 
 /**
  * bb_trie_match_fn - told of one matching entry
@@ -88,6 +85,14 @@ int bb_trie_match(const struct bb_trie *trie,
 
 /** bb_trie_count() - entries in the trie. */
 size_t bb_trie_count(const struct bb_trie *trie);
+
+/**
+ * bb_trie_first() - with which segment the paths begin that the pattern of @entry, which is in a trie, can match
+ * @ret_segment: it; valid as long as the pattern is in the trie. The empty path counts as one empty segment
+ *
+ * Return: whether it is one; false: any.
+ */
+bool bb_trie_first(const struct bb_trie_entry *entry, struct bb_slice *ret_segment);
 
 /** bb_trie_bytes() - memory the trie has allocated, without the entries. */
 size_t bb_trie_bytes(const struct bb_trie *trie);

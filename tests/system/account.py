@@ -210,8 +210,8 @@ class Account:
     def goes_on(self, channel, stretch, life):
         """A new life means that all before it still holds (PROTOCOL 7.5). A gap that counts can be the first to have it."""
         before = self.lives.get(channel)
-        demand(not life or self.epoch(channel, life) is stretch.epoch,
-               f"{channel} is in the life {life and life[0]} behind {stretch.at}, and was in {before}, without a gap")
+        demand(not life or self.epoch(channel, life) is stretch.epoch, channel, "is in the life", life, "behind",
+               stretch.at, "and was in", before, "without a gap")
 
     def event(self, event):
         channel = (segments(event["path"]) or [""])[0]

@@ -296,6 +296,11 @@ Test(core_log_durable, a_removal_that_was_refused_is_tried_again_by_itself)
     rig.log->refusal = BB_ENOMEM;
     rig_say(&rig, 1, "{'op':'channel','corr':3,'action':'rm','name':'a'}");
     cr_assert_not(bk_core_wants_flush(rig.core), "not over and over");
+    rig.log->refusal = 0;
+    rig_pass(&rig, 400000);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, ""); /* not before a second is over */
+    rig.log->refusal = BB_ENOMEM;
     rig_pass(&rig, 2000000);
     cr_assert_not(bk_core_wants_flush(rig.core));
     RIG_TOLD(&rig, 1, "");

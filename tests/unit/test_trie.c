@@ -55,6 +55,28 @@ static void add(struct bb_trie *trie, struct item *item, const char *pattern)
     cr_assert_eq(bb_trie_add(trie, &item->entry, bb_slice_str(pattern)), 0, "%s", pattern);
 }
 
+Test(trie, the_first_segment_of_a_pattern_is_known)
+{
+    static const struct {
+        const char *pattern;
+        const char *first; /* NULL: any */
+    } rows[] = {{"", ""},   {"*", NULL},  {"?", NULL},    {"?/a", NULL}, {"?/*", NULL},
+                {"a", "a"}, {"a/*", "a"}, {"a/?/b", "a"}, {"/a", ""},    {"/*", ""}};
+    struct item items[BB_COUNT(rows)] = {0};
+    struct bb_trie *trie = trie_new();
+    for (size_t i = 0; i < BB_COUNT(rows); i++) {
+        add(trie, &items[i], rows[i].pattern);
+    }
+    for (size_t i = 0; i < BB_COUNT(rows); i++) {
+        struct bb_slice first = {0};
+        bool is_one = bb_trie_first(&items[i].entry, &first);
+        cr_assert_eq(is_one, rows[i].first != NULL, "%s", rows[i].pattern);
+        cr_assert(!is_one || bb_slice_equal(first, bb_slice_str(rows[i].first)), "%s", rows[i].pattern);
+        bb_trie_remove(trie, &items[i].entry);
+    }
+    bb_trie_free(trie);
+}
+
 Test(trie, an_empty_trie_matches_nothing)
 {
     struct bb_trie *trie = trie_new();

@@ -14,7 +14,8 @@
 #define CURSOR_LEN   (1 + 4)
 
 _Static_assert(ENTRY_HEAD + BLOCK_LEN + BB_BLOCK_HEAD_MAX <= BK_ENTRY_SIZE, "what the core counts is enough");
-_Static_assert(ENTRY_HEAD + CHANNEL_LEN <= BK_ENTRY_SIZE && ENTRY_HEAD + PRODUCER_LEN <= BK_ENTRY_SIZE, "the same");
+_Static_assert(ENTRY_HEAD + CHANNEL_LEN <= BK_ENTRY_SIZE, "the same");
+_Static_assert(ENTRY_HEAD + PRODUCER_LEN <= BK_ENTRY_SIZE, "the same");
 
 size_t bk_batch_size(const struct bk_append *append)
 {

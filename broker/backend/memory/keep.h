@@ -66,8 +66,8 @@ struct bk_memory_path {
 struct bk_memory_channel {
     uint32_t id;
     bool is_known; /* it has been appended */
-    bool
-        lacks_room; /* the options took some of its oldest: its first is not where its own limits or a trim left it */
+    /* The options took some of its oldest: its first is not where its own limits or a trim left it. */
+    bool lacks_room;
     bool is_by_path; /* its blocks have one event each and are counted by path */
     struct bk_retention retention;
     uint64_t first;

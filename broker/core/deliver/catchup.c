@@ -83,17 +83,14 @@ static int leave_out(struct bk_core *core,
     return core->moves.error;
 }
 
-/* The log has gone on behind it and did not have it any more: it would come out of order. */
-static bool is_passed(const struct bk_sub *sub, const struct bk_block *block, uint64_t instance)
+/* The log has gone on behind the event at @index and did not have it any more: it would come out of order. */
+static bool is_passed(const struct gathering *gathering, const struct bk_block *block, uint32_t index)
 {
-    return block->session < sub->log_session ||
-           (block->session == sub->log_session && instance <= sub->log_instance);
-}
-
-static bool may_be_passed(const struct gathering *gathering, const struct bk_block *block)
-{
-    return is_passed(gathering->sub, block, block->instance) &&
-           bk_store_of(gathering->core, block->channel) == BK_STORE_LOG;
+    const struct bk_sub *sub = gathering->sub;
+    bool is_before =
+        block->session < sub->log_session ||
+        (block->session == sub->log_session && (uint64_t)block->instance + index <= sub->log_instance);
+    return is_before && bk_store_of(gathering->core, block->channel) == BK_STORE_LOG;
 }
 
 /* Why the event at @index is not sent; BK_REASONS: it is. */
@@ -105,8 +102,7 @@ static enum bk_reason reason_to_leave(const struct gathering *gathering,
     if (block->has_ttl && bb_event_has_expired(event, block->time, gathering->core->wall)) {
         return BK_REASON_EXPIRED;
     }
-    if (may_be_passed(gathering, block) &&
-        is_passed(gathering->sub, block, (uint64_t)block->instance + index)) {
+    if (is_passed(gathering, block, index)) {
         return BK_REASON_TRIMMED;
     }
     bool is_kept = gathering->conflation == NULL ||
@@ -146,7 +142,8 @@ static int gather_one_by_one(struct gathering *gathering, const struct bk_item *
 static int gather_item(void *context, const struct bk_item *item)
 {
     struct gathering *gathering = context;
-    if (item->block->has_ttl || gathering->conflation != NULL || may_be_passed(gathering, item->block)) {
+    if (item->block->has_ttl || gathering->conflation != NULL ||
+        is_passed(gathering, item->block, item->first)) {
         return gather_one_by_one(gathering, item);
     }
     bk_parcel_add(&gathering->core->parcel, item);

@@ -100,7 +100,8 @@ static void begin_dropping(struct bk_core *core, struct bk_sub *sub, uint64_t en
     }
 }
 
-/* All that waited before the budget was used up has gone: what came since is lost, and then nothing is any more. */
+/* All that waited before the budget was used up has gone: what came since is lost, and then nothing any
+ * more. */
 static void end_dropping(struct bk_core *core, struct bk_sub *sub)
 {
     for (size_t i = 0; i < sub->n_positions; i++) {

@@ -93,30 +93,33 @@ static bool may_come_by(const struct bk_core *core, uint64_t time)
     return stage->first < bk_stage_end(stage) && bk_stage_at(stage, stage->first)->block.time <= time;
 }
 
-static bool can_match(const struct bk_sub *sub, struct bb_slice channel)
+/* Whether @channel has had less than @sub wants of it; @ret_any is set if it has had anything. */
+static bool is_short(const struct bk_sub *sub, const struct bk_channel *channel, bool *ret_any)
 {
-    for (size_t i = 0; i < sub->n_patterns; i++) {
-        if (bb_trie_can_begin(&sub->patterns[i].entry, channel)) {
-            return true;
-        }
-    }
-    return false;
+    bool has_some = channel != NULL && channel->last > 0;
+    *ret_any = *ret_any || has_some;
+    return has_some && channel->last < sub->new_stop;
 }
 
-/* Of channels that came later it has a position only once something matches: has it had all that it wants of one, and of none
- * with events less? */
+/* It has to do with no channel, for in those that came later nothing matched: it ends when each of them that a pattern can match has had
+ * all that it wants of it. */
 static bool later_stops_are_reached(const struct bk_core *core, const struct bk_sub *sub)
 {
+    const struct bk_channels *channels = &core->channels;
+    bool has_all = false; /* a pattern for any channel */
     bool any = false;
-    for (size_t i = 0; i < core->channels.n_channels; i++) {
-        const struct bk_channel *channel = core->channels.list[i];
-        if (channel->last == 0 || !can_match(sub, channel->name)) {
-            continue;
-        }
-        if (channel->last < sub->new_stop) {
+    for (size_t i = 0; i < sub->n_patterns; i++) {
+        struct bb_slice name;
+        bool is_one = bb_trie_first(&sub->patterns[i].entry, &name);
+        if (is_one && is_short(sub, bk_channels_find(channels, name), &any)) {
             return false;
         }
-        any = true;
+        has_all = has_all || !is_one;
+    }
+    for (size_t i = 0; has_all && i < channels->n_channels; i++) {
+        if (is_short(sub, channels->list[i], &any)) {
+            return false;
+        }
     }
     return any;
 }

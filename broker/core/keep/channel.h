@@ -114,15 +114,15 @@ void bk_channel_end_life(struct bk_channels *channels, struct bk_channel *channe
 /**
  * bk_channel_life_at() - the life in which a client is told the position @sequence
  *
- * A life that is not on disk may be forgotten with the broker, and all that was told in it would be void. So as long as the
- * last stored one means the same, that is told.
+ * A life that is not on disk may be forgotten with the broker, and all that was told in it would be void. So
+ * as long as the last stored one means the same, that is told.
  */
 uint64_t bk_channel_life_at(const struct bk_channel *channel, uint64_t sequence);
 
 /** bk_channel_life_sent() - the life of today is registered with the log under @ticket. */
 void bk_channel_life_sent(struct bk_channels *channels, struct bk_channel *channel, uint64_t ticket);
 
-/** bk_channels_lives_stored() - tickets up to @durable are on disk, those from @failed on are not and will not be. */
+/** bk_channels_lives_stored() - tickets up to @durable are on disk, those from @failed on will not be. */
 void bk_channels_lives_stored(struct bk_channels *channels, uint64_t durable, uint64_t failed);
 
 /** bk_channel_begin_run() - the first event of this run is published to a channel of an earlier one: another life begins, so that an older

@@ -206,7 +206,6 @@ static void apply_gap(struct world *world, struct account *account, struct parce
                      gap->to, (int)gap->reason.len, (const char *)gap->reason.data, name, stretch->at);
         return;
     }
-    follow_silently(world, account, gap->channel, stretch);
     bool has_no_time = account->wish.until == WISH_UNTIL_TIME && is_reason(gap, "trimmed"); /* PROTOCOL 7.1 */
     bool knows_more = account->wish.until == WISH_FOR_EVER && may_know_more(account, place->inc);
     gap->is_unheard = knows_more && gap->to > limit_of(account, place);

@@ -194,7 +194,8 @@ void truth_limit(struct world *world, size_t channel, struct bb_slice settings, 
 /** truth_restored() - a copy of the log that was made at @time has taken its place. */
 void truth_restored(struct world *world, uint64_t time);
 
-/** truth_forget_lives() - a broker is gone: what was told in a life that nothing on the disk is of, the next one need not know. */
+/** truth_forget_lives() - a broker is gone: what was told in a life that nothing on the disk is of, the next one
+ * need not know. */
 void truth_forget_lives(struct world *world);
 
 /** truth_carry() - what a channel was set to outlives the broker, its events do not. */
