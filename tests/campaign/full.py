@@ -175,6 +175,10 @@ def run(options, disk, rng):
     trimmed = 0
     process, endpoint, _ = kill.start(options.busbard, os.path.dirname(disk.top), (*OPTIONS, "--data", f"{disk.top}/data"))
     try:
+        client = Asking(endpoint)
+        answer = client.request(13, "add", "mem", {"store": "memory"})
+        assert answer[0] == 21, answer
+        client.close()
         for publisher in publishers:
             publisher.connect(endpoint)
         for _ in range(options.rounds):
