@@ -755,8 +755,9 @@ BB_API int
 bb_channel_set(bb_bus *bus, const char *name, const struct bb_channel_settings *settings, int timeout_ms);
 
 /**
- * bb_channel_remove() - remove a channel with all its events. Return: 0, BB_ENOTFOUND, BB_EAGAIN; otherwise
- * as bb_request_status().
+ * bb_channel_remove() - remove a channel with all its events. It waits until the log has what was published
+ * before. Return: 0, BB_ENOTFOUND; BB_EAGAIN: its events wait for a log that does not take them; otherwise as
+ * bb_request_status().
  */
 BB_API int bb_channel_remove(bb_bus *bus, const char *name, int timeout_ms);
 

@@ -445,7 +445,7 @@ static void end_pauses(struct bk_core *core)
     if (!bk_pause_is_over(core)) {
         return;
     }
-    core->stage.is_behind = false;
+    core->stage.is_behind = core->stage.drains = false;
     while ((client = bk_pause_next(core)) != NULL) {
         take_deferred(core, client);
         bk_pause_end(core, client);

@@ -125,18 +125,65 @@ Test(core_requests_channel, a_trim_that_the_backend_cannot_do_is_refused)
     rig_stop(&rig);
 }
 
-Test(core_requests_channel, a_channel_that_is_being_written_to_is_not_removed)
+Test(core_requests_channel, the_removal_of_a_channel_that_is_being_written_to_waits_for_the_log)
+{
+    struct rig rig;
+    start(&rig, false, true);
+    rig_publish(&rig, 1, 1, "a/x");
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_say(&rig, 0, "{'op':'channel','corr':2,'action':'info','name':'a'}"); /* what comes behind it waits too */
+    RIG_TOLD(&rig, 0, "");
+    cr_assert(rig.peers[0].is_paused);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "error channel/2 not_found; result 1");
+    RIG_TOLD(&rig, 1, "ack 1@3 a1+1");
+    cr_assert_not(rig.peers[0].is_paused);
+    rig_restart(&rig, true);
+    cr_assert_null(bk_channels_find(&rig.core->channels, bb_slice_str("a")));
+    rig_stop(&rig);
+}
+
+Test(core_requests_channel, a_channel_that_is_always_written_to_is_removed_before_publishers_go_on)
+{
+    struct rig rig;
+    start(&rig, false, true);
+    rig_publish(&rig, 1, 1, "a/x");
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_publish(&rig, 1, 2, "a/x"); /* waits, and is the first of the next channel */
+    rig_publish(&rig, 2, 1, "a/x");
+    cr_assert(rig.peers[1].is_paused && rig.peers[2].is_paused);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "result 1");
+    RIG_TOLD(&rig, 1, "ack 1@3 a1+1; ack 2@3 a1+1");
+    RIG_TOLD(&rig, 2, "ack 1@3 a2+1");
+    cr_assert_not(rig.peers[0].is_paused || rig.peers[1].is_paused || rig.peers[2].is_paused);
+    rig_stop(&rig);
+}
+
+Test(core_requests_channel, a_channel_whose_events_cannot_be_written_is_not_removed)
 {
     struct rig rig;
     start(&rig, false, true);
     rig_publish(&rig, 1, 0, "a/x");
+    rig.core->shutting_down = true;
     rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
     RIG_TOLD(&rig, 0, "error channel/1 again");
     rig_settle(&rig);
     cr_assert_str_eq(change(&rig, "rm", "a", NULL), "result 1");
     cr_assert_str_eq(change(&rig, "rm", "a", NULL), "error channel/1 not_found");
-    rig_restart(&rig, true);
-    cr_assert_null(bk_channels_find(&rig.core->channels, bb_slice_str("a")));
+    rig_stop(&rig);
+}
+
+Test(core_requests_channel, who_waits_to_remove_a_channel_may_go)
+{
+    struct rig rig;
+    start(&rig, false, true);
+    rig_publish(&rig, 1, 1, "a/x");
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_gone(&rig, 0);
+    rig_publish(&rig, 1, 2, "a/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "ack 1@3 a1+1; ack 2@3 a2+1");
     rig_stop(&rig);
 }
 

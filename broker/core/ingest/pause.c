@@ -71,20 +71,43 @@ static void unlink_paused(struct bk_core *core, struct bk_client *client)
         client->prev_paused;
 }
 
-void bk_pause(struct bk_core *core, struct bk_client *client)
+/* Behind @prev, NULL: in front of all. */
+static void link_paused(struct bk_core *core, struct bk_client *client, struct bk_client *prev)
 {
     struct bk_stage *stage = &core->stage;
+    client->prev_paused = prev;
+    client->next_paused = prev != NULL ? prev->next_paused : stage->paused_first;
+    *(prev != NULL ? &prev->next_paused : &stage->paused_first) = client;
+    *(client->next_paused != NULL ? &client->next_paused->prev_paused : &stage->paused_last) = client;
+}
+
+static void pause_behind(struct bk_core *core, struct bk_client *client, struct bk_client *prev)
+{
     client->input = BK_INPUT_PAUSED;
-    stage->is_behind = true;
-    client->next_paused = NULL;
-    client->prev_paused = stage->paused_last;
-    *(stage->paused_last != NULL ? &stage->paused_last->next_paused : &stage->paused_first) = client;
-    stage->paused_last = client;
+    core->stage.is_behind = true;
+    link_paused(core, client, prev);
     bk_count(core, BK_COUNTER_clients_paused, 1);
     set_stopped(core, client, true);
     if (client->heartbeat_us != 0) {
         bk_tick_by(core, client->heartbeat_us);
     }
+}
+
+void bk_pause(struct bk_core *core, struct bk_client *client)
+{
+    pause_behind(core, client, core->stage.paused_last);
+}
+
+bool bk_pause_can_drain(const struct bk_core *core)
+{
+    return core->stage.state == BK_BACKEND_OK && !core->shutting_down;
+}
+
+/* In front: if publishers went on first, a channel that is always written to would never be free. */
+void bk_pause_drain(struct bk_core *core, struct bk_client *client)
+{
+    core->stage.drains = true;
+    pause_behind(core, client, NULL);
 }
 
 void bk_pause_forget(struct bk_core *core, struct bk_client *client)
@@ -98,8 +121,8 @@ void bk_pause_forget(struct bk_core *core, struct bk_client *client)
 static bool has_caught_up(const struct bk_core *core)
 {
     const struct bk_stage *stage = &core->stage;
-    return stage->state != BK_BACKEND_OK ||
-           (!stage->is_stalled && stage->bytes <= core->config.stage_bytes / 2);
+    size_t most = stage->drains ? 0 : core->config.stage_bytes / 2;
+    return stage->state != BK_BACKEND_OK || (!stage->is_stalled && stage->bytes <= most);
 }
 
 bool bk_pause_is_over(const struct bk_core *core)

@@ -47,6 +47,7 @@ struct bk_stage {
     bool has_news;                  /* something is to be registered under `ticket` */
     bool is_stalled;                /* the log's queue is full: registered when it has written some of it */
     bool is_behind;                 /* too much waits, and not yet half of it has gone */
+    bool drains;                    /* it is behind until nothing waits */
     struct bk_client *paused_first; /* clients that wait until it has, longest first */
     struct bk_client *paused_last;
     struct bk_producer *producers; /* the log is to be told of */

@@ -8,6 +8,7 @@
 #include "broker/core/clients/client.h"
 #include "broker/core/deliver/cold.h"
 #include "broker/core/deliver/overflow.h"
+#include "broker/core/ingest/pause.h"
 #include "broker/core/keep/ring.h"
 #include "broker/core/keep/settings.h"
 #include "broker/core/log/ask.h"
@@ -301,6 +302,17 @@ static void look_again(struct bk_core *core)
     }
 }
 
+/* The message comes again when the log has what is on its way to it. */
+static int wait_for_log(struct bk_core *core, struct bk_client *client, struct bb_buf *err)
+{
+    if (!bk_pause_can_drain(core)) {
+        bb_buf_printf(err, "events of it are on their way to a log that does not take them; try again");
+        return BB_EAGAIN;
+    }
+    bk_pause_drain(core, client);
+    return 0;
+}
+
 static int
 remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)
 {
@@ -310,8 +322,7 @@ remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_m
         return r;
     }
     if (channel->taken != channel->last) {
-        bb_buf_printf(err, "events are being written to it; try again");
-        return BB_EAGAIN;
+        return wait_for_log(core, client, err);
     }
     r = bk_stage_remove_channel(core, channel);
     if (r < 0) {

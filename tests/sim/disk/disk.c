@@ -59,17 +59,14 @@ static struct truth_inc *inc_of(struct world *world, uint32_t id)
 
 static void tell_channel(struct world *world, const struct bk_log_channel *entry)
 {
-    size_t channel = truth_name(world, entry->name);
     struct truth_inc *inc = inc_of(world, entry->id);
-    if (entry->removed) {
-        struct truth_name *name = &world->truth.names[channel];
-        if (inc != NULL && !inc->is_ended && inc == name->inc) {
-            truth_remove(world, channel, "the log is told so");
-        } else if (inc == NULL && name->n_rm_asked > 0) {
-            asked_consume_rm(world, channel); /* of it there was never an event */
+    if (entry->removed) { /* it has no name; what it means shows in what is said, in its order */
+        if (inc != NULL) {
+            inc->is_told_removed = true;
         }
         return;
     }
+    size_t channel = truth_name(world, entry->name);
     inc = inc != NULL ? inc : truth_current(world, channel);
     if (inc->id == 0) {
         inc->id = entry->id;
@@ -105,8 +102,22 @@ static void tell_block(struct world *world, const struct bk_log_block *block)
     }
 }
 
+/* What was said so far in this call was said before the channel was removed. */
+static bool has_removal(const struct bk_append *append)
+{
+    for (size_t i = 0; i < append->n_channels; i++) {
+        if (append->channels[i].removed) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void tell_append(struct world *world, const struct bk_append *append)
 {
+    if (has_removal(append)) {
+        judge_settle(world);
+    }
     for (size_t i = 0; i < append->n_channels; i++) {
         tell_channel(world, &append->channels[i]);
     }

@@ -182,7 +182,7 @@ static void rm_refused(struct world *world, const struct asked *asked)
 /* All that @inc has was published after the request to remove it, which had nothing to remove. */
 static bool came_after(const struct asked *asked, const struct truth_inc *inc)
 {
-    return inc != NULL && inc == asked->inc && asked->taken == 0 && inc->n > 0 &&
+    return inc != NULL && inc == asked->inc && asked->taken == 0 && inc->n > 0 && !inc->is_told_removed &&
            inc->events[0]->taken_at > asked->at;
 }
 

@@ -370,6 +370,12 @@ static void set_last(struct world *world, struct account *account)
     }
 }
 
+/* At 0 of a channel that is to be removed, it may be the channel that comes after it. */
+static bool may_be_of_next(const struct world *world, size_t channel, uint64_t sequence)
+{
+    return sequence == 0 && world->truth.names[channel].n_rm_asked > 0;
+}
+
 static void check_end(struct world *world, struct account *account, size_t channel, uint64_t end)
 {
     struct place *place = account_place(world, account, channel);
@@ -377,7 +383,8 @@ static void check_end(struct world *world, struct account *account, size_t chann
     if (account->wish.until == WISH_UNTIL_NOW) {
         bool is_known = account->then[channel].inc == place->inc;
         uint64_t least = is_known ? BB_MIN(account->then[channel].visible, place->inc->n) : 0;
-        if (end < least || end > place->inc->n) {
+        bool may_be = end >= least && end <= place->inc->n;
+        if (!may_be && !may_be_of_next(world, channel, end)) {
             account_fail(world, account, "ends", "now is %" PRIu64 " in '%s', which has %" PRIu64 " to %zu",
                          end, name, least, place->inc->n);
         }
@@ -414,7 +421,7 @@ static void check_ends(struct world *world, struct account *account, struct bb_s
             return;
         }
         check_end(world, account, channel, end);
-        if (life != 0) {
+        if (life != 0 && !may_be_of_next(world, channel, end)) {
             truth_told_life(world, account->places[channel].inc, end, life);
         }
     }
@@ -461,8 +468,7 @@ begin_channel(struct world *world, struct account *account, size_t channel, cons
         return; /* it came later: from its beginning */
     }
     struct place *place = account_place(world, account, channel);
-    bool may_be_next = told->position == 0 && world->truth.names[channel].n_rm_asked > 0;
-    if (!may_be_next) {
+    if (!may_be_of_next(world, channel, told->position)) {
         check_simple(world, account, inc, channel, told->position);
     }
     place->covered = told->position;
@@ -524,8 +530,7 @@ void account_subscribed(struct world *world, struct account *account, const stru
         place->begin = place->base = place->covered;
         place->told_cut = place->inc != NULL ? place->inc->n_cuts : 0;
         place->is_named = told[i].is_there;
-        place->may_be_next =
-            told[i].is_there && told[i].position == 0 && world->truth.names[i].n_rm_asked > 0;
+        place->may_be_next = told[i].is_there && may_be_of_next(world, i, told[i].position);
         place->life = told[i].is_there ? told[i].life : 0;
         if (place->life != 0 && !place->may_be_next) {
             truth_told_life(world, place->inc, told[i].position, told[i].life);

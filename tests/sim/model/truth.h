@@ -74,6 +74,7 @@ struct truth_inc {
     bool is_logged;
     bool has_store; /* known where it is kept */
     bool is_ended;
+    bool is_told_removed; /* to the log */
     uint32_t id;         /* in the log; 0: unknown */
     uint64_t generation; /* of the log */
     struct truth_event **events;
