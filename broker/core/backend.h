@@ -205,14 +205,16 @@ struct bk_read {
 
 enum bk_locate_kind {
     BK_LOCATE_TIME, /* the first event at or after `time` */
-    BK_LOCATE_ID,   /* the first event whose id is above `id` */
+    BK_LOCATE_ID,   /* behind the newest event whose id is not above `id` */
     BK_LOCATE_LAST, /* the newest event that `filter` matches */
     BK_LOCATE_PATH, /* the newest event of `path` (BK_LOCATE_LAST for one path, by the index of latest events) */
 };
 
 struct bk_locate_place {
     uint32_t channel;
-    uint64_t sequence; /* out: of the event, 0 if there is none */
+    uint64_t
+        sequence; /* out: of the event, 0 if there is none; of an id: 0 if none is above it, 1 if none that is
+                        * kept is not */
     uint64_t
         last; /* out: the newest sequence of the channel that was looked at: what came later was not seen */
 };

@@ -314,11 +314,17 @@ static uint64_t find_place(const struct model *model,
 {
     bool is_newest = want->kind == BK_LOCATE_LAST || want->kind == BK_LOCATE_PATH;
     uint64_t found = 0;
+    uint64_t before = 0; /* the newest that is kept */
+    bool any = false;
     for (size_t i = 0; i < model->n && (is_newest || found == 0); i++) {
         const struct event *event = &model->events[i];
-        found = event->channel == channel && is_placed(want, event, patterns) ? event->sequence : found;
+        if (event->channel == channel && is_placed(want, event, patterns)) {
+            found = want->kind == BK_LOCATE_ID ? before + 1 : event->sequence;
+        }
+        any = any || event->channel == channel;
+        before = event->channel == channel && event->is_kept ? event->sequence : before;
     }
-    return found;
+    return want->kind == BK_LOCATE_ID && found == 0 && before == 0 && any ? 1 : found;
 }
 
 static void locate_all(struct world *world, struct model *model, uint64_t round)

@@ -3,6 +3,8 @@
 #include "broker/core/subs/sub.h"
 #include "tests/unit/core_rig.h"
 
+#include <stdio.h>
+
 /* --- every `from`, from memory ---------------------------------------------------------------------------- */
 
 /* a/x has 1, 3 and 5, a/y 2 and 4; sessions 1 to 5, one second apart. */
@@ -82,6 +84,71 @@ Test(core_requests_begin, what_comes_later_in_the_batch_of_an_id_is_behind_it_in
     rig_publish(&rig, 0, 0, "a/x a/x b/x b/x");
     rig_say(&rig, 1, "{'op':'subscribe','corr':1,'sub':1,'patterns':['*'],'from':{'id':[1,2,1]}}");
     RIG_TOLD(&rig, 1, "subscribed b@5 a@1; deliver a(1,2] b(5,7] = a2 b6-7");
+    rig_stop(&rig);
+}
+
+static void trim(struct rig *rig, uint64_t before)
+{
+    rig_say(rig, 0, "{'op':'channel','corr':1,'action':'trim','name':'a','settings':{'before':%llu}}",
+            (unsigned long long)before);
+    rig_settle(rig);
+    (void)rig_told(rig, 0);
+}
+
+#define TRIMMED        "subscribed a@0; gap a[1,3]x- trimmed; deliver a(3,5] = a4-5"
+#define TRIMMED_IN_LOG "subscribed a@0; deliver gap a[1,3]x- trimmed, a(3,5] = a4-5"
+
+Test(core_requests_begin, what_was_trimmed_behind_an_id_is_told)
+{
+    static const struct {
+        uint64_t before;
+        const char *id;
+        const char *words[2]; /* out of memory, and of the log */
+    } rows[] = {
+        {4, "[1,3,1]", {TRIMMED, TRIMMED_IN_LOG}}, /* which of them were behind it nobody knows any more */
+        {4, "[1,0,0]", {TRIMMED, TRIMMED_IN_LOG}},
+        {4, "[1,4,1]", {"subscribed a@4; deliver a(4,5] = a5", "subscribed a@4; deliver a(4,5] = a5"}},
+        {9,
+         "[1,2,1]",
+         {"subscribed a@0; gap a[1,5]x- trimmed", "subscribed a@0; deliver gap a[1,5]x- trimmed, a(5,5] ="}},
+        {9, "[1,99999999,1]", {"subscribed a@5", "subscribed a@5"}}, /* of a session that has not been */
+    };
+    for (int has_log = 0; has_log < 2; has_log++) {
+        for (size_t i = 0; i < BB_COUNT(rows); i++) {
+            struct rig rig;
+            rig_init(&rig);
+            rig_start(&rig, has_log == 0, has_log != 0);
+            rig_hello_all(&rig);
+            for (int n = 0; n < 5; n++) {
+                rig_publish(&rig, 0, 0, "a/x");
+                rig_settle(&rig);
+            }
+            trim(&rig, rows[i].before);
+            if (has_log != 0) {
+                rig_restart(&rig, true); /* so that the log is asked */
+                rig_hello_all(&rig);
+            }
+            char from[64];
+            (void)snprintf(from, sizeof(from), "'from':{'id':%s}", rows[i].id);
+            rig_subscribe(&rig, 1, "a/*", from);
+            rig_settle(&rig);
+            const char *told = rig_told(&rig, 1);
+            cr_assert_str_eq(told, rows[i].words[has_log], "%s, log %d: %s", rows[i].id, has_log, told);
+            rig_stop(&rig);
+        }
+    }
+}
+
+Test(core_requests_begin, where_an_id_was_is_known_as_long_as_its_batch_is)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, true, false);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "5:a/x");
+    trim(&rig, 4);
+    rig_subscribe(&rig, 1, "a/*", "'from':{'id':[1,1,2]}");
+    RIG_TOLD(&rig, 1, "subscribed a@2; gap a[3,3]x1 trimmed; deliver a(3,5] = a4-5");
     rig_stop(&rig);
 }
 

@@ -131,7 +131,8 @@ Test(core_requests_channel, the_removal_of_a_channel_that_is_being_written_to_wa
     start(&rig, false, true);
     rig_publish(&rig, 1, 1, "a/x");
     rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
-    rig_say(&rig, 0, "{'op':'channel','corr':2,'action':'info','name':'a'}"); /* what comes behind it waits too */
+    rig_say(&rig, 0,
+            "{'op':'channel','corr':2,'action':'info','name':'a'}"); /* what comes behind it waits too */
     RIG_TOLD(&rig, 0, "");
     cr_assert(rig.peers[0].is_paused);
     rig_settle(&rig);

@@ -446,15 +446,24 @@ is_behind(const struct bk_locate *locate, uint64_t server, const struct bb_block
     return false;
 }
 
+/* What a search has found. */
+struct found {
+    uint64_t behind; /* the first event at or behind what is looked for, 0: none */
+    uint64_t before; /* the newest event before it that is kept, 0: none */
+};
+
 static bool
-record_is_behind(const struct bk_locate *locate, const struct bk_record *record, uint64_t *ret_sequence)
+record_is_behind(const struct bk_locate *locate, const struct bk_record *record, struct found *found)
 {
     struct bb_slice rest = record->blocks;
     struct bb_block head = {0};
     uint64_t index = 0;
     while (bk_record_next_block(&rest, &head, NULL, NULL) > 0) {
-        if (is_behind(locate, record->server, &head, &index)) {
-            *ret_sequence = head.sequence + index;
+        bool is_found = is_behind(locate, record->server, &head, &index);
+        uint64_t before = is_found ? index : head.count;
+        found->before = before > 0 ? BB_MAX(found->before, head.sequence + before - 1) : found->before;
+        if (is_found) {
+            found->behind = head.sequence + index;
             return true;
         }
     }
@@ -466,15 +475,13 @@ static int search(struct bk_store *store,
                   MDB_txn *txn,
                   const struct bk_locate *locate,
                   const struct bk_log_channel *channel,
-                  uint64_t *ret_sequence)
+                  struct found *found)
 {
     uint64_t low = channel->first;
     uint64_t high = channel->last + 1; /* nothing before low is behind; high is, or is the end */
-    uint64_t found = 0;
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
         uint64_t first = 0;
-        uint64_t sequence = 0;
         struct bk_place place;
         struct bk_record record = {0};
         int r = bk_store_find(store, txn, channel->id, middle, &first, &place);
@@ -486,15 +493,21 @@ static int search(struct bk_store *store,
         if (r < 0) {
             return r;
         }
-        if (record_is_behind(locate, &record, &sequence)) {
-            found = sequence;
+        if (record_is_behind(locate, &record, found)) {
             high = BB_MIN(middle, first);
         } else {
             low = place.last + 1;
         }
     }
-    *ret_sequence = found;
     return 0;
+}
+
+/* Behind an id is also what is not kept any more. */
+static uint64_t
+sequence_of(const struct bk_locate *locate, const struct bk_log_channel *channel, const struct found *found)
+{
+    bool is_end = found->behind == 0 && (found->before > 0 || channel->last == 0);
+    return locate->kind != BK_LOCATE_ID || is_end ? found->behind : found->before + 1;
 }
 
 /* The newest event of a record that @filter wants, 0 if there is none. */
@@ -561,8 +574,13 @@ locate_in(struct bk_store *store, MDB_txn *txn, struct bk_locate *locate, struct
         place->sequence = r == 0 ? latest.sequence : 0;
         return r == BB_ENOTFOUND ? 0 : r;
     }
-    return locate->kind == BK_LOCATE_LAST ? search_last(store, txn, locate, place->channel, &place->sequence)
-                                          : search(store, txn, locate, &channel, &place->sequence);
+    if (locate->kind == BK_LOCATE_LAST) {
+        return search_last(store, txn, locate, place->channel, &place->sequence);
+    }
+    struct found found = {0};
+    r = search(store, txn, locate, &channel, &found);
+    place->sequence = r == 0 ? sequence_of(locate, &channel, &found) : 0;
+    return r;
 }
 
 int bk_lmdb_locate(struct bk_store *store, struct bk_locate *locate)

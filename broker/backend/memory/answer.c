@@ -5,9 +5,25 @@
 #include "broker/backend/find.h"
 #include "broker/backend/memory/keep.h"
 
-/* Where in a block the place is; 0 if it is not there. */
-static uint64_t place_in(const struct bk_locate *locate, const struct bk_log_block *log)
+/* Behind the newest event that is not above the id, which is in no block before. */
+static uint64_t place_behind(const struct bk_locate *locate, const struct bk_memory_block *block)
 {
+    const struct bb_block *head = &block->log.head;
+    const struct bk_memory_block *prev = block->prev_own;
+    if (block->log.server != locate->id.server || head->session < locate->id.session) {
+        return 0;
+    }
+    if (head->session == locate->id.session && locate->id.instance >= head->instance) {
+        uint64_t n = locate->id.instance - head->instance + 1;
+        return n < head->count ? head->sequence + n : 0;
+    }
+    return prev != NULL ? prev->log.head.sequence + prev->log.head.count : 1;
+}
+
+/* Where in a block the place is; 0 if it is not there. */
+static uint64_t place_in(const struct bk_locate *locate, const struct bk_memory_block *block)
+{
+    const struct bk_log_block *log = &block->log;
     struct bb_slice rest = bb_slice(log->events, (size_t)log->head.length);
     struct bb_event_view event;
     uint64_t found = 0;
@@ -15,15 +31,7 @@ static uint64_t place_in(const struct bk_locate *locate, const struct bk_log_blo
         return log->head.time >= locate->time ? log->head.sequence : 0;
     }
     if (locate->kind == BK_LOCATE_ID) {
-        uint64_t last = log->head.instance + log->head.count - 1;
-        bool is_same = log->server == locate->id.server && log->head.session == locate->id.session;
-        if (is_same && last > locate->id.instance) {
-            return log->head.sequence + (locate->id.instance >= log->head.instance
-                                             ? locate->id.instance - log->head.instance + 1
-                                             : 0);
-        }
-        return log->server == locate->id.server && log->head.session > locate->id.session ? log->head.sequence
-                                                                                          : 0;
+        return place_behind(locate, block);
     }
     for (uint64_t i = 0; i < log->head.count && bb_event_read(&rest, &event) == 0; i++) {
         bool matches = locate->kind == BK_LOCATE_PATH ? bb_slice_equal(event.path, locate->path)
@@ -40,7 +48,10 @@ static uint64_t locate_in(const struct bk_memory_channel *channel, const struct 
     const struct bk_memory_block *block = is_newest ? channel->newest : channel->oldest;
     uint64_t found = 0;
     for (; block != NULL && found == 0; block = is_newest ? block->prev_own : block->next_own) {
-        found = place_in(locate, &block->log);
+        found = place_in(locate, block);
+    }
+    if (locate->kind == BK_LOCATE_ID && channel->oldest == NULL && channel->last > 0) {
+        return 1;
     }
     if (found == 0 && locate->kind == BK_LOCATE_PATH) {
         const struct bk_memory_path *path = bb_map_find(&channel->paths, locate->path);

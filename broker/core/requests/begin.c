@@ -193,19 +193,30 @@ static uint64_t sequence_at(const struct bk_core *core, const struct bk_channel 
     return found;
 }
 
-static uint64_t
-sequence_of_id(const struct bk_core *core, const struct bk_channel *channel, struct bk_event_id id)
+static bool is_behind_id(struct bk_event_id id, uint64_t session, uint64_t instance)
+{
+    return session > id.session || (session == id.session && instance > id.instance);
+}
+
+/* Behind the newest event that is not above @id. If there is none any more, how many of those that have gone were above it nobody knows: 1,
+ * unless @has_older: the log has some, none of them above. */
+static uint64_t sequence_of_id(const struct bk_core *core,
+                               const struct bk_channel *channel,
+                               struct bk_event_id id,
+                               bool has_older)
 {
     const struct bk_block *block = bk_ring_oldest_of(&core->ring, channel);
+    has_older = has_older || !is_behind_id(id, core->session, UINT64_MAX);
     for (; block != NULL; block = bk_ring_next_of(&core->ring, block)) {
-        uint64_t last = (uint64_t)block->instance + block->count - 1;
-        if (block->session > id.session || (block->session == id.session && last > id.instance)) {
-            bool is_inside = block->session == id.session && id.instance >= block->instance;
-            uint64_t found = block->sequence + (is_inside ? id.instance - block->instance + 1 : 0);
-            return BB_MAX(found, channel->first);
+        if (!is_behind_id(id, block->session, (uint64_t)block->instance + block->count - 1)) {
+            has_older = true;
+        } else if (block->session == id.session && id.instance >= block->instance) {
+            return block->sequence + (id.instance - block->instance + 1);
+        } else {
+            return has_older ? block->sequence : 1;
         }
     }
-    return channel->last + 1;
+    return has_older ? channel->last + 1 : 1;
 }
 
 static uint64_t oldest(const struct bk_core *core, const struct bk_sub *sub, const struct bk_channel *channel)
@@ -239,7 +250,8 @@ static int find_sequence(const struct begin *begin, struct bk_channel *channel, 
         *ret_sequence = is_in_log ? place->sequence : sequence_at(begin->core, channel, from->number);
         break;
     case BK_FROM_ID:
-        *ret_sequence = is_in_log ? place->sequence : sequence_of_id(begin->core, channel, from->id);
+        *ret_sequence =
+            is_in_log ? place->sequence : sequence_of_id(begin->core, channel, from->id, place != NULL);
         break;
     case BK_FROM_AFTER:
     case BK_FROM_CURSOR:
@@ -426,8 +438,10 @@ static void tell_trimmed(const struct begin *begin)
         if (to <= covered) {
             continue;
         }
-        /* How many of them lie before a time, nobody knows any more. */
-        bool is_known = bk_wishes_cover(begin->msg->patterns, channel->name) && sub->until != BK_UNTIL_TIME;
+        /* How many of them lie before a time, or behind an id, nobody knows any more. */
+        bool is_in_doubt =
+            sub->until == BK_UNTIL_TIME || (begin->wishes->from.kind == BK_FROM_ID && covered == 0);
+        bool is_known = !is_in_doubt && bk_wishes_cover(begin->msg->patterns, channel->name);
         bk_gap_add(core, &(struct bk_gap){.channel = channel,
                                           .name = channel->name,
                                           .from = covered + 1,

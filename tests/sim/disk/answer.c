@@ -195,11 +195,18 @@ static void answer_locate(struct sim_disk *disk, struct bk_locate *locate)
         const struct store_channel *channel = store_channel_of(&disk->store, place->channel);
         place->sequence = 0;
         place->last = channel != NULL ? channel->last : 0;
+        uint64_t before = 0; /* the newest that is kept */
         for (size_t j = 0; j < disk->store.n_events && (wants_newest || place->sequence == 0); j++) {
             const struct store_event *event = &disk->store.events[j];
             if (event->channel == place->channel && is_place(locate, event)) {
-                place->sequence = event->head.sequence;
+                bool is_id = locate->kind == BK_LOCATE_ID;
+                place->sequence = is_id ? before + 1 : event->head.sequence;
+            } else if (event->channel == place->channel && !event->is_gone) {
+                before = event->head.sequence;
             }
+        }
+        if (locate->kind == BK_LOCATE_ID && place->sequence == 0 && before == 0 && place->last > 0) {
+            place->sequence = 1;
         }
         if (may_lie(disk, LIE_LOCATE) && place->sequence != 0 && place->sequence < place->last) {
             place->sequence = place->last;

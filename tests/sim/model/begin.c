@@ -49,11 +49,18 @@ static uint64_t newest_match(const struct account *account, const struct truth_i
     return to;
 }
 
-/* What may be left out in front: it is not kept any more, or was not when the log was asked. */
-static bool may_be_skipped(struct world *world, const struct truth_event *event)
+static bool may_be_gone(struct world *world, const struct truth_event *event)
 {
-    return truth_may_be_trimmed(world, event) || truth_may_have_expired(world, event) ||
+    return truth_may_be_trimmed(world, event) ||
            (!event->inc->is_logged && truth_may_be_evicted(world, event));
+}
+
+/* What may be left out in front: it is not kept any more, or was not when the log was asked. Behind an id it is told. */
+static bool
+may_be_skipped(struct world *world, const struct account *account, const struct truth_event *event)
+{
+    return account->wish.from != WISH_ID &&
+           (may_be_gone(world, event) || truth_may_have_expired(world, event));
 }
 
 static void check_simple(struct world *world,
@@ -88,11 +95,12 @@ static void check_simple(struct world *world,
         bool is_wanted = is_from_here(account, event, lo);
         bool has_newer = account->wish.from == WISH_LAST && newest > position;
         if (event->sequence <= position && is_wanted && !is_late && !has_newer &&
-            !may_be_skipped(world, event) && account->wish.until_time >= event->time) {
+            !may_be_skipped(world, account, event) && account->wish.until_time >= event->time) {
             account_fail(world, account, "begins too late",
                          "it begins after %" PRIu64 " in '%s', and %" PRIu64 " is wanted", position, name,
                          event->sequence);
         } else if (event->sequence > position && !is_wanted && !is_late && account->wish.from != WISH_LAST &&
+                   !(account->wish.from == WISH_ID && may_be_gone(world, event)) &&
                    !(account->wish.from == WISH_SEQUENCE &&
                      position >= BB_MIN(account->then[channel].visible, hi))) {
             account_fail(world, account, "begins too early",
