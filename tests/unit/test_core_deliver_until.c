@@ -197,6 +197,23 @@ Test(core_deliver_until, a_sequence_in_a_channel_that_is_removed_is_not_waited_f
     rig_stop(&rig);
 }
 
+Test(core_deliver_until, who_resumes_after_the_removal_wants_nothing_of_the_new_channel)
+{
+    struct rig rig;
+    start(&rig, false);
+    rig_publish(&rig, 0, 0, "2:a/x b/x");
+    rig_say(&rig, 3, "{'op':'channel','corr':3,'action':'rm','name':'a'}");
+    rig_publish(&rig, 0, 0, "5:a/x");
+    rig_subscribe(&rig, 1, "*",
+                  "'from':{'after':{'a':[2,100],'b':[1,100]}},'options':{'until':3,'lives':true}");
+    RIG_TOLD(&rig, 1, "subscribed b@1/100 a@0/101; gap a[3,-]x- restart/101");
+    rig_publish(&rig, 0, 0, "2:b/x a/x");
+    RIG_TOLD(&rig, 1, "deliver b(1,3] = b2-3; ended done");
+    rig_subscribe(&rig, 2, "c/*", "'from':{'after':{'c':[2,100]}},'options':{'until':3,'lives':true}");
+    RIG_TOLD(&rig, 2, "subscribed; gap c[3,-]x- restart; ended done");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_until, the_end_comes_when_the_log_has_been_read)
 {
     struct rig rig;

@@ -198,6 +198,12 @@ static bool is_behind_id(struct bk_event_id id, uint64_t session, uint64_t insta
     return session > id.session || (session == id.session && instance > id.instance);
 }
 
+/* Whether the broker has had any event that may be above @id. */
+static bool has_later(const struct bk_core *core, struct bk_event_id id)
+{
+    return is_behind_id(id, core->session, UINT64_MAX);
+}
+
 /* Behind the newest event that is not above @id. If there is none any more, how many of those that have gone were above it nobody knows: 1,
  * unless @has_older: the log has some, none of them above. */
 static uint64_t sequence_of_id(const struct bk_core *core,
@@ -206,7 +212,7 @@ static uint64_t sequence_of_id(const struct bk_core *core,
                                bool has_older)
 {
     const struct bk_block *block = bk_ring_oldest_of(&core->ring, channel);
-    has_older = has_older || !is_behind_id(id, core->session, UINT64_MAX);
+    has_older = has_older || !has_later(core, id);
     for (; block != NULL; block = bk_ring_next_of(&core->ring, block)) {
         if (!is_behind_id(id, block->session, (uint64_t)block->instance + block->count - 1)) {
             has_older = true;
@@ -250,8 +256,9 @@ static int find_sequence(const struct begin *begin, struct bk_channel *channel, 
         *ret_sequence = is_in_log ? place->sequence : sequence_at(begin->core, channel, from->number);
         break;
     case BK_FROM_ID:
-        *ret_sequence =
-            is_in_log ? place->sequence : sequence_of_id(begin->core, channel, from->id, place != NULL);
+        *ret_sequence = is_in_log && has_later(begin->core, from->id)
+                            ? place->sequence
+                            : sequence_of_id(begin->core, channel, from->id, place != NULL);
         break;
     case BK_FROM_AFTER:
     case BK_FROM_CURSOR:
@@ -261,6 +268,13 @@ static int find_sequence(const struct begin *begin, struct bk_channel *channel, 
     return 0;
 }
 
+/* Each channel where it is now, or where `last` says. */
+static bool ends_now(const struct begin *begin)
+{
+    const struct bk_until_wish *until = &begin->wishes->until;
+    return until->kind == BK_UNTIL_STOP && until->stop == 0;
+}
+
 static int begin_channel(const struct begin *begin, struct bk_channel *channel)
 {
     struct bk_position *position = bk_sub_position(begin->sub, channel);
@@ -268,10 +282,11 @@ static int begin_channel(const struct begin *begin, struct bk_channel *channel)
     if (position == NULL) {
         return BB_ENOMEM;
     }
+    uint64_t stop = ends_now(begin) ? channel->last : position->stop;
     position->stop = UINT64_MAX; /* while it is looked for where it begins */
     int r = find_sequence(begin, channel, &sequence);
     position->account.covered = BB_MIN(sequence - 1, channel->last);
-    position->stop = bk_until_is_now(begin->sub) ? channel->last : begin->sub->new_stop;
+    position->stop = stop;
     if (begin->sub->until == BK_UNTIL_TIME) { /* the ring knows of some that are too late */
         uint64_t late = sequence_at(begin->core, channel, begin->sub->until_time + 1);
         position->stop = late <= channel->last ? late - 1 : position->stop;
@@ -328,6 +343,19 @@ static void each_named(const struct begin *begin, named_fn *on_named)
         if (reader.error == 0) {
             on_named(begin, name, &claim);
         }
+    }
+}
+
+/* A sequence in which it ends is one of the channel in which it was before. */
+static void end_in_void(const struct begin *begin, struct bb_slice name, const struct bk_claim *claim)
+{
+    const struct bk_channel *channel = bk_channels_find(&begin->core->channels, name);
+    bool is_nothing = claim->sequence == 0 && claim->life == 0;
+    uint64_t upto = 0;
+    if (!is_nothing && bk_wishes_can_match(begin->msg->patterns, name) &&
+        (channel == NULL ||
+         bk_claim_judge(channel, claim, begin->wishes->from.run, &upto) == BK_POSITION_VOID)) {
+        bk_sub_end_in(begin->sub, name);
     }
 }
 
@@ -569,6 +597,9 @@ static int begin_or_ask(struct begin *begin)
     r = add_patterns(begin);
     if (r == 0 && begin->wishes->wants_retained) {
         r = bk_retained_start(core, sub, begin->msg->patterns);
+    }
+    if (r == 0 && begin->wishes->from.kind == BK_FROM_AFTER && !ends_now(begin)) {
+        each_named(begin, end_in_void);
     }
     r = r == 0 ? begin_channels(begin) : r;
     if (r < 0) {

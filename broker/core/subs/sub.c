@@ -110,7 +110,7 @@ static bool is_over(const struct bk_sub *sub, struct bb_slice name)
     return false;
 }
 
-static void note_over(struct bk_sub *sub, struct bb_slice name)
+void bk_sub_end_in(struct bk_sub *sub, struct bb_slice name)
 {
     uint32_t len = (uint32_t)name.len;
     if (sub->until != BK_UNTIL_STOP || is_over(sub, name)) {
@@ -148,7 +148,7 @@ struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *chann
 void bk_sub_drop_position(struct bk_sub *sub, struct bk_position *position)
 {
     size_t i = (size_t)(position - sub->positions);
-    note_over(sub, position->channel->name);
+    bk_sub_end_in(sub, position->channel->name);
     sub->lag_bytes -= position->account.waiting_bytes;
     sub->n_losing -= position->account.n_losses > 0;
     sub->n_cold -= position->is_cold;

@@ -119,6 +119,9 @@ void bk_sub_enter(struct bk_core *core, struct bk_sub *sub, enum bk_sub_state st
 /** bk_sub_find_position() - its position in @channel, NULL if it has none. */
 struct bk_position *bk_sub_find_position(const struct bk_sub *sub, const struct bk_channel *channel);
 
+/** bk_sub_end_in() - with an end in sequences: nothing of a channel called @name is wanted any more; before it has a position there. */
+void bk_sub_end_in(struct bk_sub *sub, struct bb_slice name);
+
 /** bk_sub_position() - its position in @channel, made (covered 0) if it had none; NULL without memory. */
 struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *channel);
 

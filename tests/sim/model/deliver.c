@@ -105,7 +105,9 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
     }
     bool is_over = place->is_over;
     begin_anew(world, account, gap->channel, stretch);
-    place->is_over = was_due ? is_over : place->is_over;
+    bool has_resumed = account->wish.from == WISH_AFTER || account->wish.from == WISH_RUN;
+    place->is_over =
+        was_due ? is_over || (has_resumed && account->wish.until == WISH_UNTIL_SEQUENCE) : place->is_over;
     place->may_be_next = was_due && is_asked;
     account->met |= F(gap_restart) | (was_due ? 0 : F(removed));
     tell_life(world, place, 0, gap->life);
