@@ -264,6 +264,38 @@ Test(core_log_durable, a_repetition_that_waits_for_what_then_fails_is_refused_to
     rig_stop(&rig);
 }
 
+/* The repetition is put behind all that there is, of which a part fails before the first one is decided. */
+Test(core_log_durable, a_repetition_waits_on_for_the_first_one_when_something_later_fails)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 1, "a/x");
+    rig_hello(&rig, 2, "p", 1);
+    rig.log->refusal = BB_ELOGFULL;
+    rig_batch(&rig, 1, 0, "a/x");
+    rig_publish(&rig, 2, 1, "a/x");
+    rig.log->refusal = 0;
+    RIG_TOLD(&rig, 2, "welcome 1");
+    rig_fail(&rig, BB_ELOGFAILED);
+    RIG_TOLD(&rig, 2, "error publish/1 log_failed");
+    rig_stop(&rig);
+}
+
+/* As when the first one is repeated over the same connection before its answer has come. */
+Test(core_log_durable, a_repetition_is_not_refused_before_the_first_one_is_answered)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 1, "a/x a/*");
+    rig_publish(&rig, 0, 1, "a/x a/*");
+    RIG_TOLD(&rig, 0, "");
+    rig_commit(&rig);
+    RIG_TOLD(&rig, 0, "ack 1@3 a1+1 refused 1:bad_path; error publish/1 unknown_result");
+    rig_publish(&rig, 0, 1, "a/x a/*");
+    RIG_TOLD(&rig, 0, "error publish/1 unknown_result");
+    rig_stop(&rig);
+}
+
 /* It waits for the batch before it, which is on its way, and knows already that it has failed. */
 Test(core_log_durable,
      what_has_failed_and_was_not_answered_when_its_client_went_is_refused_when_it_is_repeated)

@@ -71,7 +71,9 @@ static void refuse_batch(struct bk_core *core,
 
 /* --- numbers -------------------------------------------------------------------------------------------- */
 
-static void repeat_ack(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
+/* With an @outcome there is nothing to wait for but the answers of what came before. */
+static void
+repeat_later(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, int outcome)
 {
     struct bk_waiting *ack = bk_waiting_new(0);
     bk_count(core, BK_COUNTER_batches_repeated, 1);
@@ -84,7 +86,8 @@ static void repeat_ack(struct bk_core *core, struct bk_client *client, const str
     ack->is_repeated = ack->needs_disk = true;
     /* What the first one waits for is decided before: it is in the queue, or the connection that it came over has
      * ended, and then it was staged before what is staged now. */
-    ack->ticket = core->stage.backend != NULL ? core->stage.ticket - !core->stage.has_news : 0;
+    bool may_wait = core->stage.backend != NULL && outcome == 0;
+    ack->ticket = may_wait ? core->stage.ticket - !core->stage.has_news : 0;
     ack->ticket = ack->ticket <= core->stage.durable ? 0 : ack->ticket;
     if (ack->ticket == 0 && client->waiting_first == NULL) {
         bk_ack_add(core, client, ack);
@@ -97,10 +100,11 @@ static void repeat_ack(struct bk_core *core, struct bk_client *client, const str
 static void repeat(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
 {
     int outcome = client->producer != NULL ? bk_producer_outcome(client->producer, msg->number) : 0;
-    if (outcome < 0) {
+    if (outcome < 0 && client->waiting_first == NULL) { /* else the first one may not be answered yet */
+        bk_acks_send(core);
         refuse(core, client, msg, outcome, NULL, (struct bb_slice){0});
     } else {
-        repeat_ack(core, client, msg);
+        repeat_later(core, client, msg, outcome);
     }
 }
 

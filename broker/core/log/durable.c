@@ -124,6 +124,7 @@ static void tell_repeated(struct bk_core *core, struct bk_client *client, const 
 {
     int outcome = client->producer != NULL ? bk_producer_outcome(client->producer, waiting->number) : 0;
     if (outcome < 0) {
+        bk_acks_send(core); /* the answer to the first one may be among them */
         refuse(core, client, waiting->number, outcome);
     } else {
         bk_ack_add(core, client, waiting);
@@ -143,11 +144,16 @@ static void answer(struct bk_core *core, struct bk_client *client, struct bk_wai
 }
 
 /* Batches are answered in their order: one that has failed may have to wait for those before it, and its ticket will be
- * another one's. */
+ * another one's. What a repetition repeats may lie under an earlier ticket, which is still on its way. */
 static void mark_failed(struct bk_client *client, uint64_t failed, int error)
 {
     for (struct bk_waiting *waiting = client->waiting_first; waiting != NULL; waiting = waiting->next) {
-        if (waiting->ticket >= failed && waiting->error == 0) {
+        if (waiting->ticket < failed) {
+            continue;
+        }
+        if (waiting->is_repeated) {
+            waiting->ticket = failed - 1;
+        } else if (waiting->error == 0) {
             waiting->error = error;
         }
     }
