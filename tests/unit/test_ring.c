@@ -256,6 +256,48 @@ Test(ring, what_waits_for_the_log_takes_nothing_out_of_the_ring)
     fixture_fini(&fixture);
 }
 
+/* A block of the log, and behind it what was refused, which fills the chunk. */
+static void push_from_log(struct fixture *fixture, struct bk_channel *channel)
+{
+    enum {
+        REFUSED = 3900
+    };
+    static const uint8_t zeros[REFUSED];
+    struct bk_block blocks[2];
+    for (size_t i = 0; i < BB_COUNT(blocks); i++) {
+        uint64_t length = i == 0 ? BLOCK_LEN : REFUSED;
+        struct bb_block head = {.session = ++fixture->session,
+                                .sequence = channel->last + 1 + i,
+                                .instance = 1,
+                                .count = 1,
+                                .length = length};
+        cr_assert_eq(
+            bk_ring_build(&fixture->ring, channel, &head, bb_slice(zeros, length), NULL, true, &blocks[i]),
+            0);
+    }
+    cr_assert_eq(bk_ring_push(&fixture->ring, &blocks[0]), 0);
+    bk_ring_drop(&blocks[1]);
+}
+
+/* Beside the ring's own. */
+Test(ring, the_chunk_of_what_waits_may_be_part_empty_too)
+{
+    struct fixture fixture;
+    fixture_init(&fixture, 1000000, 9000); /* chunks of 4 KiB */
+    struct bk_channel *channel = append(&fixture, "a", BLOCK_LEN, NULL);
+    for (int i = 0; i < 3; i++) {
+        push_from_log(&fixture, channel);
+    }
+    (void)append(&fixture, "b", 4080, NULL);
+    cr_assert_lt(fixture.ring.bytes, 9000);
+    cr_assert_eq(fixture.n_evicted, 0);
+    for (int i = 0; i < 3; i++) {
+        push_from_log(&fixture, channel);
+    }
+    cr_assert_gt(fixture.n_evicted, 0, "there is a bound all the same");
+    fixture_fini(&fixture);
+}
+
 /* One block of @count events, not fanned out. */
 static struct bk_channel *append_batch(struct fixture *fixture, const char *name, uint64_t count)
 {

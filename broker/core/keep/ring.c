@@ -11,8 +11,8 @@
  * memory that a reference may pin. */
 #define REFERENCE_MIN ((size_t)8 << 10)
 
-/* Chunks may exceed the limit by the one being filled and one of old blocks. */
-#define CHUNKS_SLACK 2
+/* Chunks may exceed the limit by the two being filled and one of old blocks. */
+#define CHUNKS_SLACK 3
 
 /* A small ring has small chunks, since a block at each of its ends may pin a whole one. */
 #define CHUNKS_MIN     16
