@@ -174,7 +174,7 @@ static void choose_sizes(struct world *world)
         config->ring_bytes = profile->has_log ? (size_t)64 << 10 : sim_between(rng, 1000, 30000);
         config->memory_bytes = sim_between(rng, 3000, 40000);
     }
-    config->inflight_bytes = profile->small_flight ? sim_between(rng, 2000, 20000) : (size_t)4 << 20;
+    config->inflight_bytes = profile->small_flight ? sim_between(rng, 8000, 40000) : (size_t)4 << 20;
     config->stage_bytes = profile->small_stage ? sim_between(rng, 1000, 20000) : (size_t)64 << 20;
     world->least_ring = BB_MIN(world->least_ring, config->ring_bytes);
     world->least_memory = BB_MIN(world->least_memory, config->memory_bytes);
@@ -289,7 +289,9 @@ static void forget(struct world *world, enum broker_change change)
         for (struct truth_inc *inc = world->truth.names[i].inc; inc != NULL; inc = inc->next) {
             inc->gone_at = inc->gone_at != 0 ? inc->gone_at : world->now;
             inc->is_ended = true;
-            inc->trim_done = change == CHANGE_RESTORED ? 0 : inc->trim_done;
+            if (change == CHANGE_RESTORED) { /* it may know of neither */
+                inc->trim_done = inc->limits.min_events = 0;
+            }
         }
         if (world->has_log) {
             keep_of_disk(world, i);

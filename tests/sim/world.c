@@ -38,6 +38,34 @@ uint64_t world_wall(const struct world *world)
     return WALL_BASE + world->now + (uint64_t)world->wall_offset;
 }
 
+int64_t world_wall_least(const struct world *world, uint64_t since)
+{
+    int64_t least = world->wall_offset;
+    for (size_t i = 0; i < BB_MIN(world->n_wall_sets, WALL_SETS_MAX); i++) {
+        if (world->wall_sets[i].at > since) {
+            least = BB_MIN(least, world->wall_sets[i].before);
+        }
+    }
+    return least;
+}
+
+uint64_t world_when(const struct world *world, uint64_t wall)
+{
+    size_t n = world->n_wall_sets;
+    uint64_t since = 0;
+    for (size_t i = n - BB_MIN(n, WALL_SETS_MAX); i <= n; i++) {
+        bool is_last = i == n;
+        int64_t offset = is_last ? world->wall_offset : world->wall_sets[i % WALL_SETS_MAX].before;
+        uint64_t until = is_last ? world->now : world->wall_sets[i % WALL_SETS_MAX].at;
+        uint64_t at = wall - WALL_BASE - (uint64_t)offset;
+        if (at >= since && at <= until) {
+            return at;
+        }
+        since = until;
+    }
+    return world->now;
+}
+
 /* --- links ------------------------------------------------------------------------------------ */
 
 struct sim_link *world_connect(struct world *world, struct sim_peer *peer)
@@ -139,8 +167,9 @@ static void act_clock(struct world *world, const struct act *act)
     struct sim_rng rng = {act->seed};
     uint64_t size = sim_chance(&rng, 300) ? 3600000000U : sim_between(&rng, 1000, 300000);
     bool is_back = sim_chance(&rng, 500);
-    world->wall_offset_before = world->wall_offset;
-    world->wall_set_at = world->now;
+    size_t i = world->n_wall_sets++ % WALL_SETS_MAX;
+    world->wall_sets[i].at = world->now;
+    world->wall_sets[i].before = world->wall_offset;
     world->wall_offset += is_back ? -(int64_t)size : (int64_t)size;
     story_tell(world, "the clock is set %s by %" PRIu64 " us", is_back ? "back" : "ahead", size);
     judge_meets(world, SIZE_MAX, is_back ? F(clock_back) : F(clock_ahead));

@@ -24,6 +24,9 @@
 /* 2026-01-01 in us. */
 #define WALL_BASE UINT64_C(1767225600000000)
 
+/* So many of the times at which the clock was set are remembered. */
+#define WALL_SETS_MAX 16
+
 struct world {
     struct sim_rng rng; /* of what the broker's side does: flushes, delays */
     uint64_t seed;
@@ -50,8 +53,11 @@ struct world {
     uint64_t n_runs;
     uint64_t now;
     int64_t wall_offset;
-    int64_t wall_offset_before; /* the clock was set last */
-    uint64_t wall_set_at;
+    struct {
+        uint64_t at;
+        int64_t before; /* the offset until then */
+    } wall_sets[WALL_SETS_MAX]; /* the last ones, in a circle */
+    size_t n_wall_sets;
     uint64_t wall_most; /* the highest that the wall clock has shown */
     uint64_t next_tick;
     uint64_t flush_at; /* UINT64_MAX: nothing to flush */
@@ -103,6 +109,12 @@ extern const char *world_ignored;
 
 /** world_wall() - the wall clock. */
 uint64_t world_wall(const struct world *world);
+
+/** world_wall_least() - the least offset that the wall clock has had since @since. */
+int64_t world_wall_least(const struct world *world, uint64_t since);
+
+/** world_when() - when the wall clock showed @wall first, as far as is remembered. */
+uint64_t world_when(const struct world *world, uint64_t wall);
 
 /** world_connect() - a new link. */
 struct sim_link *world_connect(struct world *world, struct sim_peer *peer);

@@ -14,8 +14,7 @@
 #define NEVER UINT64_MAX
 
 /* Retention by age is looked at so often. */
-#define TIDY_US      20000
-#define WAIT_MOST_US UINT64_C(10000000)
+#define TIDY_US 20000
 
 struct disk_ticket {
     struct disk_ticket *next;
@@ -57,16 +56,23 @@ static struct truth_inc *inc_of(struct world *world, uint32_t id)
     return NULL;
 }
 
+/* A removal has no name, only an id. */
+static void tell_removal(struct world *world, uint32_t id)
+{
+    struct truth_inc *inc = inc_of(world, id);
+    if (inc != NULL && !inc->is_ended && inc == world->truth.names[inc->channel].inc) {
+        truth_remove(world, inc->channel, "the log is told so");
+    }
+}
+
 static void tell_channel(struct world *world, const struct bk_log_channel *entry)
 {
-    struct truth_inc *inc = inc_of(world, entry->id);
-    if (entry->removed) { /* it has no name; what it means shows in what is said, in its order */
-        if (inc != NULL) {
-            inc->is_told_removed = true;
-        }
+    if (entry->removed) {
+        tell_removal(world, entry->id);
         return;
     }
     size_t channel = truth_name(world, entry->name);
+    struct truth_inc *inc = inc_of(world, entry->id);
     inc = inc != NULL ? inc : truth_current(world, channel);
     if (inc->id == 0) {
         inc->id = entry->id;
@@ -317,11 +323,8 @@ static struct bk_request *take_request(struct sim_disk *disk)
 
 static void note_wait(struct sim_disk *disk, const struct bk_read *read)
 {
-    uint64_t wall = world_wall(disk->world);
-    uint64_t wait = wall > read->now ? wall - read->now : 0;
-    if (wait < WAIT_MOST_US) { /* else the clock was set */
-        disk->slowest_read = BB_MAX(disk->slowest_read, wait);
-    }
+    uint64_t wait = disk->world->now - world_when(disk->world, read->now);
+    disk->slowest_read = BB_MAX(disk->slowest_read, wait);
 }
 
 static void answer(struct sim_disk *disk)

@@ -68,7 +68,7 @@ struct sim_disk {
     uint64_t n_commits;
     uint64_t n_failures;
     uint64_t n_corrupt;
-    uint64_t slowest_read; /* us between a question and its answer, by the clock on the wall */
+    uint64_t slowest_read; /* us between a question and its answer */
     enum disk_lie lie;
     bool has_lied;
 };

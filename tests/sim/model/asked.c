@@ -118,6 +118,16 @@ static void asked_free(struct asked *asked)
     free(asked);
 }
 
+/* Nobody will say whether it was done: a floor that may have been refused, or lost with the broker, holds nothing. */
+void asked_doubt(struct sim_link *link)
+{
+    for (struct asked *asked = link->judged.asked; asked != NULL; asked = asked->next) {
+        if (is_action(asked, "set") || is_action(asked, "add")) {
+            asked->inc->limits.min_events = 0;
+        }
+    }
+}
+
 void asked_free_all(struct world *world, struct sim_link *link)
 {
     (void)world;
@@ -179,11 +189,16 @@ static void rm_refused(struct world *world, const struct asked *asked)
     }
 }
 
-/* All that @inc has was published after the request to remove it, which had nothing to remove. */
-static bool came_after(const struct asked *asked, const struct truth_inc *inc)
+/* All that @inc has was published after the request to remove the channel, which has removed what was before it: the log, which
+ * knows @inc, would have been told else. */
+static bool came_after(const struct world *world, const struct asked *asked, const struct truth_inc *inc)
 {
-    return inc != NULL && inc == asked->inc && asked->taken == 0 && inc->n > 0 && !inc->is_told_removed &&
-           inc->events[0]->taken_at > asked->at;
+    if (inc == NULL || inc->n == 0 || (inc == asked->inc && asked->taken > 0)) {
+        return false;
+    }
+    bool is_known =
+        world->has_log && inc->is_logged && inc->id != 0 && inc->generation == world->disk.generation;
+    return is_known || inc->events[0]->taken_at > asked->at;
 }
 
 static void note_gone(struct world *world, size_t channel)
@@ -200,7 +215,7 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
                                    bb_slice_equal(code, bb_slice_str("log_full")) ||
                                    bb_slice_equal(code, bb_slice_str("closed")));
     if (is_action(asked, "rm")) {
-        if (is_done && !asked->is_consumed && came_after(asked, name->inc)) {
+        if (is_done && !asked->is_consumed && came_after(world, asked, name->inc)) {
             name->n_rm_asked--; /* what was removed had nothing, and is followed by what there is */
         } else if (is_done && !asked->is_consumed) {
             truth_remove(world, asked->channel, "the answer says so");

@@ -153,8 +153,8 @@ static bool agrees(const struct given *given, const struct told *told)
     switch (given->verdict) {
     case POSITION_VALID: /* a channel of which nothing is left may be unknown */
         return told->is_there ? told->position == given->sequence : given->is_empty && given->sequence == 0;
-    case POSITION_RETRACTED:
-        return told->is_there && told->position == given->end;
+    case POSITION_RETRACTED: /* a channel of which nothing was ever kept does not exist */
+        return told->is_there ? told->position == given->end : given->is_empty && given->end == 0;
     case POSITION_VOID:
         return !told->is_there || told->position == 0;
     case POSITION_UNSURE:

@@ -133,6 +133,7 @@ apply_retracted(struct world *world, struct account *account, const struct gap *
     if (place->inc != NULL && stretch->at > place->inc->n && gap->from > place->inc->durable &&
         gap->from <= place->inc->n + 1) {
         end = gap->from - 1; /* it was shown what the log never heard of */
+        truth_end_life(world, place->inc, place->life, end);
     }
     if (place->inc != NULL && gap->from > 0) {
         truth_cut_unregistered(world, place->inc, gap->from - 1);

@@ -382,6 +382,7 @@ void judge_closed(struct world *world, struct sim_link *link, bool by_core)
     if (by_core && !has_reason) {
         fail(world, link, "closed", "a link is closed for no reason");
     }
+    asked_doubt(link);
     for (struct account *account = link->judged.accounts; account != NULL; account = account->next) {
         account_close(world, account);
     }

@@ -17,7 +17,9 @@ struct written {
     uint64_t refused_run; /* refused for a reason that came up: it must not appear any more in this run */
     uint64_t
         fresh_at;   /* published last under a number that was new: what appeared before is of another try */
-    bool has_claim; /* an ack has named its sequence before it was heard of */
+    uint64_t epoch; /* in which it was published last; in another one it is another publish */
+    uint64_t event_epoch; /* in which `event` was */
+    bool has_claim;       /* an ack has named its sequence before it was heard of */
     uint64_t claim;
     uint64_t run; /* in which it appeared last */
     struct truth_event *event;
@@ -100,6 +102,8 @@ void asked_input(struct world *world, struct sim_link *link, const struct bb_msg
 void asked_answer(struct world *world, struct sim_link *link, const struct bb_msg *msg);
 /** asked_consume_rm() - @channel was removed: one of the requests to do so has done it. */
 void asked_consume_rm(struct world *world, size_t channel);
+/** asked_doubt() - what @link still waits for will not be answered. */
+void asked_doubt(struct sim_link *link);
 void asked_free_all(struct world *world, struct sim_link *link);
 const char *asked_owes(struct world *world, struct sim_link *link);
 

@@ -97,7 +97,7 @@ void truth_restored(struct world *world, uint64_t time)
 {
     for (size_t i = 0; i < world->truth.n_lives; i++) {
         struct truth_life *life = &world->truth.lives[i];
-        life->is_unsure = life->is_unsure || life->told_at >= time;
+        life->is_unsure = life->is_unsure || life->stored_at == 0 || life->stored_at > time;
     }
 }
 
@@ -162,6 +162,9 @@ void truth_carry(struct world *world, size_t channel)
     }
     struct truth_inc *inc = make_inc(world, channel);
     copy_settings(inc, old);
+    if (old->ended_at != 0) { /* its removal may be on the disk, and with it the end of its floor */
+        inc->limits.min_events = 0;
+    }
     if (is_stored(world, channel)) {
         carry_lives(&world->truth, old, inc);
     }
@@ -352,7 +355,10 @@ void truth_load(struct world *world, struct truth_inc *inc)
 
 void truth_durable(struct world *world, struct truth_inc *inc, uint64_t sequence)
 {
-    (void)world;
+    for (size_t i = 0; i < world->truth.n_lives && sequence > inc->durable; i++) {
+        struct truth_life *life = &world->truth.lives[i];
+        life->stored_at = life->inc == inc && life->stored_at == 0 ? world->now : life->stored_at;
+    }
     inc->is_logged = true;
     for (; inc->durable < sequence && inc->durable < inc->n; inc->durable++) {
         inc->events[inc->durable]->is_durable = true;
@@ -361,15 +367,16 @@ void truth_durable(struct world *world, struct truth_inc *inc, uint64_t sequence
 
 void truth_cut(struct world *world, struct truth_inc *inc, uint64_t end)
 {
+    for (size_t i = 0; i < world->truth.n_lives;
+         i++) { /* the early view may have told what the log never heard of */
+        struct truth_life *life = &world->truth.lives[i];
+        life->end = life->inc == inc && end < life->told_most ? BB_MIN(life->end, end) : life->end;
+    }
     if (inc->n <= end) {
         return;
     }
     inc->cuts = sim_grown(inc->cuts, inc->n_cuts, &inc->n_cut_slots, sizeof(inc->cuts[0]));
     inc->cuts[inc->n_cuts++] = (struct truth_cut){end, world->now};
-    for (size_t i = 0; i < world->truth.n_lives; i++) {
-        struct truth_life *life = &world->truth.lives[i];
-        life->end = life->inc == inc && end < life->told_most ? BB_MIN(life->end, end) : life->end;
-    }
     for (size_t i = end; i < inc->n; i++) {
         inc->events[i]->is_gone = true;
         judge_unwritten(world, inc->events[i]);
@@ -501,6 +508,14 @@ static struct truth_life *find_life(const struct truth *truth, size_t channel, u
     return NULL;
 }
 
+void truth_end_life(struct world *world, const struct truth_inc *inc, uint64_t number, uint64_t end)
+{
+    struct truth_life *life = find_life(&world->truth, inc->channel, number);
+    if (life != NULL && life->inc == inc && life->told_most > end) {
+        life->end = BB_MIN(life->end, end);
+    }
+}
+
 enum truth_verdict
 truth_judge_life(struct world *world, size_t channel, uint64_t sequence, uint64_t life, uint64_t *ret_end)
 {
@@ -544,7 +559,7 @@ void truth_told_life(struct world *world, struct truth_inc *inc, uint64_t sequen
     } else if (found == NULL) {
         truth->lives = sim_grown(truth->lives, truth->n_lives, &truth->n_life_slots, sizeof(truth->lives[0]));
         truth->lives[truth->n_lives++] =
-            (struct truth_life){inc->channel, life, inc, UINT64_MAX, sequence, sequence, world->now, false};
+            (struct truth_life){inc->channel, life, inc, UINT64_MAX, sequence, sequence, 0, false};
     } else if (found->inc != inc && found->told_most == 0 && found->inc->n == 0) {
         found->inc = inc; /* it had nothing, so that it outlives a broker all the same */
         found->told_most = found->told_least = sequence;
@@ -647,8 +662,7 @@ bool truth_may_have_expired(const struct world *world, const struct truth_event 
 
 bool truth_has_expired(const struct world *world, const struct truth_event *event, uint64_t slack_us)
 {
-    bool was_set = slack_us > 0 && world->wall_set_at + slack_us > world->now;
-    int64_t before = was_set ? BB_MIN(world->wall_offset_before - world->wall_offset, 0) : 0;
+    int64_t before = world_wall_least(world, world->now - BB_MIN(slack_us, world->now)) - world->wall_offset;
     return event->ttl_us != 0 &&
            event->time + event->ttl_us + slack_us < world_wall(world) + (uint64_t)before &&
            event->taken_at + event->ttl_us + slack_us < world->now;

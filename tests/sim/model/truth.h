@@ -74,7 +74,6 @@ struct truth_inc {
     bool is_logged;
     bool has_store; /* known where it is kept */
     bool is_ended;
-    bool is_told_removed; /* to the log */
     uint32_t id;         /* in the log; 0: unknown */
     uint64_t generation; /* of the log */
     struct truth_event **events;
@@ -106,8 +105,9 @@ struct truth_life {
     uint64_t end;        /* what was told of it and taken back lies behind it; UINT64_MAX: nothing was */
     uint64_t told_most;  /* the highest sequence told with it */
     uint64_t told_least; /* and the lowest */
-    uint64_t told_at;    /* first */
-    bool is_unsure;      /* the log that a broker has found may not know it */
+    uint64_t
+        stored_at; /* something of the channel went to the disk since it was told: at the latest then; 0: not yet */
+    bool is_unsure; /* the log that a broker has found may not know it */
 };
 
 struct truth_run {
@@ -232,6 +232,9 @@ enum truth_verdict truth_judge_inc(struct world *world,
 /** truth_told_life() - the broker has told that @sequence of @inc is in the life @life: it must mean that
  * and no other. */
 void truth_told_life(struct world *world, struct truth_inc *inc, uint64_t sequence, uint64_t life);
+
+/** truth_end_life() - what was told of @inc in the life @number behind @end was taken back, and the log has never heard of it. */
+void truth_end_life(struct world *world, const struct truth_inc *inc, uint64_t number, uint64_t end);
 
 /* --- what may be gone ------------------------------------------------------------------------- */
 

@@ -92,14 +92,18 @@ static bool is_same(const struct written *written, const struct truth_event *eve
            a.has_ttl == b.has_ttl;
 }
 
+/* What comes in another epoch is counted anew. */
 static const char *judge_order(struct world *world, const struct truth_event *event)
 {
+    uint64_t epoch = written_at(world, event->writer, event->serial)->epoch;
     const struct truth_inc *inc = event->inc;
     for (size_t i = inc->n - 1; i > 0; i--) {
         const struct truth_event *before = inc->events[i - 1];
-        if (before->writer == event->writer &&
-            written_at(world, before->writer, before->serial)->is_numbered) {
-            return before->serial >= event->serial ? "out of the order of its publisher" : NULL;
+        const struct written *written = written_at(world, before->writer, before->serial);
+        if (before->writer == event->writer && written->is_numbered) {
+            return before->serial >= event->serial && written->event_epoch == epoch
+                       ? "out of the order of its publisher"
+                       : NULL;
         }
     }
     return NULL;
@@ -115,7 +119,7 @@ void judge_written(struct world *world, struct truth_event *event)
         why = "changed";
     } else if (written->refusal != NULL || (written->refused_run == world->run && written->event == NULL)) {
         why = "though it must be, or was, refused";
-    } else if (written->event != NULL && !written->event->is_gone &&
+    } else if (written->event != NULL && !written->event->is_gone && written->event_epoch == written->epoch &&
                (!written->event->inc->is_ended || written->run == world->run)) {
         why = "twice";
     } else if (written->has_claim && written->claim != event->sequence && written->run == world->run) {
@@ -130,6 +134,7 @@ void judge_written(struct world *world, struct truth_event *event)
                    world->truth.names[event->inc->channel].text);
     }
     written->event = event;
+    written->event_epoch = written->epoch;
     written->run = world->run;
 }
 
@@ -163,13 +168,14 @@ struct producer *producer_of(struct world *world, const uint8_t *id, uint64_t ep
     return producer;
 }
 
-/* Who has never published may be forgotten when it goes. */
+/* Who has not published, as far as this broker knows, may be forgotten when it goes. */
 static bool is_remembered(const struct world *world, const uint8_t *id, uint64_t epoch)
 {
     bool is_one = false;
     for (const struct producer *producer = world->judge.producers; producer != NULL;
          producer = producer->next) {
-        is_one = is_one || (producer->most > 0 && memcmp(producer->id, id, sizeof(producer->id)) == 0);
+        bool is_known = producer->last_durable > 0 || (producer->is_sure && producer->last > 0);
+        is_one = is_one || (is_known && memcmp(producer->id, id, sizeof(producer->id)) == 0);
     }
     for (const struct sim_link *link = world->links; link != NULL; link = link->next) {
         is_one = is_one ||
