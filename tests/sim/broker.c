@@ -296,9 +296,8 @@ static void forget(struct world *world, enum broker_change change)
         if (world->has_log) {
             keep_of_disk(world, i);
         }
-        if (change !=
-            CHANGE_WIPED) { /* an older copy may have other settings, or none: what they allow is allowed */
-            truth_carry(world, i);
+        if (change != CHANGE_WIPED) {
+            truth_carry(world, i, change == CHANGE_RESTORED);
         }
         for (struct truth_inc *inc = world->truth.names[i].inc; inc != NULL; inc = inc->next) {
             bool is_here = inc->generation == world->disk.generation;

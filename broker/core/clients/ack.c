@@ -105,6 +105,15 @@ void bk_acks_send(struct bk_core *core)
     }
 }
 
+void bk_acks_send_to(struct bk_core *core, struct bk_client *client)
+{
+    if (client->n_acks > 0) {
+        bk_acks_forget(core, client);
+        client->next_acked = NULL;
+        send_acks_of(core, client);
+    }
+}
+
 void bk_acks_forget(struct bk_core *core, const struct bk_client *client)
 {
     for (struct bk_client **at = &core->acked; *at != NULL; at = &(*at)->next_acked) {

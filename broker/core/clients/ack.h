@@ -52,5 +52,8 @@ void bk_ack_add(struct bk_core *core, struct bk_client *client, const struct bk_
 /** bk_acks_send() - send all that was collected: one message a client. */
 void bk_acks_send(struct bk_core *core);
 
+/** bk_acks_send_to() - what was collected for @client, before something else is said of the same numbers. */
+void bk_acks_send_to(struct bk_core *core, struct bk_client *client);
+
 /** bk_acks_forget() - the client ends. */
 void bk_acks_forget(struct bk_core *core, const struct bk_client *client);

@@ -101,7 +101,7 @@ static void repeat(struct bk_core *core, struct bk_client *client, const struct 
 {
     int outcome = client->producer != NULL ? bk_producer_outcome(client->producer, msg->number) : 0;
     if (outcome < 0 && client->waiting_first == NULL) { /* else the first one may not be answered yet */
-        bk_acks_send(core);
+        bk_acks_send_to(core, client);
         refuse(core, client, msg, outcome, NULL, (struct bb_slice){0});
     } else {
         repeat_later(core, client, msg, outcome);

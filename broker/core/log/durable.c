@@ -124,7 +124,7 @@ static void tell_repeated(struct bk_core *core, struct bk_client *client, const 
 {
     int outcome = client->producer != NULL ? bk_producer_outcome(client->producer, waiting->number) : 0;
     if (outcome < 0) {
-        bk_acks_send(core); /* the answer to the first one may be among them */
+        bk_acks_send_to(core, client); /* the answer to the first one may be among them */
         refuse(core, client, waiting->number, outcome);
     } else {
         bk_ack_add(core, client, waiting);

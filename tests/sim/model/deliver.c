@@ -81,11 +81,32 @@ static void begin_anew(struct world *world, struct account *account, size_t chan
     account_recount(world, account);
 }
 
+/* Who has had nothing of a channel that was removed, and wanted nothing of it, loses nothing: there is
+ * nothing to report. */
+static void
+follow_silently(struct world *world, struct account *account, size_t channel, struct stretch *stretch)
+{
+    struct place *place = &account->places[channel];
+    if (!place->inc->is_ended || place->inc == world->truth.names[channel].inc || stretch->at != 0) {
+        return;
+    }
+    for (uint64_t i = 0; i < account_reach(account, place->inc) && !place->may_be_next; i++) {
+        if (account_wants(account, place, place->inc->events[i])) {
+            return;
+        }
+    }
+    place->inc = truth_current(world, channel);
+}
+
 static void
 apply_restart(struct world *world, struct account *account, const struct gap *gap, struct stretch *stretch)
 {
     struct place *place = &account->places[gap->channel];
     const char *name = world->truth.names[gap->channel].text;
+    bool is_asked = world->truth.names[gap->channel].n_rm_asked > 0;
+    if (is_asked && place->inc != NULL) { /* then it is of the newest */
+        follow_silently(world, account, gap->channel, stretch);
+    }
     if (place->may_be_next && place->inc->is_ended && place->inc->ended_at < world->now) {
         place->inc = truth_current(world, gap->channel); /* of the older one it would have been told then */
     }
@@ -95,7 +116,6 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
     bool was_due = !is_gone && (place->due == DUE_RESTART || (place->due == DUE_EITHER && is_answer));
     uint64_t from = was_due ? place->due_sequence + 1 : stretch->at + 1;
     bool is_new = place->inc != NULL && place->inc->n == 0 && place->inc->next != NULL && stretch->at == 0;
-    bool is_asked = world->truth.names[gap->channel].n_rm_asked > 0;
     if (!was_due && (is_asked || !is_new) && place->inc != NULL && !place->inc->is_ended) {
         truth_remove(world, gap->channel, "a gap with reason restart");
     }
@@ -169,23 +189,6 @@ static uint64_t limit_of(const struct account *account, const struct place *plac
 static bool may_know_more(const struct account *account, const struct truth_inc *inc)
 {
     return account_is_early(account) && (inc->is_logged || inc->n == 0);
-}
-
-/* Who has had nothing of a channel that was removed, and wanted nothing of it, loses nothing: there is
- * nothing to report. */
-static void
-follow_silently(struct world *world, struct account *account, size_t channel, struct stretch *stretch)
-{
-    struct place *place = &account->places[channel];
-    if (!place->inc->is_ended || place->inc == world->truth.names[channel].inc || stretch->at != 0) {
-        return;
-    }
-    for (uint64_t i = 0; i < account_reach(account, place->inc) && !place->may_be_next; i++) {
-        if (account_wants(account, place, place->inc->events[i])) {
-            return;
-        }
-    }
-    place->inc = truth_current(world, channel);
 }
 
 static void apply_gap(struct world *world, struct account *account, struct parcel *parcel, struct gap *gap)

@@ -253,7 +253,7 @@ static const char *check_named(struct world *world,
     if (written->refusal != NULL) {
         return "a bad event is acknowledged";
     }
-    if (event == NULL || event->is_gone) {
+    if (event == NULL || event->is_gone || event->taken_at < written->fresh_at) {
         written->has_claim = true;
         written->claim = sequence;
         return ack->level >= BB_LEVEL_SYNCED ? "an event is acknowledged as synced that is not in the log"

@@ -118,6 +118,19 @@ static void copy_settings(struct truth_inc *inc, const struct truth_inc *old)
     inc->ring = old->ring;
 }
 
+/* What was allowed at any time is allowed. */
+static void loosen_settings(struct truth_inc *inc)
+{
+    for (const struct truth_inc *old = inc->next; old != NULL; old = old->next) {
+        inc->limits.max_age_us = BB_MIN(inc->limits.max_age_us, old->limits.max_age_us);
+        inc->limits.max_bytes = BB_MIN(inc->limits.max_bytes, old->limits.max_bytes);
+        inc->limits.max_events = BB_MIN(inc->limits.max_events, old->limits.max_events);
+        inc->limits.max_per_path = BB_MIN(inc->limits.max_per_path, old->limits.max_per_path);
+        inc->ring = BB_MIN(inc->ring, old->ring);
+        inc->is_lazy = inc->is_lazy || old->is_lazy;
+    }
+}
+
 /* If it is kept in the log, its life goes on as well: up to nothing. */
 static void carry_lives(struct truth *truth, const struct truth_inc *old, struct truth_inc *inc)
 {
@@ -148,7 +161,7 @@ static bool is_stored(const struct world *world, size_t channel)
     return world->has_log && is_on_disk(world, channel);
 }
 
-void truth_carry(struct world *world, size_t channel)
+void truth_carry(struct world *world, size_t channel, bool is_older)
 {
     struct truth_inc *old = world->truth.names[channel].inc;
     while (old != NULL && !old->was_set && is_stored(world, channel)) {
@@ -164,6 +177,9 @@ void truth_carry(struct world *world, size_t channel)
     copy_settings(inc, old);
     if (old->ended_at != 0) { /* its removal may be on the disk, and with it the end of its floor */
         inc->limits.min_events = 0;
+    }
+    if (is_older) {
+        loosen_settings(inc);
     }
     if (is_stored(world, channel)) {
         carry_lives(&world->truth, old, inc);

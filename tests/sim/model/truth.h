@@ -199,8 +199,9 @@ void truth_restored(struct world *world, uint64_t time);
  * need not know. */
 void truth_forget_lives(struct world *world);
 
-/** truth_carry() - what a channel was set to outlives the broker, its events do not. */
-void truth_carry(struct world *world, size_t channel);
+/** truth_carry() - what a channel was set to outlives the broker, its events do not. @is_older: the log is an older copy, in which it
+ * may be what it was set to at any time. */
+void truth_carry(struct world *world, size_t channel, bool is_older);
 
 /** truth_begin_run() - a broker starts: channels in memory are gone. */
 void truth_begin_run(struct world *world, uint64_t run);
