@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,36 +17,33 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIST = os.path.join(ROOT, "tests", "mutants", "list.txt")
 
-STAGES = ["unit", "conform", "sim", "system"]
-# Which entries of ctest concern a part of the tree, the cheapest first. Sizes and timeouts are those of CI.
+STAGES = ["unit", "conform", "sim", "long", "system"]
+# Entries of ctest that concern a part of the tree, and what they need, the cheapest first. Sizes and timeouts are those
+# of CI.
+SYSTEM = ["busbard", "busbar"]
 TESTS = {
     "broker/core/": {
-        "unit": ["test_broker/", "test_core[a-z_]*/", "fuzz/core$", "test_oom/oom_core$"],
-        "sim": ["sim/worlds$"],
-        "system": ["positions", "exchange", "clients", "flow", "log", "edge", "host", "log_cli", "account"],
+        "unit": [("test_broker/", ["test_broker"]), ("fuzz/core$", ["fuzz_core"]), ("test_core/", ["test_core"])],
+        "long": [("test_oom/oom_core$", ["test_oom"]), ("sim/worlds$", ["test_sim"])],
+        "system": [("system/%s$" % name, SYSTEM) for name in
+                   ("positions", "exchange", "clients", "flow", "log", "edge", "host", "log_cli", "account")],
     },
     "broker/backend/": {
-        "unit": ["test_log/", "test_log_driver/"],
-        "conform": ["test_conform/"],
-        "sim": ["sim/worlds$"],
-        "system": ["log", "positions", "log_cli", "account"],
+        "unit": [("test_log_driver/", ["test_log_driver"]), ("test_log/", ["test_log"])],
+        "conform": [("test_conform/", ["test_conform"])],
+        "long": [("test_oom/log_oom$", ["test_oom"]), ("sim/worlds$", ["test_sim"])],
+        "system": [("system/%s$" % name, SYSTEM) for name in ("log", "positions", "log_cli", "account")],
     },
     "bus/": {
-        "unit": ["test_bus/"],
-        "system": ["exchange", "positions", "cli", "log_cli", "account"],
+        "unit": [("test_bus/", ["test_bus"])],
+        "long": [("test_oom/oom_bus$", ["test_oom"])],
+        "system": [("system/%s$" % name, SYSTEM) for name in ("exchange", "positions", "cli", "log_cli", "account")],
     },
 }
-TARGETS = {
-    "unit": {
-        "broker/core/": ["test_broker", "test_core", "test_oom", "fuzz_core"],
-        "broker/backend/": ["test_log", "test_log_driver"],
-        "bus/": ["test_bus"],
-    },
-    "conform": {"broker/backend/": ["test_conform"]},
-    "sim": {"broker/core/": ["test_sim"], "broker/backend/": ["test_sim"]},
-    "system": {part: ["busbard", "busbar"] for part in TESTS},
-}
-FIRST_WORLDS = 300  # of the simulation, before all of them: most mutants are caught there
+# The first worlds of the simulation, which catch most of what all of them catch.
+FIRST_WORLDS = 300
+FIRST_WORLDS_PARTS = ["broker/core/", "broker/backend/"]
+FIRST_WORLDS_TIMEOUT = 120
 
 
 class Mutant:
@@ -118,7 +116,6 @@ class Copy:
         self.tree = os.path.join(where, "tree")
         self.build = os.path.join(where, "build")
         self.jobs = jobs
-        self.targets = set()
 
     def sync(self):
         """Files keep their times, so that only what differs is compiled."""
@@ -151,33 +148,34 @@ class Copy:
         if shutil.which("ccache"):
             command.append("-DCMAKE_C_COMPILER_LAUNCHER=ccache")
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        known = subprocess.run(["ninja", "-C", self.build, "-t", "targets", "all"], stdout=subprocess.PIPE,
-                               check=True).stdout.decode()
-        self.targets = {line.split(":")[0] for line in known.splitlines() if line.endswith(": phony")}
 
-    def make(self, stage, part):
-        targets = [target for target in TARGETS[stage].get(part, []) if target in self.targets]
-        if not targets:
-            return ""
+    def make(self, targets):
+        """Returns what the compiler says if they cannot be built."""
         done = subprocess.run(["cmake", "--build", self.build, "-j", str(self.jobs), "--target"] + targets,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return "" if done.returncode == 0 else done.stdout.decode(errors="replace")
 
     def first_worlds(self):
-        try:
-            done = subprocess.run([os.path.join(self.build, "tests/sim/test_sim"), "--seeds", "1..%d" % FIRST_WORLDS],
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
-        except subprocess.TimeoutExpired:
-            return "sim/worlds (hangs)"
+        sim = os.path.join("tests", "sim")
+        command = [os.path.join(self.build, sim, "test_sim"), "--seeds", "1..%d" % FIRST_WORLDS,
+                   "--workers", str(self.jobs), "--open", os.path.join(self.tree, sim, "open.txt")]
+        # A session of its own: its workers are processes, and one that hangs ends with it.
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              start_new_session=True) as done:
+            try:
+                out = done.communicate(timeout=FIRST_WORLDS_TIMEOUT)[0].decode(errors="replace")
+            except subprocess.TimeoutExpired:
+                os.killpg(done.pid, signal.SIGKILL)
+                return "sim/worlds (hangs)"
         if done.returncode == 0:
             return ""
-        tally = re.search(r"Failing: (\d+) \| Crashing: (\d+)", done.stdout.decode(errors="replace"))
+        tally = re.search(r"Failing: (\d+) \| Crashing: (\d+)", out)
         return "sim/worlds (%d of the first %d)" % (sum(map(int, tally.groups())) if tally else 0, FIRST_WORLDS)
 
     def ctest(self, pattern):
         """What fails first, empty if all pass."""
         done = subprocess.run(["ctest", "--test-dir", self.build, "-R", "^" + pattern, "--stop-on-failure",
-                               "--output-on-failure", "-j", str(self.jobs)],
+                               "--output-on-failure", "--no-tests=error", "-j", str(self.jobs)],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode == 0:
             return ""
@@ -191,70 +189,118 @@ class Copy:
         return "%s (%s)" % (names[0][0], how)
 
     def run(self, stage, part):
-        if stage == "sim" and part in TARGETS["sim"]:
-            caught = self.first_worlds()
-            if caught:
-                return caught
-        for pattern in TESTS[part].get(stage, []):
-            caught = self.ctest("system/%s$" % pattern if stage == "system" else pattern)
-            if caught:
-                return caught
-        return ""
+        """Returns (what caught it, why it does not compile)."""
+        if stage == "sim" and part in FIRST_WORLDS_PARTS:
+            error = self.make(["test_sim"])
+            return ("", error) if error else (self.first_worlds(), "")
+        for pattern, targets in TESTS[part].get(stage, []):
+            error = self.make(targets)
+            caught = "" if error else self.ctest(pattern)
+            if error or caught:
+                return caught, error
+        return "", ""
+
+
+class Results:
+    """What each stage made of each mutant, kept beside the copy so that a campaign can be done in pieces."""
+
+    def __init__(self, path):
+        self.path = path
+        self.known = {}  # (mutant, stage): what caught it, empty if nothing did
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as lines:
+                for line in lines:
+                    name, stage, caught = line.rstrip("\n").split("\t")
+                    self.known[name, stage] = caught
+
+    def add(self, mutant, stage, caught):
+        self.known[mutant.name, stage] = caught
+        with open(self.path, "a", encoding="utf-8") as lines:
+            lines.write("%s\t%s\t%s\n" % (mutant.name, stage, caught))
+
+    def forget(self, mutants):
+        """What was known of them is no longer so."""
+        names = {mutant.name for mutant in mutants}
+        self.known = {key: caught for key, caught in self.known.items() if key[0] not in names}
+        with open(self.path, "w", encoding="utf-8") as lines:
+            lines.writelines("%s\t%s\t%s\n" % (*key, caught) for key, caught in self.known.items())
+
+    def caught_by(self, mutant):
+        """Returns (the stage, what in it), or None."""
+        return next(((stage, self.known[mutant.name, stage]) for stage in STAGES
+                     if self.known.get((mutant.name, stage))), None)
+
+    def table(self, mutants):
+        rows = ["%-16s %8s %s %8s" % ("", "mutants", " ".join("%8s" % stage for stage in STAGES), "survived")]
+        for part in [*TESTS, ""]:
+            mine = [mutant for mutant in mutants if mutant.path.startswith(part)]
+            by = [self.caught_by(mutant) for mutant in mine]
+            rows.append("%-16s %8d %s %8d" % (
+                part or "all", len(mine), " ".join("%8d" % sum(b is not None and b[0] == stage for b in by)
+                                                   for stage in STAGES), by.count(None)))
+        return rows
 
 
 def judge(copy, part, stages):
-    """Returns (what caught it, why it does not compile)."""
+    """Yields each (stage, what caught it, why it does not compile), until one of the two is so."""
     for stage in stages:
-        error = copy.make(stage, part)
-        if error:
-            return "", error
-        caught = copy.run(stage, part)
-        if caught:
-            return caught, ""
-    return "", ""
+        caught, error = copy.run(stage, part)
+        yield stage, caught, error
+        if caught or error:
+            return
 
 
 def run_control(copy, stages):
     for part in TESTS:
-        caught, error = judge(copy, part, stages)
-        if caught or error:
-            print("the tree without a mutant fails: %s%s" % (caught, error))
-            return 1
-    print("the tree without a mutant passes")
+        for _, caught, error in judge(copy, part, stages):
+            if caught or error:
+                print("the tree without a mutant fails: %s%s" % (caught, error))
+                return 1
+    print("the tree without a mutant passes", flush=True)
     return 0
 
 
-def run_one(copy, mutant, stages):
+def run_one(copy, mutant, stages, results):
+    """Returns why it does not compile."""
     here = os.path.join(copy.tree, mutant.path)
     with open(here, encoding="utf-8") as file:
         text = file.read()
     with open(here, "w", encoding="utf-8") as file:
         file.write(mutant.apply(text))
     try:
-        return judge(copy, mutant.part(), stages)
+        for stage, caught, error in judge(copy, mutant.part(), stages):
+            if error:
+                return error
+            results.add(mutant, stage, caught)
+        return ""
     finally:
         copy.restore(mutant.path)
 
 
-def run_all(copy, mutants, stages):
-    tally = {part: [0, 0] for part in TESTS}
+def run_all(copy, mutants, stages, results):
     bad = 0
     for mutant in mutants:
+        if results.caught_by(mutant):
+            continue
         begun = time.monotonic()
-        caught, error = run_one(copy, mutant, stages)
+        error = run_one(copy, mutant, [s for s in stages if (mutant.name, s) not in results.known], results)
         took = time.monotonic() - begun
+        caught = results.caught_by(mutant)
         if error:
             print("%s DOES NOT COMPILE\n%s" % (mutant.name, error), flush=True)
             bad += 1
-            continue
-        print("%s %s (%.0f s)" % (mutant.name, "caught by " + caught if caught else "SURVIVED", took), flush=True)
-        tally[mutant.part()][0] += bool(caught)
-        tally[mutant.part()][1] += 1
-        bad += not caught and not mutant.survives
-    for part, (caught, n) in tally.items():
-        print("%-16s %d of %d" % (part, caught, n))
-    print("%-16s %d of %d" % ("all", sum(t[0] for t in tally.values()), sum(t[1] for t in tally.values())))
+        else:
+            print("%s %s (%.0f s)" % (mutant.name, "caught by " + caught[1] if caught else "SURVIVED", took),
+                  flush=True)
     return bad
+
+
+def survivors(mutants, results):
+    """Says which are not caught, and returns how many of them the list does not explain."""
+    left = [mutant for mutant in mutants if not results.caught_by(mutant)]
+    for mutant in left:
+        print("%s survives: %s" % (mutant.name, mutant.survives or "WITHOUT A REASON"))
+    return sum(not mutant.survives for mutant in left)
 
 
 def main():
@@ -262,7 +308,8 @@ def main():
     parser.add_argument("--check", action="store_true", help="only see whether each mutant applies")
     parser.add_argument("--list", action="store_true", help="print the mutants")
     parser.add_argument("--only", nargs="+", metavar="ID", help="these, or those whose names begin so")
-    parser.add_argument("--tests", default="unit,conform,sim,system", help="kinds of tests (%(default)s)")
+    parser.add_argument("--tests", default=",".join(STAGES), help="stages, in this order (%(default)s)")
+    parser.add_argument("--go-on", action="store_true", help="leave out what the results of earlier runs answer")
     parser.add_argument("--jobs", type=int, default=2, help="processes of a build or test run")
     parser.add_argument("--no-control", action="store_true", help="do not run the tree without a mutant first")
     parser.add_argument("--tree", default=ROOT, help="the tree that is copied (this one)")
@@ -286,9 +333,16 @@ def main():
     copy = Copy(options.tree, where, options.jobs)
     copy.sync()
     copy.configure()
-    if not options.no_control and run_control(copy, [stage for stage in STAGES if stage in stages]):
+    stages = [stage for stage in STAGES if stage in stages]
+    if not options.no_control and run_control(copy, stages):
         return 1
-    return run_all(copy, mutants, [stage for stage in STAGES if stage in stages]) > 0
+    results = Results(os.path.join(where, "results.txt"))
+    if not options.go_on:
+        results.forget(mutants)
+    bad = run_all(copy, mutants, stages, results)
+    bad += survivors(mutants, results)
+    print("\n".join(results.table(mutants)))
+    return bad > 0
 
 
 if __name__ == "__main__":
