@@ -58,6 +58,21 @@ Test(core_log_durable, who_asks_for_less_is_acknowledged_when_the_log_has_taken_
     rig_stop(&rig);
 }
 
+/* An earlier ticket is durable in the round in which they came. */
+Test(core_log_durable, who_asks_for_less_is_not_acknowledged_before_the_log_has_taken_it)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 1, "a/x");
+    rig.level = 1;
+    rig_batch(&rig, 0, 2, "a/x");
+    cr_assert(rig_log_commit(rig.log));
+    rig.log->refusal = BB_ENOMEM;
+    bk_core_flush(rig.core);
+    RIG_TOLD(&rig, 0, "error publish/2 no_memory; ack 1@3 a1+1");
+    rig_stop(&rig);
+}
+
 Test(core_log_durable, a_log_that_takes_nothing_more_acknowledges_nothing_at_any_level)
 {
     struct rig rig;
@@ -90,6 +105,18 @@ Test(core_log_durable, a_lazy_channel_is_acknowledged_before_the_disk_if_nobody_
     RIG_TOLD(&rig, 0, "");
     rig_settle(&rig);
     RIG_TOLD(&rig, 0, "ack 2@3 a2+1 m0");
+    rig_stop(&rig);
+}
+
+Test(core_log_durable, a_batch_for_both_stores_waits_for_the_disk_if_nobody_asks)
+{
+    struct rig rig;
+    start(&rig);
+    add_in_memory(&rig);
+    rig_publish(&rig, 0, 1, "a/x m/x");
+    RIG_TOLD(&rig, 0, "");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "ack 1@1 a1+1 m1+1");
     rig_stop(&rig);
 }
 
@@ -149,13 +176,13 @@ Test(core_log_durable, a_failure_that_comes_after_a_newer_epoch_is_not_noted_the
 {
     struct rig rig;
     start(&rig);
+    add_in_memory(&rig);
     rig_publish(&rig, 0, 1, "a/x");
     rig_hello(&rig, 2, "p", 2);
-    rig_publish(&rig, 2, 1, "b/x");
-    rig_log_commit(rig.log); /* the second one; the first one fails below */
-    rig_settle(&rig);
-    rig_publish(&rig, 2, 1, "b/x");
-    RIG_TOLD(&rig, 2, "welcome 0; ack 1@3 b1+1; ack 1@0 repeated");
+    rig_publish(&rig, 2, 1, "m/x");
+    rig_fail(&rig, BB_ELOGFAILED);
+    rig_publish(&rig, 2, 1, "m/x");
+    RIG_TOLD(&rig, 2, "welcome 0; ack 1@1 m1+1; ack 1@0 repeated");
     rig_stop(&rig);
 }
 

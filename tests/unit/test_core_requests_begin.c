@@ -345,6 +345,34 @@ Test(core_requests_begin, what_comes_while_the_log_is_asked_comes_once)
     rig_stop(&rig);
 }
 
+/* A batch and the answer come in one round: the batch has not been fanned out when the subscription begins behind it. */
+Test(core_requests_begin, what_came_in_the_round_of_the_answer_comes_once)
+{
+    static const struct {
+        const char *rest;
+        const char *words;
+    } rows[] = {
+        {"'from':'last'", "subscribed a@2 m@1; deliver m(1,2] = m2; deliver a(2,3] = a3"},
+        {"'from':{'time':9000000}", "subscribed a@3 m@2"},
+        {"'from':'last','options':{'until':'now'}",
+         "subscribed a@2 m@1 until a@3 m@2; deliver m(1,2] = m2; deliver a(2,3] = a3; ended done"},
+    };
+    for (size_t i = 0; i < BB_COUNT(rows); i++) {
+        struct rig rig;
+        start_with_log(&rig);
+        rig_say(&rig, 0, "{'op':'channel','corr':3,'action':'add','name':'m','settings':{'store':'memory'}}");
+        rig_settle(&rig);
+        rig_publish(&rig, 0, 0, "m/x");
+        rig_subscribe(&rig, 1, "*", rows[i].rest);
+        rig_batch(&rig, 0, 0, "m/x");
+        cr_assert(rig_log_answer(rig.log));
+        bk_core_flush(rig.core);
+        rig_settle(&rig);
+        RIG_TOLD(&rig, 1, rows[i].words);
+        rig_stop(&rig);
+    }
+}
+
 /* What came after it had looked was in the ring, and is not any more when it answers. */
 Test(core_requests_begin, the_log_is_asked_again_for_what_the_ring_lost_meanwhile)
 {
