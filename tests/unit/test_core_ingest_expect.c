@@ -123,6 +123,40 @@ Test(core_ingest_expect, what_came_while_the_log_was_asked_counts)
     rig_stop(&rig);
 }
 
+/* What came after it had looked was in the ring, and is not any more when it answers. */
+Test(core_ingest_expect, the_log_is_asked_again_for_what_the_ring_lost_meanwhile)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig.config.ring_bytes = (size_t)64 << 10;
+    rig_start(&rig, true, true);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 1, 0, "a/y");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    publish(&rig, 1, "'expect_path':{'a/z':2}");
+    struct bk_locate *asked = (struct bk_locate *)(void *)rig.log->requests;
+    rig.log->requests = NULL;
+    rig_publish(&rig, 1, 0, "a/z");
+    rig_commit(&rig);
+    rig.payload = 30000;
+    for (int i = 0; i < 3; i++) {
+        rig_publish(&rig, 1, 0, "a/y");
+        rig_commit(&rig);
+    }
+    cr_assert_gt(rig_channel(&rig, "a")->first, 3);
+    asked->places[0].sequence = 0;
+    asked->places[0].last = 1;
+    asked->request.done(asked->request.context, &asked->request);
+    bk_core_flush(rig.core);
+    RIG_TOLD(&rig, 0, "");
+    cr_assert(rig_asked(&rig));
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "ack 1@1 a6+1");
+    rig_stop(&rig);
+}
+
 Test(core_ingest_expect, a_client_that_goes_while_the_log_is_asked_leaves_nothing_behind)
 {
     struct rig rig;
