@@ -126,13 +126,11 @@ static bool later_stops_are_reached(const struct bk_core *core, const struct bk_
 
 static bool stops_are_reached(const struct bk_core *core, const struct bk_sub *sub)
 {
-    bool any = bk_until_is_now(sub) || sub->over.len > 0;
+    bool any = bk_until_is_now(sub) || sub->over.len > 0 || sub->n_positions > 0;
     for (size_t i = 0; i < sub->n_positions; i++) {
-        const struct bk_position *position = &sub->positions[i];
-        if (position->is_awaited && position->channel->last < position->stop) {
+        if (sub->positions[i].channel->last < sub->positions[i].stop) {
             return false;
         }
-        any = any || position->is_awaited;
     }
     return any || later_stops_are_reached(core, sub);
 }

@@ -134,11 +134,9 @@ struct bk_position *bk_sub_position(struct bk_sub *sub, struct bk_channel *chann
     size_t i = position_index(sub, channel);
     memmove(&sub->positions[i + 1], &sub->positions[i], (sub->n_positions - i) * sizeof(sub->positions[0]));
     sub->n_positions++;
-    bool over = is_over(sub, channel->name);
     sub->positions[i] = (struct bk_position){
         .channel = channel,
-        .stop = over ? 0 : sub->new_stop,
-        .is_awaited = !over,
+        .stop = is_over(sub, channel->name) ? 0 : sub->new_stop,
         .is_cold = sub->n_cold > 0 && channel->settings.logged, /* as all others in logged channels are */
     };
     sub->n_cold += sub->positions[i].is_cold;

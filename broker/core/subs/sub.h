@@ -37,7 +37,6 @@ struct bk_position {
     uint64_t stop;  /* the last sequence wanted */
     uint64_t begin; /* the sequence that `subscribed` told */
     bool is_cold;
-    bool is_awaited; /* `until`: the subscription does not end before `stop` is reached */
 };
 
 /* Up to where, beside credit (PROTOCOL 7.1). Such a subscription is never live, so that nothing passes its end. */
