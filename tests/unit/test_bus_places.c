@@ -237,6 +237,14 @@ Test(bus_places, a_hole_after_a_resume_is_a_gap)
     script_receive_all(sub, events, 2);
     expect_gap(&events[0], 5, 6, "transport");
     expect_event(&events[1], 7);
+    /* One of a single event. */
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x08\x09"),
+                   9, 1);
+    script_receive_all(sub, events, 2);
+    expect_gap(&events[0], 8, 8, "transport");
+    expect_event(&events[1], 9);
     script_finish(&script, bus);
 }
 
