@@ -64,6 +64,13 @@ Test(bus_callback, a_refused_subscription_tells_why)
     }
     (void)pthread_mutex_unlock(&end.lock);
     cr_assert_eq(end.error, BB_ELIMIT);
+    /* What the broker says of it afterwards changes nothing. */
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_ENDED, .sub = 1, .code = bb_slice_str("done")});
+    script_send(&script, &(struct bb_msg){.type = BB_MSG_PING, .token = 1});
+    (void)script_expect(&script, BB_MSG_PONG);
+    cr_assert_eq(bb_receive(sub, events, 2, PATIENCE_MS), BB_ELIMIT);
+    cr_assert_eq(bb_unsubscribe(sub, 0), 0);
+    cr_expect_eq(bus->n_callbacks, 0); /* so that a call that waits may step the bus again */
     script_finish(&script, bus);
 }
 

@@ -314,7 +314,9 @@ Test(bus_log, retained_values_come_first_and_end_with_a_mark)
     cr_assert_eq(bb_receive(sub, events, 4, PATIENCE_MS), 1);
     cr_assert(events[0].is_retained);
     cr_assert_eq(events[0].sequence, 5);
-    script_goodbye(&script); /* before the mark: all of it again, and nothing is lost */
+    deliver_retained(&script, 1, 6);
+    receive_all(sub, events, 1); /* which is the end of the one before */
+    script_goodbye(&script);     /* before the mark: all of it again, and nothing is lost */
     (void)script_expect(&script, BB_MSG_HELLO);
     welcome_with_log(&script, 7, 0);
     const struct bb_msg *msg = script_expect(&script, BB_MSG_SUBSCRIBE);
@@ -446,6 +448,25 @@ Test(bus_log, a_cursor_follows_what_was_worked_off)
     cr_assert_eq(bb_receive(sub, events, 8, PATIENCE_MS), 1);
     cr_assert_eq(bb_unsubscribe(sub, 0), 0);
     expect_cursor(&script, 9);
+    (void)script_expect(&script, BB_MSG_UNSUBSCRIBE);
+    script_finish(&script, bus);
+}
+
+Test(bus_log, a_cursor_is_not_saved_before_all_retained_values_are_worked_off)
+{
+    struct script script;
+    struct bb_event event;
+    struct bb_subscribe_options options = durable();
+    options.retained = true;
+    bb_bus *bus = open_with_log(&script);
+    bb_subscription *sub = script_subscribe(bus, options);
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x91\x92\xa1"
+                                  "a\x08"));
+    deliver_retained(&script, 1, 5);
+    receive_all(sub, &event, 1);
+    cr_expect_eq(bb_subscription_save(sub, 0), BB_EAGAIN);
+    cr_assert_eq(bb_unsubscribe(sub, 0), 0);
     (void)script_expect(&script, BB_MSG_UNSUBSCRIBE);
     script_finish(&script, bus);
 }
