@@ -106,6 +106,27 @@ static void floor_above_the_limit(struct world *world)
 }
 ON_STORES(floor_above_the_limit)
 
+static bool has_2(const struct world *world)
+{
+    return world->trimmed[1] >= 3;
+}
+
+static void floor_inside_a_block(struct world *world)
+{
+    const struct spec specs[] = {
+        {.path = "c1/a"}, {.path = "c1/b"}, {.path = "c1/c"}, {.path = "c1/d"}, {.path = "c1/e"}};
+    struct bk_retention retention = BK_RETENTION_INIT;
+    retention.max_events = 1;
+    retention.min_events = 3;
+    set_channel(world, 1, &retention, false);
+    (void)stage(world, 1, specs, BB_COUNT(specs));
+    cr_assert_eq(commit(world), 0);
+    settle(world);
+    world_pump(world, has_2);
+    has_newest(world, 3, 5);
+}
+ON_STORES(floor_inside_a_block)
+
 /* Nothing comes any more, but time passes. */
 static void by_age_when_idle(struct world *world)
 {
@@ -264,11 +285,12 @@ static void by_path_from_now_on(struct world *world)
 ON_STORES(by_path_from_now_on)
 
 /* As a value the newest event of a path stays when it is not kept any more. */
-static void latest_outlives_retention(struct world *world)
+static void latest_outlives(struct world *world, uint64_t max_per_path)
 {
     struct bk_retention retention = BK_RETENTION_INIT;
     struct bb_query query = BB_QUERY_INIT;
     retention.max_events = 20;
+    retention.max_per_path = max_per_path;
     set_channel(world, 1, &retention, false);
     put(world, 1, "c1/rare", 1);
     put(world, 1, "c1/rare", 2);
@@ -298,7 +320,18 @@ static void latest_outlives_retention(struct world *world)
     cr_assert_eq(ask(world, &query, NULL), 0);
     cr_assert_eq(hit(world, 1)->sequence, 101);
 }
+
+static void latest_outlives_retention(struct world *world)
+{
+    latest_outlives(world, BK_NO_LIMIT);
+}
 ON_STORES(latest_outlives_retention)
+
+static void latest_outlives_retention_where_paths_are_counted(struct world *world)
+{
+    latest_outlives(world, 30);
+}
+ON_STORES(latest_outlives_retention_where_paths_are_counted)
 
 static void limits_of_a_channel_change(struct world *world)
 {
