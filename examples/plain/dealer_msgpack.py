@@ -36,21 +36,24 @@ def receive(socket):
 
 
 def subscribe(socket, pattern, n):
-    taken = granted = 0
+    shown = taken = granted = 0
     send(socket, [SUBSCRIBE, 2, 1, [pattern], "new", {"bytes": WINDOW, "events": 1 << 62}])
-    while n != 0:
+    while n is None or shown < n:
         head, rest = receive(socket)
         if head[0] == SUBSCRIBED:
             print("subscribed", flush=True)
         elif head[0] == GAP:
             print("lost:", head[2], flush=True)
+        elif head[0] == DELIVER and len(head) > 3 and head[3]:  # what was lost before these
+            print("lost:", head[3], flush=True)
         while rest:
             session, when, source, sequence, instance, count, length = rest.pop(0)
             taken += length
             for i in range(count):
                 path, payload, *attributes = rest.pop(0)
-                print(sequence + i, path, payload, *attributes, flush=True)
-                n -= 1
+                if n is None or shown < n:
+                    print(sequence + i, path, payload, *attributes, flush=True)
+                    shown += 1
         if taken - granted > WINDOW // 2:
             granted = taken
             send(socket, [CREDIT, 1, granted + WINDOW, 1 << 62])
@@ -63,7 +66,7 @@ def main():
     send(socket, [HELLO, 1, 1, os.urandom(16), 0, {"name": "plain msgpack", "heartbeat": 10000}])
     receive(socket)
     if verb == "sub":
-        subscribe(socket, where, int(more[0]) if more else -1)
+        subscribe(socket, where, int(more[0]) if more else None)
     else:
         send(socket, [PUBLISH, 1, 2], [where, json.loads(more[0])])
         print("acknowledged:", receive(socket)[0][1])

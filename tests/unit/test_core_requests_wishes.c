@@ -127,6 +127,7 @@ Test(core_requests_wishes, what_is_no_from_is_refused)
     for (size_t i = 0; i < BB_COUNT(bad); i++) {
         struct bk_wishes wishes;
         cr_assert_eq(read_wishes("['a']", bad[i], NULL, &wishes), BB_EINVAL, "%s", bad[i]);
+        cr_assert_not_null(strstr(wishes.wrong, "\"from\""), "%s", bad[i]);
     }
 }
 
@@ -168,6 +169,9 @@ Test(core_requests_wishes, what_is_no_option_is_refused)
     for (size_t i = 0; i < BB_COUNT(bad); i++) {
         struct bk_wishes wishes;
         cr_assert_eq(read_wishes("['a']", NULL, bad[i], &wishes), BB_EINVAL, "%s", bad[i]);
+        char key[32];
+        bool is_map = sscanf(bad[i], "{'%31[^']'", key) == 1; /* the text names the option */
+        cr_assert_not_null(strstr(wishes.wrong, is_map ? key : "no map"), "%s: %s", bad[i], wishes.wrong);
     }
 }
 
@@ -175,6 +179,7 @@ Test(core_requests_wishes, patterns_are_checked)
 {
     struct bk_wishes wishes;
     cr_assert_eq(read_wishes("[]", NULL, NULL, &wishes), BB_EINVAL);
+    cr_assert_not_null(strstr(wishes.wrong, "\"patterns\""));
     cr_assert_eq(read_wishes("'a'", NULL, NULL, &wishes), BB_EINVAL);
     cr_assert_eq(read_wishes("['a',5]", NULL, NULL, &wishes), BB_EPATTERN);
     cr_assert_eq(read_wishes("['a/*/b']", NULL, NULL, &wishes), BB_EPATTERN);

@@ -100,6 +100,7 @@ subscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *m
     struct bk_wishes wishes;
     struct bk_sub *sub = NULL;
     int r = bk_wishes_read(msg, &wishes);
+    *ret_text = wishes.wrong;
     if (r == 0 && wishes.from.kind == BK_FROM_ID && wishes.from.id.server != core->config.server) {
         *ret_text = "the event is of another server: its id is no place here";
         r = BB_EINVAL;

@@ -142,24 +142,59 @@ static int read_option(struct bb_mp_reader *reader, struct bb_slice key, struct 
     return 0;
 }
 
+/* What an option must be, for who has given something else. */
+static const char *form_of(struct bb_slice key)
+{
+    static const struct {
+        const char *key;
+        const char *form;
+    } forms[] = {
+        {"bytes", "the option \"bytes\" is a number"},
+        {"events", "the option \"events\" is a number"},
+        {"budget", "the option \"budget\" is a number of bytes"},
+        {"overflow",
+         "the option \"overflow\" is \"slide\", \"drop_oldest\", \"drop_newest\", \"conflate\", \"refuse\" or "
+         "\"disconnect\""},
+        {"until",
+         "the option \"until\" is a sequence above 0, \"now\", {\"time\": us} or {\"last\": {channel: sequence}}"},
+        {"view", "the option \"view\" is \"durable\" or \"early\""},
+        {"retained", "the option \"retained\" is true or false"},
+        {"lives", "the option \"lives\" is true or false"},
+        {"durable", "the option \"durable\" is a name of 1 to 64 bytes"},
+    };
+    for (size_t i = 0; i < BB_COUNT(forms); i++) {
+        if (bb_slice_equal(key, bb_slice_str(forms[i].key))) {
+            return forms[i].form;
+        }
+    }
+    return "the options are no map of names to values";
+}
+
 static int read_options(struct bb_slice options, struct bk_wishes *wishes)
 {
     struct bb_mp_reader reader = bb_mp_reader(options);
+    struct bb_slice key = {0};
     int r = 0;
     uint64_t n = options.len > 0 && bb_mp_peek_type(&reader) != BB_MP_NIL ? bb_mp_read_map(&reader) : 0;
-    for (uint64_t i = 0; i < n && r == 0; i++) {
-        r = read_option(&reader, bb_mp_read_str(&reader), wishes);
+    for (uint64_t i = 0; i < n && r == 0 && reader.error == 0; i++) {
+        key = bb_mp_read_str(&reader);
+        r = read_option(&reader, key, wishes);
     }
-    return reader.error != 0 ? BB_EINVAL : r;
+    if (r < 0 || reader.error != 0) {
+        wishes->wrong = form_of(key);
+        return BB_EINVAL;
+    }
+    return 0;
 }
 
 /* --- patterns -------------------------------------------------------------------------------------------- */
 
-static int check_patterns(struct bb_slice patterns, uint32_t *ret_n)
+static int check_patterns(struct bb_slice patterns, uint32_t *ret_n, const char **ret_wrong)
 {
     struct bb_mp_reader reader = bb_mp_reader(patterns);
     uint32_t n = bb_mp_peek_type(&reader) == BB_MP_ARRAY ? bb_mp_read_array(&reader) : 0;
     if (n == 0) {
+        *ret_wrong = "\"patterns\" is an array of one pattern or more";
         return BB_EINVAL;
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -211,7 +246,12 @@ int bk_wishes_read(const struct bb_msg *msg, struct bk_wishes *ret_wishes)
         .credit_events = CREDIT_EVENTS_DEFAULT,
         .budget = BUDGET_DEFAULT,
     };
-    int r = check_patterns(msg->patterns, &ret_wishes->n_patterns);
-    r = r == 0 ? read_from(msg->from, &ret_wishes->from) : r;
+    int r = check_patterns(msg->patterns, &ret_wishes->n_patterns, &ret_wishes->wrong);
+    if (r == 0 && read_from(msg->from, &ret_wishes->from) < 0) {
+        ret_wishes->wrong =
+            "\"from\" is \"new\", \"last\", \"oldest\", a sequence, {\"time\": us}, {\"id\": [server, session, "
+            "instance]} or {\"after\": {channel: [sequence, life]}}";
+        r = BB_EINVAL;
+    }
     return r == 0 ? read_options(msg->options, ret_wishes) : r;
 }

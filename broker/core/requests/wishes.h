@@ -44,6 +44,7 @@ struct bk_wishes {
     uint64_t budget;
     struct bb_slice durable;
     uint32_t n_patterns;
+    const char *wrong; /* what of it must be otherwise, NULL: nothing, or the error says it */
 };
 
 /** bk_wishes_read() - @msg is distrusted. Return: 0, BB_EINVAL, BB_EPATTERN. */
