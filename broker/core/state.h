@@ -60,8 +60,9 @@ struct bk_core {
     size_t n_subs;
     size_t n_patterns;
     size_t n_lagging;
-    size_t n_early; /* subscriptions with the early view */
-    size_t n_until; /* subscriptions that come to an end */
+    size_t n_early;       /* subscriptions with the early view */
+    size_t n_held_values; /* subscriptions whose retained values cannot be asked for yet */
+    size_t n_until;       /* subscriptions that come to an end */
     struct bk_sub *ready_first;
     struct bk_sub *ready_last;
     struct bb_buf gaps; /* struct bk_gap: of one message */

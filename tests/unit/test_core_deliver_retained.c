@@ -46,6 +46,45 @@ Test(core_deliver_retained, without_values_the_last_message_has_none)
     rig_stop(&rig);
 }
 
+/* It resumes where the early view had got to: what is newest there is known when that is on disk. */
+Test(core_deliver_retained, who_is_ahead_of_what_is_durable_gets_the_newest_of_there)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "a/x a/y");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'options':{'view':'early'}");
+    rig_publish(&rig, 0, 0, "a/x a/z");
+    rig_subscribe(&rig, 2, "a/*",
+                  "'from':{'after':{'a':[4,100]}},'options':{'retained':true,'view':'early'}");
+    rig_subscribe(&rig, 3, "a/*",
+                  "'from':{'after':{'a':[4,100]}},'options':{'retained':true,'view':'early'}");
+    rig_answer(&rig);
+    RIG_TOLD(&rig, 2, "subscribed a@4");
+    rig_gone(&rig, 3); /* while it waits */
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 2, "deliver retained1 = a3 a2 a4; deliver retained2 =");
+    cr_assert_eq(rig.core->n_held_values, 0);
+    rig_stop(&rig);
+}
+
+Test(core_deliver_retained, what_was_taken_back_is_not_waited_for)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'options':{'view':'early'}");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_subscribe(&rig, 2, "a/*",
+                  "'from':{'after':{'a':[2,100]}},'options':{'retained':true,'view':'early'}");
+    rig_fail(&rig, BB_ELOGFAILED);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 2, "subscribed a@2; gap a[2,2]x- retracted; deliver retained2 =; deliver a(1,2] = a2");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_retained, without_stores_there_are_none)
 {
     struct rig rig;

@@ -36,7 +36,7 @@ void bk_sub_remove(struct bk_core *core, struct bk_sub *sub)
     forget_counts(core, sub);
     bk_sub_clear_ready(core, sub);
     bk_cold_abandon(sub);
-    bk_retained_end(sub);
+    bk_retained_end(core, sub);
     if (sub->beginning != NULL) {
         sub->beginning->sub = NULL;
     }

@@ -25,6 +25,7 @@ struct bk_retained {
     struct bb_buf patterns;
     struct bk_query asked[BK_STORES];
     size_t n_waiting;
+    bool is_held; /* the log does not know yet what is newest */
     size_t store; /* being sent */
     size_t at;    /* in its body */
 };
@@ -72,6 +73,12 @@ int bk_retained_start(struct bk_core *core, struct bk_sub *sub, struct bb_slice 
     values->query.patterns = bb_buf_slice(&values->patterns);
     values->query.max_results = UINT64_MAX; /* their bytes are the bound */
     sub->retained = values;
+    return 0;
+}
+
+static void ask(struct bk_core *core, struct bk_sub *sub)
+{
+    struct bk_retained *values = sub->retained;
     for (size_t i = 0; i < BK_STORES; i++) {
         values->n_waiting += core->backends[i] != NULL;
     }
@@ -88,7 +95,41 @@ int bk_retained_start(struct bk_core *core, struct bk_sub *sub, struct bb_slice 
             core->backends[i]->ops->submit(core->backends[i], &values->asked[i].request);
         }
     }
-    return 0;
+}
+
+/* Who saw more in the early view, and resumes there. */
+static bool is_ahead(const struct bk_sub *sub)
+{
+    for (size_t i = 0; i < sub->n_positions; i++) {
+        if (sub->positions[i].account.covered > sub->positions[i].channel->last) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void bk_retained_ask(struct bk_core *core, struct bk_sub *sub)
+{
+    if (is_ahead(sub)) {
+        sub->retained->is_held = sub->awaits_values = true;
+        core->n_held_values++;
+    } else {
+        ask(core, sub);
+    }
+}
+
+void bk_retained_durable(struct bk_core *core)
+{
+    for (struct bk_client *client = core->clients; client != NULL && core->n_held_values > 0;
+         client = client->next) {
+        for (struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
+            if (sub->retained != NULL && sub->retained->is_held && !is_ahead(sub)) {
+                sub->retained->is_held = false;
+                core->n_held_values--;
+                ask(core, sub);
+            }
+        }
+    }
 }
 
 static bool is_wanted(const struct bk_core *core,
@@ -107,7 +148,9 @@ static bool is_wanted(const struct bk_core *core,
         const struct bk_position *position = &sub->positions[i];
         if (bb_slice_equal(position->channel->name, name)) {
             bool is_beyond = block->sequence > position->stop || block->time > sub->until_time;
-            return block->sequence <= position->begin || (position->begin > 0 && is_beyond);
+            uint64_t begin =
+                BB_MIN(position->begin, position->account.covered); /* it may have been taken back */
+            return block->sequence <= begin || (position->begin > 0 && is_beyond);
         }
     }
     return false; /* the channel came later: all of it comes with the flow */
@@ -208,15 +251,16 @@ int bk_retained_step(struct bk_core *core, struct bk_sub *sub)
     }
     note_sent(core, sub, core->scratch.len - head, n);
     if (is_last) {
-        bk_retained_end(sub);
+        bk_retained_end(core, sub);
         bk_sub_enter(core, sub, BK_SUB_LAGGING);
     }
     return 0;
 }
 
-void bk_retained_end(struct bk_sub *sub)
+void bk_retained_end(struct bk_core *core, struct bk_sub *sub)
 {
     struct bk_retained *values = sub->retained;
+    core->n_held_values -= values != NULL && values->is_held;
     if (values != NULL && values->n_waiting > 0) {
         values->sub = NULL;
     } else if (values != NULL) {

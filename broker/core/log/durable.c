@@ -7,6 +7,7 @@
 #include "broker/core/clients/producer.h"
 #include "broker/core/deliver/early.h"
 #include "broker/core/deliver/fanout.h"
+#include "broker/core/deliver/retained.h"
 #include "broker/core/keep/channel.h"
 #include "broker/core/keep/ring.h"
 #include "broker/core/log/cursor.h"
@@ -278,6 +279,7 @@ static void succeed_to(struct bk_core *core, uint64_t ticket)
     release(core, ticket, UINT64_MAX, 0);
     bk_stage_removals_done(stage, ticket, UINT64_MAX);
     bk_held_release(core, ticket, UINT64_MAX, 0);
+    bk_retained_durable(core);
 }
 
 /* A log that is full fails for each publish: the person who reads of it needs one line, not all. */
@@ -333,6 +335,7 @@ void bk_stage_fail(struct bk_core *core, uint64_t ticket, int error)
     release(core, durable, ticket, error);
     bk_stage_removals_done(stage, durable, ticket);
     bk_held_release(core, durable, ticket, error);
+    bk_retained_durable(core);
 }
 
 /* A log that cannot be written says when it can; one that had no memory does not. */

@@ -570,6 +570,9 @@ static void enter_flow(struct bk_core *core, struct bk_sub *sub)
         bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
         return;
     }
+    if (sub->retained != NULL) {
+        bk_retained_ask(core, sub);
+    }
     bk_sub_set_ready(core, sub);
 }
 
