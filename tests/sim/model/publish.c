@@ -179,6 +179,8 @@ struct ack {
     struct published *published;
     bool all_logged; /* and synced by themselves */
     bool has_events; /* some were taken */
+    bool
+        has_failed; /* some were for a log that did not take them: what came before them may have failed with them */
 };
 
 static void
@@ -238,6 +240,8 @@ static const char *read_refused(struct world *world, struct ack *ack, struct bb_
             return why;
         }
         ack->is_named[index] = true;
+        ack->has_failed = ack->has_failed || bb_slice_equal(code, bb_slice_str("log_failed")) ||
+                          bb_slice_equal(code, bb_slice_str("log_full"));
         written->refused_run = world->run;
     }
     return reader->error != 0 ? "refused events that cannot be read" : NULL;
@@ -432,7 +436,7 @@ static void one_ack(struct world *world, struct sim_link *link, struct bb_mp_rea
     }
     if (why != NULL) {
         fail(world, link, "ack", ack.number, why);
-    } else if (ack.published->options.len > 0 && !ack.is_repeated) {
+    } else if (ack.published->options.len > 0 && !ack.is_repeated && !ack.has_failed) {
         expect_held(world, ack.published);
     }
     if (ack.published != NULL) {

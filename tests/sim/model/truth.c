@@ -557,10 +557,19 @@ truth_judge_run(struct world *world, size_t channel, uint64_t sequence, uint64_t
 {
     const struct truth *truth = &world->truth;
     for (size_t i = truth->n_runs; i > 0; i--) {
-        if (truth->runs[i - 1].run == run) {
-            return truth_judge_inc(world, truth->runs[i - 1].first[channel].inc,
-                                   truth->runs[i - 1].first[channel].cut, sequence, ret_end);
+        if (truth->runs[i - 1].run != run) {
+            continue;
         }
+        const struct truth_inc *inc = truth->runs[i - 1].first[channel].inc;
+        enum truth_verdict verdict =
+            truth_judge_inc(world, inc, truth->runs[i - 1].first[channel].cut, sequence, ret_end);
+        bool has_next =
+            verdict == POSITION_VALID && i < truth->n_runs && truth->runs[i].first[channel].inc == inc;
+        if (has_next && sequence > truth->runs[i].first[channel].n) { /* the log had never heard of it */
+            *ret_end = BB_MIN(*ret_end, truth->runs[i].first[channel].n);
+            verdict = POSITION_RETRACTED;
+        }
+        return verdict;
     }
     return POSITION_VOID;
 }
@@ -605,6 +614,7 @@ void truth_begin_run(struct world *world, uint64_t number)
         if (inc != NULL && !inc->is_ended && inc->n > 0) {
             run->first[i].inc = inc;
             run->first[i].cut = inc->n_cuts;
+            run->first[i].n = inc->n;
         }
     }
 }

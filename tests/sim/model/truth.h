@@ -115,6 +115,7 @@ struct truth_run {
     struct {
         struct truth_inc *inc;
         size_t cut;
+        uint64_t n; /* what was there when the run began */
     } first[NAMES_MAX];
 };
 
