@@ -118,12 +118,15 @@ static void asked_free(struct asked *asked)
     free(asked);
 }
 
-/* Nobody will say whether it was done: a floor that may have been refused, or lost with the broker, holds nothing. */
+/* Nobody will say whether it was done: a floor that may have been refused, or lost with the broker, holds nothing, and a trim may
+ * have waited until now. */
 void asked_doubt(struct sim_link *link)
 {
     for (struct asked *asked = link->judged.asked; asked != NULL; asked = asked->next) {
         if (is_action(asked, "set") || is_action(asked, "add")) {
             asked->inc->limits.min_events = 0;
+        } else if (is_action(asked, "trim")) {
+            loosen_for_trim(asked->inc, asked);
         }
     }
 }

@@ -116,7 +116,9 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
     bool was_due = !is_gone && (place->due == DUE_RESTART || (place->due == DUE_EITHER && is_answer));
     uint64_t from = was_due ? place->due_sequence + 1 : stretch->at + 1;
     bool is_new = place->inc != NULL && place->inc->n == 0 && place->inc->next != NULL && stretch->at == 0;
-    if (!was_due && (is_asked || !is_new) && place->inc != NULL && !place->inc->is_ended) {
+    bool is_of_last =
+        is_new && place->inc->next->ended_at == world->now; /* in this call: told to one after the other */
+    if (!was_due && !is_of_last && (is_asked || !is_new) && place->inc != NULL && !place->inc->is_ended) {
         truth_remove(world, gap->channel, "a gap with reason restart");
     }
     if (gap->has_to || gap->has_count || gap->from != from) {

@@ -46,8 +46,9 @@ judge_trimmed(struct world *world, const struct account *account, const struct t
     /* A subscription that asks for more than memory has is told the same (PROTOCOL 7.1). */
     bool slides_only = account->wish.policies == POLICY_SLIDE;
     bool is_let_go = !event->inc->is_logged && world->memory.is_small; /* by its store */
-    bool is_first = event->sequence <= account->then[event->inc->channel].visible &&
-                    !(event->inc->is_logged && slides_only);
+    bool was_there = event->sequence <= account->then[event->inc->channel].visible ||
+                     (event->seen != 0 && event->seen <= account->opened_rank);
+    bool is_first = was_there && !(event->inc->is_logged && slides_only);
     return may_be || ((is_first || is_let_go) && truth_may_be_evicted(world, event)) ? NULL
                                                                                      : "nothing has taken it";
 }

@@ -175,7 +175,7 @@ void truth_carry(struct world *world, size_t channel, bool is_older)
     }
     struct truth_inc *inc = make_inc(world, channel);
     copy_settings(inc, old);
-    if (old->ended_at != 0) { /* its removal may be on the disk, and with it the end of its floor */
+    if (old->ended_at != 0 || !world->has_log) { /* its removal may be on the disk; or nobody reads that */
         inc->limits.min_events = 0;
     }
     if (is_older) {
