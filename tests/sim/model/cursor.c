@@ -21,8 +21,9 @@ struct saved {
     struct saved *next;
     char name[24];
     bool is_removal;
-    bool is_done;   /* answered: those before it do not count any more */
-    bool is_logged; /* it outlives the broker */
+    bool is_done;        /* answered: those before it do not count any more */
+    bool is_logged;      /* it outlives the broker */
+    uint64_t generation; /* of the log: one that was wiped may come back as an older copy */
     struct sim_link *link;
     uint64_t corr;
     struct saved_position positions[NAMES_MAX];
@@ -55,6 +56,7 @@ void cursor_ask(struct world *world, struct sim_link *link, const struct bb_msg 
     saved->link = link;
     saved->corr = msg->corr;
     saved->is_logged = world->has_log;
+    saved->generation = world->disk.generation;
     struct bb_mp_reader reader = bb_mp_reader(msg->positions);
     saved->is_removal = msg->positions.len == 0 || bb_mp_peek_type(&reader) != BB_MP_ARRAY;
     if (!saved->is_removal) {
@@ -80,7 +82,7 @@ void cursor_broker_ended(struct world *world, bool is_wiped, bool is_older)
 {
     for (struct saved **at = &world->judge.saved; *at != NULL;) {
         struct saved *saved = *at;
-        if (is_wiped || !saved->is_logged) {
+        if ((is_wiped && !world->disk.has_copy) || !saved->is_logged) {
             *at = saved->next;
             free(saved);
             continue;
@@ -93,6 +95,7 @@ void cursor_broker_ended(struct world *world, bool is_wiped, bool is_older)
 
 void cursor_fini(struct world *world)
 {
+    world->disk.has_copy = false;
     cursor_broker_ended(world, true, false);
 }
 
@@ -126,7 +129,8 @@ bool cursor_lookup(struct world *world,
 {
     bool is_over = false;
     for (const struct saved *saved = world->judge.saved; saved != NULL && !is_over; saved = saved->next) {
-        if (!bb_slice_equal(bb_slice_str(saved->name), name) || saved->is_logged != world->has_log) {
+        if (!bb_slice_equal(bb_slice_str(saved->name), name) || saved->is_logged != world->has_log ||
+            (saved->is_logged && saved->generation != world->disk.generation)) {
             continue;
         }
         is_over = saved->is_done;
