@@ -317,9 +317,16 @@ static bool has_staged(struct world *world, struct account *account)
     return false;
 }
 
-static uint64_t newest_time(const struct world *world)
+/* Times do not go back; but what went with a broker before the next one need not know. */
+static uint64_t newest_time(const struct world *world, bool surely)
 {
-    return world->truth.n_visible > 0 ? world->truth.visible[world->truth.n_visible - 1]->time : 0;
+    for (size_t i = world->truth.n_visible; i > 0; i--) {
+        const struct truth_event *event = world->truth.visible[i - 1];
+        if (!surely || (!event->is_gone && !event->inc->is_ended)) {
+            return event->time;
+        }
+    }
+    return 0;
 }
 
 static const char *may_end_by_sequence(struct world *world, struct account *account, bool must)
@@ -354,7 +361,7 @@ const char *account_may_end(struct world *world, struct account *account, bool m
         return "it has no end";
     case WISH_UNTIL_TIME:
         return has_staged(world, account) ? "events are on their way to the disk"
-               : BB_MAX(must ? world_wall(world) : world->wall_most, newest_time(world)) <=
+               : BB_MAX(must ? world_wall(world) : world->wall_most, newest_time(world, must)) <=
                        account->wish.until_time
                    ? "its time has not come"
                    : NULL;

@@ -255,23 +255,40 @@ static struct truth_event *make_event(struct world *world, const struct truth_sh
     return event;
 }
 
+/* The log knows it by another id. */
+static bool
+is_of_other(const struct world *world, const struct truth_inc *inc, const struct truth_shown *shown)
+{
+    return shown->id != 0 && inc->id != 0 && inc->generation == world->disk.generation &&
+           inc->id != shown->id;
+}
+
+static bool
+begins_anew(const struct world *world, const struct truth_inc *inc, const struct truth_shown *shown)
+{
+    const struct truth_event *event = truth_event_at(inc, shown->sequence);
+    bool is_known = event != NULL && is_same(event, shown);
+    return (shown->sequence == 1 && inc->n > 0 && world->truth.names[inc->channel].n_rm_asked > 0 &&
+            !is_known) ||
+           is_of_other(world, inc, shown);
+}
+
 /* The incarnation that an event with this sequence belongs to: a first one may begin a new one. */
 static struct truth_inc *inc_for(struct world *world, size_t channel, const struct truth_shown *shown)
 {
-    struct truth_name *name = &world->truth.names[channel];
     struct truth_inc *inc = truth_current(world, channel);
-    bool is_other =
-        shown->id != 0 && inc->id != 0 && inc->generation == world->disk.generation && inc->id != shown->id;
-    if (shown->id != 0 && is_other) {
+    if (is_of_other(world, inc, shown)) {
         for (struct truth_inc *old = inc->next; old != NULL; old = old->next) {
             if (old->id == shown->id && old->generation == world->disk.generation) {
                 return old; /* staged before it was removed */
             }
         }
     }
-    const struct truth_event *event = truth_event_at(inc, shown->sequence);
-    bool is_known = event != NULL && is_same(event, shown);
-    if ((shown->sequence == 1 && inc->n > 0 && name->n_rm_asked > 0 && !is_known) || is_other) {
+    if (begins_anew(world, inc, shown)) { /* what was said so far was said before */
+        judge_settle(world);
+        inc = truth_current(world, channel);
+    }
+    if (begins_anew(world, inc, shown)) {
         truth_remove(world, channel, "its sequences begin anew");
         inc = truth_current(world, channel);
     }
