@@ -175,7 +175,7 @@ static void choose_sizes(struct world *world)
         config->memory_bytes = sim_between(rng, 3000, 40000);
     }
     /* busbard allows no less than the longest message; here that is what one world publishes. */
-    config->inflight_bytes = profile->small_flight ? sim_between(rng, 8000, 40000) : (size_t)4 << 20;
+    config->inflight_bytes = profile->small_flight ? sim_between(rng, 24000, 96000) : (size_t)4 << 20;
     config->stage_bytes = profile->small_stage ? sim_between(rng, 1000, 20000) : (size_t)64 << 20;
     world->least_ring = BB_MIN(world->least_ring, config->ring_bytes);
     world->least_memory = BB_MIN(world->least_memory, config->memory_bytes);
