@@ -47,7 +47,6 @@ static void init(struct bk_core *core, const struct bk_config *config, const str
     bk_channels_init(&core->channels, config->seed, config->max_channels, config->run, &defaults);
     bb_map_init(&core->cursors, config->seed, SIZE_MAX);
     core->stage.ticket = 1;
-    core->stage.saves_end = &core->stage.saves;
     core->stage.held_end = &core->stage.held;
     bk_ring_init(&core->ring, &core->meter, config->memory_bytes, bk_evicted, core);
     bb_map_init(&core->clients_by_id, config->seed, config->max_clients + 1);

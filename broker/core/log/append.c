@@ -238,7 +238,6 @@ static void forget_collected(struct bk_core *core)
 {
     bb_buf_reset(&core->stage.forgotten);
     bk_producers_unstage(core);
-    bk_cursors_collected(core);
 }
 
 /* They disagree about what comes next: nothing may be acknowledged that is not there. */
@@ -269,6 +268,7 @@ void bk_append_submit(struct bk_core *core)
     append_fini(&append);
     if (r == BB_EFULL && stage->durable + 1 < ticket) { /* what is on its way will make room */
         stage->is_stalled = stage->is_behind = true;
+        bk_cursors_stalled(core);
         return;
     }
     if (r == 0) {

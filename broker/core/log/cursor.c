@@ -14,61 +14,59 @@
 #define CURSOR_MAX      ((size_t)256 << 10)
 
 struct bk_cursor {
+    struct bk_cursor *next_unsaved;
+    bool is_unsaved; /* in the list of those that the log does not have as they are */
+    bool has_failed; /* it did not take it: it is told again when it can be written */
+    uint64_t ticket; /* with which it is told; 0: it is to be */
     char name[CURSOR_NAME_MAX];
     size_t name_len;
-    struct bb_buf positions; /* one MessagePack array of [channel, sequence] */
+    struct bb_buf
+        positions; /* one MessagePack array of [channel, sequence, life?]; empty: forgotten, and here until the log knows */
 };
 
-/* A change that is to be registered with the log. */
-struct bk_save {
-    struct bk_save *next;
-    bool removed;
-    size_t name_len;
-    char name[CURSOR_NAME_MAX];
-    size_t len;
-    uint8_t value[];
-};
-
-static struct bk_cursor *cursor_get(struct bk_core *core, struct bb_slice name)
+static void cursor_free(struct bk_core *core, struct bk_cursor *cursor)
 {
-    struct bk_cursor *cursor = bb_map_find(&core->cursors, name);
-    if (cursor != NULL) {
-        return cursor;
+    (void)bb_map_remove(&core->cursors, bb_slice(cursor->name, cursor->name_len));
+    bb_buf_fini(&cursor->positions);
+    free(cursor);
+}
+
+static int cursor_make(struct bk_core *core, struct bb_slice name, struct bk_cursor **ret_cursor)
+{
+    if (bb_map_count(&core->cursors) >= CURSORS_MAX) {
+        return BB_ELIMIT;
     }
-    cursor = calloc(1, sizeof(*cursor));
+    struct bk_cursor *cursor = calloc(1, sizeof(*cursor));
     if (cursor == NULL) {
-        return NULL;
+        return BB_ENOMEM;
     }
     memcpy(cursor->name, name.data, name.len);
     cursor->name_len = name.len;
-    if (bb_map_add(&core->cursors, bb_slice(cursor->name, cursor->name_len), cursor) < 0) {
+    int r = bb_map_add(&core->cursors, bb_slice(cursor->name, cursor->name_len), cursor);
+    if (r < 0) {
         free(cursor);
-        return NULL;
+        return r;
     }
-    return cursor;
+    *ret_cursor = cursor;
+    return 0;
 }
 
-static void cursor_remove(struct bk_core *core, struct bb_slice name)
+/* Takes @positions over, or changes nothing. */
+static int cursor_set(struct bk_core *core,
+                      struct bb_slice name,
+                      struct bb_buf *positions,
+                      struct bk_cursor **ret_cursor)
 {
-    struct bk_cursor *cursor = bb_map_remove(&core->cursors, name);
-    if (cursor != NULL) {
-        bb_buf_fini(&cursor->positions);
-        free(cursor);
+    struct bk_cursor *cursor = bb_map_find(&core->cursors, name);
+    int r = cursor == NULL ? cursor_make(core, name, &cursor) : 0;
+    if (r < 0) {
+        return r;
     }
-}
-
-static int cursor_set(struct bk_core *core, struct bb_slice name, struct bb_slice positions)
-{
-    if (bb_map_find(&core->cursors, name) == NULL && bb_map_count(&core->cursors) >= CURSORS_MAX) {
-        return BB_ELIMIT;
-    }
-    struct bk_cursor *cursor = cursor_get(core, name);
-    if (cursor == NULL || bb_buf_reserve(&cursor->positions, positions.len) == NULL) {
-        return BB_ENOMEM;
-    }
-    bb_buf_reset(&cursor->positions);
-    bb_buf_append(&cursor->positions, positions.data, positions.len);
-    return cursor->positions.error;
+    bb_buf_fini(&cursor->positions);
+    cursor->positions = *positions;
+    *positions = BB_BUF_INIT;
+    *ret_cursor = cursor;
+    return 0;
 }
 
 struct bb_slice bk_cursor_find(const struct bk_core *core, struct bb_slice name)
@@ -80,7 +78,13 @@ struct bb_slice bk_cursor_find(const struct bk_core *core, struct bb_slice name)
 int bk_cursor_load(void *context, const struct bk_log_cursor *entry)
 {
     struct bk_core *core = context;
-    return entry->name.len > CURSOR_NAME_MAX ? BB_ECORRUPT : cursor_set(core, entry->name, entry->value);
+    struct bk_cursor *cursor = NULL;
+    struct bb_buf positions = BB_BUF_INIT;
+    bb_buf_append(&positions, entry->value.data, entry->value.len);
+    int r = entry->name.len > CURSOR_NAME_MAX ? BB_ECORRUPT : positions.error;
+    r = r == 0 ? cursor_set(core, entry->name, &positions, &cursor) : r;
+    bb_buf_fini(&positions);
+    return r;
 }
 
 /* --- saving ------------------------------------------------------------------------------------------ */
@@ -93,12 +97,15 @@ static uint64_t life_of(const struct bk_core *core, struct bb_slice name, uint64
     return can_be ? channel->lives.now : 0;
 }
 
-/* Write @value, distrusted, with the life of each position. Return: 0 or BB_EINVAL. */
+/* Write @value, distrusted, with the life of each position. Return: 0, BB_EINVAL, BB_ELIMIT, BB_ENOMEM. */
 static int write_positions(const struct bk_core *core, struct bb_slice value, struct bb_buf *out)
 {
     struct bb_mp_reader reader = bb_mp_reader(value);
-    if (bb_mp_peek_type(&reader) != BB_MP_ARRAY || value.len > CURSOR_MAX) {
+    if (bb_mp_peek_type(&reader) != BB_MP_ARRAY) {
         return BB_EINVAL;
+    }
+    if (value.len > CURSOR_MAX) {
+        return BB_ELIMIT;
     }
     uint32_t n = bb_mp_read_array(&reader);
     bb_mp_write_array(out, n);
@@ -120,69 +127,131 @@ static int write_positions(const struct bk_core *core, struct bb_slice value, st
             bb_mp_write_uint(out, life);
         }
     }
-    return reader.error != 0 ? BB_EINVAL : 0;
+    return reader.error != 0 ? BB_EINVAL : out->error;
 }
 
-static int save(struct bk_core *core, struct bb_slice name, struct bb_slice positions)
+/* It is registered with what comes next, so that it is on disk no later than that. */
+static void tell_log(struct bk_core *core, struct bk_cursor *cursor)
 {
     struct bk_stage *stage = &core->stage;
-    struct bk_save *saving = calloc(1, sizeof(*saving) + positions.len);
-    if (saving == NULL) {
-        return BB_ENOMEM;
+    if (stage->backend == NULL) {
+        return;
     }
-    saving->removed = positions.len == 0;
-    saving->name_len = name.len;
-    memcpy(saving->name, name.data, name.len);
-    saving->len = positions.len;
-    if (saving->len > 0) {
-        memcpy(saving->value, positions.data, saving->len);
+    if (!cursor->is_unsaved) {
+        cursor->is_unsaved = true;
+        cursor->next_unsaved = stage->unsaved;
+        stage->unsaved = cursor;
     }
-    *stage->saves_end = saving;
-    stage->saves_end = &saving->next;
+    cursor->has_failed = false;
+    cursor->ticket = 0;
     stage->has_news = true;
-    return 0;
+}
+
+static void forget(struct bk_core *core, struct bb_slice name)
+{
+    struct bk_cursor *cursor = bb_map_find(&core->cursors, name);
+    if (cursor != NULL && core->stage.backend == NULL) {
+        cursor_free(core, cursor);
+    } else if (cursor != NULL) {
+        bb_buf_fini(&cursor->positions);
+        tell_log(core, cursor);
+    }
 }
 
 int bk_cursor_change(struct bk_core *core, struct bb_slice name, struct bb_slice positions)
 {
     struct bb_buf written = BB_BUF_INIT;
-    int r = name.len == 0 || name.len > CURSOR_NAME_MAX ? BB_EINVAL : 0;
-    if (r == 0 && positions.len > 0) {
-        r = write_positions(core, positions, &written);
-        r = r == 0 && written.error != 0 ? BB_ENOMEM : r;
+    struct bk_cursor *cursor = NULL;
+    if (name.len == 0 || name.len > CURSOR_NAME_MAX) {
+        return BB_EINVAL;
     }
-    if (r == 0 && positions.len == 0) {
-        cursor_remove(core, name);
-    } else if (r == 0) {
-        r = cursor_set(core, name, bb_buf_slice(&written));
+    if (positions.len == 0) {
+        forget(core, name);
+        return 0;
     }
-    if (r == 0 && core->stage.backend != NULL) {
-        r = save(core, name, bb_buf_slice(&written));
+    int r = write_positions(core, positions, &written);
+    r = r == 0 ? cursor_set(core, name, &written, &cursor) : r;
+    if (r == 0) {
+        tell_log(core, cursor);
     }
     bb_buf_fini(&written);
     return r;
 }
 
-void bk_cursors_collect(const struct bk_core *core, struct bb_buf *out)
+/* --- telling the log ---------------------------------------------------------------------------------- */
+
+/* Those that failed wait until it can be written, and go little by little. */
+static bool may_tell(const struct bk_stage *stage, const struct bk_cursor *cursor, size_t *room)
 {
-    for (const struct bk_save *saving = core->stage.saves; saving != NULL; saving = saving->next) {
-        struct bk_log_cursor entry = {
-            .name = bb_slice(saving->name, saving->name_len),
-            .removed = saving->removed,
-            .value = bb_slice(saving->value, saving->len),
-        };
-        bb_buf_append(out, &entry, sizeof(entry));
+    if (!cursor->has_failed) {
+        return true;
+    }
+    size_t size = BK_ENTRY_SIZE + cursor->name_len + cursor->positions.len;
+    if (stage->state != BK_BACKEND_OK || size > *room) {
+        return false;
+    }
+    *room -= size;
+    return true;
+}
+
+void bk_cursors_collect(struct bk_core *core, struct bb_buf *out)
+{
+    struct bk_stage *stage = &core->stage;
+    size_t room = stage->backend->max_ticket / 4;
+    for (struct bk_cursor *cursor = stage->unsaved; cursor != NULL; cursor = cursor->next_unsaved) {
+        if (cursor->ticket == 0 && may_tell(stage, cursor, &room)) {
+            struct bk_log_cursor entry = {
+                .name = bb_slice(cursor->name, cursor->name_len),
+                .removed = cursor->positions.len == 0,
+                .value = bb_buf_slice(&cursor->positions),
+            };
+            bb_buf_append(out, &entry, sizeof(entry));
+            cursor->ticket = stage->ticket;
+        }
     }
 }
 
-void bk_cursors_collected(struct bk_core *core)
+void bk_cursors_stalled(struct bk_core *core)
 {
-    while (core->stage.saves != NULL) {
-        struct bk_save *saving = core->stage.saves;
-        core->stage.saves = saving->next;
-        free(saving);
+    for (struct bk_cursor *cursor = core->stage.unsaved; cursor != NULL; cursor = cursor->next_unsaved) {
+        cursor->ticket = cursor->ticket == core->stage.ticket ? 0 : cursor->ticket;
     }
-    core->stage.saves_end = &core->stage.saves;
+}
+
+void bk_cursors_saved(struct bk_core *core, uint64_t durable)
+{
+    struct bk_cursor **at = &core->stage.unsaved;
+    while (*at != NULL) {
+        struct bk_cursor *cursor = *at;
+        if (cursor->ticket == 0 || cursor->ticket > durable) {
+            at = &cursor->next_unsaved;
+            continue;
+        }
+        *at = cursor->next_unsaved;
+        cursor->is_unsaved = false;
+        if (cursor->positions.len == 0) {
+            cursor_free(core, cursor);
+        }
+    }
+}
+
+void bk_cursors_failed(struct bk_core *core, uint64_t failed)
+{
+    for (struct bk_cursor *cursor = core->stage.unsaved; cursor != NULL; cursor = cursor->next_unsaved) {
+        if (cursor->ticket == 0 || cursor->ticket >= failed) {
+            cursor->has_failed = true;
+            cursor->ticket = 0;
+        }
+    }
+}
+
+bool bk_cursors_wait(const struct bk_core *core)
+{
+    const struct bk_cursor *cursor = core->stage.unsaved;
+    while (cursor != NULL && cursor->ticket != 0) {
+        cursor = cursor->next_unsaved;
+    }
+    return cursor != NULL && core->stage.state == BK_BACKEND_OK;
 }
 
 void bk_cursors_fini(struct bk_core *core)
@@ -194,5 +263,4 @@ void bk_cursors_fini(struct bk_core *core)
         free(cursor);
     }
     bb_map_fini(&core->cursors);
-    bk_cursors_collected(core);
 }

@@ -277,6 +277,7 @@ static void succeed_to(struct bk_core *core, uint64_t ticket)
     stage->durable = BB_MAX(stage->durable, ticket);
     release_orphans(core, ticket, UINT64_MAX, 0);
     release(core, ticket, UINT64_MAX, 0);
+    bk_cursors_saved(core, ticket);
     bk_stage_removals_done(stage, ticket, UINT64_MAX);
     bk_held_release(core, ticket, UINT64_MAX, 0);
     bk_retained_durable(core);
@@ -328,7 +329,7 @@ void bk_stage_fail(struct bk_core *core, uint64_t ticket, int error)
         stage->durable = stage->ticket - 1;
     }
     bk_producers_unstage(core);
-    bk_cursors_collected(core);
+    bk_cursors_failed(core, ticket);
     note_failure(core, error);
     bk_early_retract(core);
     release_orphans(core, durable, ticket, error);
@@ -343,7 +344,8 @@ void bk_stage_retry(struct bk_core *core)
 {
     struct bk_stage *stage = &core->stage;
     bool is_time = core->monotonic >= stage->failure_told_at + FAILURE_PAUSE_US;
-    if (is_time && stage->state != BK_BACKEND_FAILED && bk_stage_has_removals(stage)) {
+    bool has_removals = stage->state != BK_BACKEND_FAILED && bk_stage_has_removals(stage);
+    if (is_time && (has_removals || bk_cursors_wait(core))) {
         stage->has_news = true;
     }
 }

@@ -17,8 +17,8 @@
 #include <stdbool.h>
 
 struct bk_core;
+struct bk_cursor;
 struct bk_held;
-struct bk_save;
 
 /* A block that is not durable yet. */
 struct bk_staged {
@@ -55,8 +55,7 @@ struct bk_stage {
     struct bb_buf forgotten;       /* struct bk_log_producer, to be removed there */
     struct bk_client *waiting;     /* clients with batches that wait */
     struct bk_waiting *orphans;    /* batches that wait, of clients that went */
-    struct bk_save *saves;         /* cursors to be registered, oldest first */
-    struct bk_save **saves_end;
+    struct bk_cursor *unsaved;     /* cursors that are not on disk as they are */
     struct bk_held *held; /* answers that wait, oldest first */
     struct bk_held **held_end;
     size_t n_held;
