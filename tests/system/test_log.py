@@ -256,6 +256,22 @@ class Reading(unittest.TestCase):
             client.request("cursor", name="mine")
             self.assertEqual(client.read(["a"], start="new", durable="mine").sequences, [])
 
+    def test_a_new_name_has_its_cursor_at_once_and_a_void_one_is_told_until_it_is_saved(self):
+        broker = logged().start()
+        with Client(broker) as client:
+            client.publish(*numbered("a/x", 1, 3), level=3)
+            client.subscribe(["a/*"], durable="mine")
+            client.publish(*numbered("a/x", 4, 1), level=3)
+        kill(broker)
+        with broker, Client(broker) as client:
+            self.assertEqual(client.read(["a/*"], start="new", durable="mine").sequences, [4])
+            client.request("channel", action="rm", name="a")
+            client.publish(*numbered("a/x", 1, 2), level=3)
+            for _ in range(2):
+                ledger = client.read(["a/*"], start="new", durable="mine")
+                self.assertEqual(ledger.sequences, [1, 2])
+                self.assertEqual([gap[4] for gap in ledger.gaps], ["restart"])
+
     def test_an_expired_event_is_a_gap_and_is_not_found(self):
         with logged("--ring", "64K") as broker, Client(broker) as client:
             client.publish({"path": "a/x", "payload": 1, "ttl": 1}, *numbered("a/x", 2, 1), level=3)

@@ -208,13 +208,22 @@ test_queries()
 # What could not be printed, and what a signal came in between, is printed by the next one of that name.
 test_durable()
 {
+    mkfifo "$work/ready"
+    "$busbar" pub fresh/x before
+    "$busbar" sub -q 'fresh/*' --durable fresh --ready-file "$work/ready" >/dev/null &
+    local i sub=$!
+    read -r _ <"$work/ready"
+    kill -KILL "$sub" # before it can have saved anything
+    wait "$sub" 2>/dev/null
+    "$busbar" pub fresh/x after
+    ends 0 "$busbar" sub 'fresh/*' --durable fresh --raw -n 1 --timeout 10s
+    printed after
     seq 200000 | "$busbar" pub count/x --lines
     "$busbar" sub -q 'plant/*' --from all --durable unprinted --raw -n 2 --timeout 10s >/dev/full 2>"$work/err"
     is "sub >/dev/full: status" 1 $?
     has err "cannot write to stdout: No space left on device"
     ends 0 "$busbar" sub 'plant/*' --from all --durable unprinted --raw -n 2 --timeout 10s
     printed '1 2'
-    local i sub
     for i in 1 2 3 4 5; do
         "$busbar" sub -q 'count/*' --from all --durable counted --raw >>"$work/counted" &
         sub=$!

@@ -94,6 +94,148 @@ Test(core_log_cursor, it_outlives_the_broker_with_a_log)
     rig_stop(&rig);
 }
 
+/* --- made where a subscription begins ---------------------------------------------------------------------- */
+
+#define HERE "'options':{'durable':'here'}"
+
+/* The next one of that name, without a save: what it is told. */
+static const char *begin_again(struct rig *rig, const char *pattern)
+{
+    rig_gone(rig, 1);
+    rig_new_peer(rig, 1);
+    rig_hello(rig, 1, NULL, 0);
+    (void)rig_told(rig, 1);
+    rig_subscribe(rig, 1, pattern, HERE);
+    rig_settle(rig);
+    return rig_told(rig, 1);
+}
+
+Test(core_log_cursor, who_ends_before_it_saves_is_gone_on_with_where_it_began)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "*", HERE);
+    rig_publish(&rig, 0, 0, "a/x b/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@3; deliver a(3,4] b(0,1] = a4 b1");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    cr_assert_str_eq(begin_again(&rig, "*"), "subscribed a@3 b@0; deliver a(3,5] b(0,1] = a4 b1 a5");
+    cr_assert_str_eq(begin_again(&rig, "*"), "subscribed a@3 b@0; deliver a(3,5] b(0,1] = a4 b1 a5");
+    rig_stop(&rig);
+}
+
+Test(core_log_cursor, one_that_was_made_is_on_disk_with_what_comes_after_it)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_settle(&rig);
+    rig_put(&rig, 1, "{'op':'subscribe','corr':1,'sub':1,'patterns':['a/*'],%s}", HERE);
+    RIG_TOLD(&rig, 1, "subscribed a@3");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_commit(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig_subscribe(&rig, 1, "a/*", HERE);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@3; deliver a(3,4] = a4");
+    rig_stop(&rig);
+}
+
+Test(core_log_cursor, one_that_the_log_did_not_take_is_registered_again)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", HERE);
+    rig_fail(&rig, BB_ENOMEM);
+    rig_pass(&rig, 2000000);
+    rig_settle(&rig);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig_subscribe(&rig, 1, "a/*", HERE);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@3; deliver a(3,4] = a4");
+    rig_stop(&rig);
+}
+
+Test(core_log_cursor, one_is_made_where_the_log_says_and_with_an_end)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':2,'options':{'durable':'here','until':'now'}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@1 until a@3; deliver a(1,3] = a2-3; ended done");
+    cr_assert_str_eq(begin_again(&rig, "a/*"), "subscribed a@1; deliver a(1,3] = a2-3");
+    rig_restart(&rig, true); /* the ring is empty */
+    rig_hello_all(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':'last','options':{'durable':'there'}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed a@2; deliver a(2,3] = a3");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 2, "a/*", "'options':{'durable':'there'}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 2, "subscribed a@2; deliver a(2,4] = a3-4");
+    rig_stop(&rig);
+}
+
+Test(core_log_cursor, one_is_made_too_when_retained_values_are_wanted_first)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "a/x a/y");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'options':{'durable':'here','retained':true}");
+    RIG_TOLD(&rig, 1, "subscribed a@2"); /* and it ends before it has got them */
+    rig_publish(&rig, 0, 0, "a/x a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 2, "a/*", "'options':{'durable':'here','retained':true}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 2, "subscribed a@2; deliver retained1 = a2; deliver retained2 =; deliver a(2,4] = a3-4");
+    rig_stop(&rig);
+}
+
+Test(core_log_cursor, one_is_made_in_memory_and_void_in_the_next_run)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_say(&rig, 3, "{'op':'channel','corr':3,'action':'add','name':'mem','settings':{'store':'memory'}}");
+    rig_publish(&rig, 0, 0, "10:mem/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "mem/*", HERE);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed mem@10");
+    rig_restart(&rig, true);
+    rig_hello_all(&rig);
+    rig_publish(&rig, 0, 0, "5:mem/x");
+    for (size_t i = 0; i < 2; i++) { /* nobody has saved another place */
+        rig_subscribe(&rig, 1 + i, "mem/*", HERE);
+        rig_settle(&rig);
+        RIG_TOLD(&rig, 1 + i, "subscribed mem@0; gap mem[11,-]x- restart; deliver mem(0,5] = mem1-5");
+    }
+    rig_stop(&rig);
+}
+
+Test(core_log_cursor, who_resumes_makes_none)
+{
+    struct rig rig;
+    start(&rig, false);
+    rig_publish(&rig, 0, 0, "3:a/x");
+    rig_subscribe(&rig, 1, "a/*", "'from':{'after':{'a':[2,100]}},'options':{'durable':'here'}");
+    RIG_TOLD(&rig, 1, "subscribed a@2; deliver a(2,3] = a3");
+    cr_assert_eq(bk_cursor_find(rig.core, bb_slice_str("here")).len, 0);
+    rig_stop(&rig);
+}
+
 /* --- what is void ------------------------------------------------------------------------------------------ */
 
 Test(core_log_cursor, in_a_channel_that_was_removed_and_made_again_it_is_void)
@@ -201,5 +343,13 @@ Test(core_log_cursor, there_are_bounds_for_one_and_for_all)
     rig_say(&rig, 0, "{'op':'cursor','corr':7,'name':'c8'}");
     rig_say(&rig, 0, "{'op':'cursor','corr':8,'name':'one more','positions':[['a',1]]}");
     RIG_TOLD(&rig, 0, "error cursor/5 limit; result 6; result 7; result 8");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_subscribe(&rig, 1, "*", "'options':{'durable':'another','retained':true,'until':'now'}");
+    RIG_TOLD(&rig, 1, "error subscribe/1 limit");
+    cr_assert_str_eq(rig.peers[1].text, "there is no room for the cursor of a new durable name");
+    rig_say(&rig, 0, "{'op':'cursor','corr':9,'name':'c9'}");
+    RIG_TOLD(&rig, 0, "result 9");
+    rig_subscribe(&rig, 1, "*", "'options':{'durable':'another'}"); /* its number is free */
+    RIG_TOLD(&rig, 1, "subscribed a@1");
     rig_stop(&rig);
 }

@@ -42,6 +42,7 @@ struct begin {
     const struct bb_msg *msg;
     const struct bk_wishes *wishes;
     const struct bk_locate *located; /* NULL: the log was not asked */
+    const char *text;                /* why it cannot be, if there is more to say than the error does */
 };
 
 /* --- what the log is asked ---------------------------------------------------------------------------------- */
@@ -482,11 +483,11 @@ static void tell_trimmed(const struct begin *begin)
 
 /* --- telling ------------------------------------------------------------------------------------------------ */
 
-static void send_subscribed(const struct begin *begin)
+/* Where it begins, as core->nested. */
+static int write_positions(const struct begin *begin)
 {
     struct bk_core *core = begin->core;
     struct bk_sub *sub = begin->sub;
-    struct bb_buf ends = BB_BUF_INIT;
     bb_buf_reset(&core->nested);
     bb_mp_write_array(&core->nested, (uint32_t)sub->n_positions);
     for (size_t i = 0; i < sub->n_positions; i++) {
@@ -501,10 +502,35 @@ static void send_subscribed(const struct begin *begin)
             bb_mp_write_uint(&core->nested, position->life);
         }
     }
+    return core->nested.error != 0 ? BB_ENOMEM : 0;
+}
+
+/*
+ * A durable name that is new gets its cursor where the subscription begins (PROTOCOL 15.3), so that nothing is left out however soon its
+ * client ends. Who resumes without one has received more than it has worked off: it says itself how far it is.
+ */
+static int make_cursor(struct begin *begin)
+{
+    const struct bk_wishes *wishes = begin->wishes;
+    bool has_place = wishes->from.kind == BK_FROM_AFTER || wishes->from.kind == BK_FROM_CURSOR;
+    if (wishes->durable.len == 0 || has_place) {
+        return 0;
+    }
+    int r = bk_cursor_change(begin->core, wishes->durable, bb_buf_slice(&begin->core->nested));
+    begin->text = r == BB_ELIMIT ? "there is no room for the cursor of a new durable name" : NULL;
+    return r;
+}
+
+/* With the positions that core->nested holds. */
+static void send_subscribed(const struct begin *begin)
+{
+    struct bk_core *core = begin->core;
+    const struct bk_sub *sub = begin->sub;
+    struct bb_buf ends = BB_BUF_INIT;
     if (bk_until_is_now(sub)) {
         bk_until_write(sub, &ends);
     }
-    if (core->nested.error != 0 || ends.error != 0) {
+    if (ends.error != 0) {
         bk_client_send_away(core, sub->client, BB_ENOMEM, NULL);
     } else {
         bk_client_send_msg(core, sub->client,
@@ -609,6 +635,11 @@ static int begin_or_ask(struct begin *begin)
         return r;
     }
     each_named(begin, take_named);
+    r = write_positions(begin);
+    r = r == 0 ? make_cursor(begin) : r;
+    if (r < 0) {
+        return r;
+    }
     limit(begin);
     go_cold_if_behind(core, sub);
     count_begun(core, sub);
@@ -620,27 +651,34 @@ static int begin_or_ask(struct begin *begin)
     return 0;
 }
 
-int bk_begin(struct bk_core *core, struct bk_sub *sub, const struct bb_msg *msg, struct bk_wishes *wishes)
+int bk_begin(struct bk_core *core,
+             struct bk_sub *sub,
+             const struct bb_msg *msg,
+             struct bk_wishes *wishes,
+             const char **ret_text)
 {
-    struct begin begin = {core, sub, msg, wishes, NULL};
+    struct begin begin = {core, sub, msg, wishes, NULL, NULL};
     if (wishes->from.run > core->channels.run) {
         wishes->from.run = 0; /* of another broker, or of a future that does not come */
     }
     take_cursor(core, wishes);
-    return begin_or_ask(&begin);
+    int r = begin_or_ask(&begin);
+    *ret_text = begin.text;
+    return r;
 }
 
 /* The message is read again: it was right before. */
-static int go_on(struct bk_core *core, struct asked *asked)
+static int go_on(struct bk_core *core, struct asked *asked, const char **ret_text)
 {
     struct bb_msg msg = {0};
     struct bk_wishes wishes;
-    struct begin begin = {core, asked->beginning.sub, &msg, &wishes, &asked->locate};
+    struct begin begin = {core, asked->beginning.sub, &msg, &wishes, &asked->locate, NULL};
     int r = bb_msg_decode(bb_buf_slice(&asked->copy), &msg);
     r = r == 0 ? bk_wishes_read(&msg, &wishes) : r;
     if (r == 0) {
         take_cursor(core, &wishes);
         r = begin_or_ask(&begin);
+        *ret_text = begin.text;
     }
     return r;
 }
@@ -655,9 +693,10 @@ static void on_located(void *context, struct bk_request *request)
     } else {
         sub->beginning = NULL;
         bk_fan_out(core); /* what came before the subscription does not go to it as new */
-        int r = request->error != 0 ? request->error : go_on(core, asked);
+        const char *text = NULL;
+        int r = request->error != 0 ? request->error : go_on(core, asked, &text);
         if (r < 0) {
-            bk_ask_refuse(&asked->ask, r, NULL);
+            bk_ask_refuse(&asked->ask, r, text);
             bk_sub_remove(core, sub);
         }
     }

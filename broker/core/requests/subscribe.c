@@ -110,7 +110,7 @@ subscribe(struct bk_core *core, struct bk_client *client, const struct bb_msg *m
     if (r < 0) {
         return r;
     }
-    r = bk_begin(core, sub, msg, &wishes);
+    r = bk_begin(core, sub, msg, &wishes, ret_text);
     if (r < 0) {
         bk_sub_remove(core, sub);
     }

@@ -111,6 +111,9 @@ void account_new(struct world *world, struct sim_link *link, const struct bb_msg
 
 void account_close(struct world *world, struct account *account)
 {
+    if (account->state == ACCOUNT_ASKED && account->wish.from == WISH_CURSOR) {
+        cursor_may_be_made(world, account->wish.durable);
+    }
     if (account->state == ACCOUNT_OPEN) {
         coverage_add(account->met | features_of_places(world, account));
     }

@@ -82,6 +82,7 @@ struct place {
     enum place_due due;
     uint64_t due_sequence; /* that was given */
     uint64_t due_from;
+    bool is_due_unclear; /* from where: several cursors can have been the one */
     uint64_t due_to;
     uint64_t life;
     bool is_named;    /* in the answer to subscribe */
@@ -228,6 +229,12 @@ void gap_judge(struct world *world, struct account *account, const struct gap *g
 /** cursor_ask() - a cursor message goes in; cursor_answer() - and was answered. */
 void cursor_ask(struct world *world, struct sim_link *link, const struct bb_msg *msg);
 void cursor_answer(struct world *world, struct sim_link *link, uint64_t corr, bool is_done);
+
+/** cursor_made() - the broker made one where a subscription began; not @is_sure: or it had one. */
+void cursor_made(struct world *world, struct bb_slice name, struct bb_slice positions, bool is_sure);
+
+/** cursor_may_be_made() - it may have, and nobody was told where. */
+void cursor_may_be_made(struct world *world, struct bb_slice name);
 
 /** cursor_broker_ended() - what was not on the disk is gone. @is_older: an older copy is there now. */
 void cursor_broker_ended(struct world *world, bool is_wiped, bool is_older);

@@ -259,9 +259,15 @@ static void check_after(struct world *world,
     }
 }
 
+static struct given given_by(const struct world *world, const struct saved_place *place)
+{
+    return (struct given){place->verdict, place->sequence, place->end, is_empty(world, place->channel),
+                          false};
+}
+
 /* A cursor may be any of those that were saved and not yet answered. */
-static bool cursor_agrees(struct world *world,
-                          struct account *account,
+static bool cursor_agrees(const struct world *world,
+                          const struct account *account,
                           const struct saved_place *places,
                           size_t n,
                           const struct told told[NAMES_MAX],
@@ -269,8 +275,7 @@ static bool cursor_agrees(struct world *world,
 {
     memset(named, 0, NAMES_MAX * sizeof(bool));
     for (size_t i = 0; i < n; i++) {
-        struct given given = {places[i].verdict, places[i].sequence, places[i].end,
-                              is_empty(world, places[i].channel), false};
+        const struct given given = given_by(world, &places[i]);
         named[places[i].channel] = true;
         if (account_matches(world, account, places[i].channel) && !agrees(&given, &told[places[i].channel])) {
             return false;
@@ -281,14 +286,42 @@ static bool cursor_agrees(struct world *world,
             return false;
         }
     }
+    return true;
+}
+
+static void owe_all(struct world *world,
+                    struct account *account,
+                    const struct saved_place *places,
+                    size_t n,
+                    const struct told told[NAMES_MAX])
+{
     for (size_t i = 0; i < n; i++) {
-        struct given given = {places[i].verdict, places[i].sequence, places[i].end,
-                              is_empty(world, places[i].channel), false};
+        const struct given given = given_by(world, &places[i]);
         if (account_matches(world, account, places[i].channel)) {
             owe(world, account, places[i].channel, &given, &told[places[i].channel]);
         }
     }
-    return true;
+}
+
+/* What any of the others would have had to tell may be told. */
+static void loosen(struct world *world, struct account *account, const struct told told[NAMES_MAX])
+{
+    struct saved_place places[NAMES_MAX];
+    bool named[NAMES_MAX];
+    size_t n = 0;
+    bool is_there = false;
+    for (size_t i = 0; cursor_lookup(world, account->wish.durable, i, places, &n, &is_there); i++) {
+        if (!is_there || !cursor_agrees(world, account, places, n, told, named)) {
+            continue;
+        }
+        for (size_t k = 0; k < n; k++) {
+            if (places[k].verdict != POSITION_VALID && account_matches(world, account, places[k].channel)) {
+                struct place *place = account_place(world, account, places[k].channel);
+                place->due = DUE_EITHER;
+                place->is_due_unclear = true;
+            }
+        }
+    }
 }
 
 /* The only thing that it can be. */
@@ -300,15 +333,30 @@ static bool cursor_shows_removal(struct world *world,
 {
     bool any = false;
     for (size_t i = 0; i < n; i++) {
-        const struct given given = {.verdict = places[i].verdict,
-                                    .sequence = places[i].sequence,
-                                    .end = places[i].end,
-                                    .is_empty = is_empty(world, places[i].channel)};
+        const struct given given = given_by(world, &places[i]);
         any = (account_matches(world, account, places[i].channel) &&
                shows_removal(world, places[i].channel, &given, &told[places[i].channel])) ||
               any;
     }
     return any;
+}
+
+/* Whether the broker may have no cursor of that name, and so made one; @ret_is_sure: it had none. */
+static bool may_be_new(struct world *world, struct bb_slice name, bool *ret_is_sure)
+{
+    struct saved_place places[NAMES_MAX];
+    size_t n = 0;
+    bool is_there = false;
+    bool any = false;
+    bool any_is_there = false;
+    bool none = true;
+    for (size_t i = 0; cursor_lookup(world, name, i, places, &n, &is_there); i++) {
+        any_is_there = any_is_there || is_there;
+        any = any || !is_there;
+        none = false;
+    }
+    *ret_is_sure = !any_is_there;
+    return any || none;
 }
 
 static void check_cursor(struct world *world,
@@ -317,7 +365,9 @@ static void check_cursor(struct world *world,
                          bool named[NAMES_MAX])
 {
     struct saved_place places[NAMES_MAX];
+    struct saved_place others[NAMES_MAX];
     size_t n = 0;
+    size_t n_others = 0;
     bool is_there = false;
     bool may_be_none = false;
     size_t n_candidates = 0;
@@ -326,12 +376,10 @@ static void check_cursor(struct world *world,
         if (!is_there) {
             may_be_none = true;
         } else if (cursor_agrees(world, account, places, n, told, named)) {
-            struct saved_place others[NAMES_MAX];
-            bool has_others =
-                n_candidates > 1 || cursor_lookup(world, account->wish.durable, i + 1, others, &n, &is_there);
-            for (size_t j = 0; j < world->truth.n_names && has_others; j++) {
-                struct place *place = &account->places[j];
-                place->due = place->due != DUE_NOTHING ? DUE_EITHER : DUE_NOTHING;
+            owe_all(world, account, places, n, told);
+            if (n_candidates > 1 ||
+                cursor_lookup(world, account->wish.durable, i + 1, others, &n_others, &is_there)) {
+                loosen(world, account, told);
             }
             return;
         }
@@ -510,7 +558,12 @@ void account_subscribed(struct world *world, struct account *account, const stru
     if (account->wish.from == WISH_AFTER || account->wish.from == WISH_RUN) {
         check_after(world, account, told, named);
     } else if (account->wish.from == WISH_CURSOR) {
+        bool is_sure = false;
+        bool is_new = may_be_new(world, account->wish.durable, &is_sure);
         check_cursor(world, account, told, named);
+        if (is_new) {
+            cursor_made(world, account->wish.durable, msg->positions, is_sure);
+        }
     }
     bool is_simple = account->wish.from < WISH_AFTER;
     for (size_t i = 0; i < world->truth.n_names && !world->failed; i++) {

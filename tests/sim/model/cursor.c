@@ -23,6 +23,8 @@ struct saved {
     bool is_removal;
     bool is_done;        /* answered: those before it do not count any more */
     bool is_logged;      /* it outlives the broker */
+    bool is_made;        /* by the broker, where a subscription began: no answer says that it is on the disk */
+    bool is_unknown;     /* and where it began was never told */
     uint64_t generation; /* of the log: one that was wiped may come back as an older copy */
     struct sim_link *link;
     uint64_t corr;
@@ -66,6 +68,20 @@ void cursor_ask(struct world *world, struct sim_link *link, const struct bb_msg 
     world->judge.saved = saved;
 }
 
+void cursor_made(struct world *world, struct bb_slice name, struct bb_slice positions, bool is_sure)
+{
+    const struct bb_msg msg = {.name = name, .positions = positions};
+    cursor_ask(world, NULL, &msg);
+    world->judge.saved->is_made = true;
+    world->judge.saved->is_done = is_sure;
+}
+
+void cursor_may_be_made(struct world *world, struct bb_slice name)
+{
+    cursor_made(world, name, bb_slice("\x90", 1), false);
+    world->judge.saved->is_unknown = true;
+}
+
 void cursor_answer(struct world *world, struct sim_link *link, uint64_t corr, bool is_done)
 {
     struct saved **at = &world->judge.saved;
@@ -88,7 +104,8 @@ void cursor_broker_ended(struct world *world, bool is_wiped, bool is_older)
             continue;
         }
         saved->link = NULL;
-        saved->is_done = saved->is_done && !is_older; /* an older copy may have any of them, or none */
+        /* An older copy may have any of them, or none. */
+        saved->is_done = saved->is_done && !is_older && !saved->is_made;
         at = &saved->next;
     }
 }
@@ -112,7 +129,10 @@ judge_position(struct world *world, const struct saved_position *position, uint6
 
 static void give(struct world *world, const struct saved *saved, struct saved_place *places, size_t *ret_n)
 {
-    *ret_n = saved->n;
+    *ret_n = saved->is_unknown ? world->truth.n_names : saved->n;
+    for (size_t i = 0; i < *ret_n && saved->is_unknown; i++) {
+        places[i] = (struct saved_place){i, 0, POSITION_UNSURE, 0};
+    }
     for (size_t i = 0; i < saved->n; i++) {
         places[i] =
             (struct saved_place){saved->positions[i].channel, saved->positions[i].sequence, POSITION_VOID, 0};

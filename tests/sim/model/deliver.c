@@ -121,7 +121,8 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
     if (!was_due && !is_of_last && (is_asked || !is_new) && place->inc != NULL && !place->inc->is_ended) {
         truth_remove(world, gap->channel, "a gap with reason restart");
     }
-    if (gap->has_to || gap->has_count || gap->from != from) {
+    bool is_unclear = was_due && place->is_due_unclear;
+    if (gap->has_to || gap->has_count || (gap->from != from && !is_unclear)) {
         account_fail(world, account, "restart gap", "the restart of '%s' begins at %" PRIu64 ", not %" PRIu64,
                      name, gap->from, from);
     }
@@ -142,7 +143,8 @@ apply_retracted(struct world *world, struct account *account, const struct gap *
     const char *name = world->truth.names[gap->channel].text;
     account->met |= F(gap_retracted);
     if (place->due == DUE_RETRACTED || place->due == DUE_EITHER) {
-        if (gap->from != place->due_from || !gap->has_to || gap->to != place->due_to) {
+        bool is_it = place->is_due_unclear || (gap->from == place->due_from && gap->to == place->due_to);
+        if (!is_it || !gap->has_to) {
             account_fail(world, account, "retracted gap",
                          "'%s': %" PRIu64 " to %" PRIu64 " instead of %" PRIu64 " to %" PRIu64, name,
                          gap->from, gap->to, place->due_from, place->due_to);
