@@ -501,9 +501,11 @@ struct bb_subscribe_options {
     /*
      * Name of a cursor that the broker keeps, 1 to 64 bytes of UTF-8; NULL for none. If the broker knows it,
      * the subscription goes on there instead of at `from`, and channels that it does not name, which are new,
-     * begin at their beginning. It is saved by itself, at most a second or a MiB behind what the callback has
-     * returned from (or bb_receive() has been called again after), and at the end of subscription and bus. So
-     * after a crash events can come again, none is left out.
+     * begin at their beginning. If not, the broker makes it where the subscription begins (BB_ELIMIT: it has
+     * no room). It is saved by itself, at most a second or a MiB behind what the callback has returned from
+     * (or bb_receive() has been called again after), and at the end of subscription and bus, but not before
+     * something was worked off. So after a crash, however early, events and gaps can come again, none is left
+     * out.
      */
     const char *durable;
 };
@@ -578,7 +580,8 @@ BB_API int bb_subscription_positions(bb_subscription *sub, struct bb_position **
  * @timeout_ms: 0: send it and do not wait, the only value for callbacks
  *
  * Counts what callbacks have returned from. Without on_events it must be called by the thread that calls
- * bb_receive(), and counts what was received.
+ * bb_receive(), and counts what was received. As long as that is nothing the cursor is where the broker has it:
+ * nothing is sent.
  *
  * Return: 0 when the broker has it, on disk if it keeps a log; BB_ESTATE (not durable), BB_EAGAIN (the broker
  * has not answered the subscription yet), otherwise as bb_request_status().

@@ -90,6 +90,7 @@ static void consider(struct bb_subscription *sub)
 
 static void moved(struct bb_subscription *sub, uint64_t bytes)
 {
+    sub->cursor.has_moved = true;
     if (!sub->cursor.is_moved) {
         sub->cursor.is_moved = true;
         sub->cursor.due = bb_now_ms() + SAVE_AFTER_MS;
@@ -99,7 +100,7 @@ static void moved(struct bb_subscription *sub, uint64_t bytes)
 
 /* --- what was worked off -------------------------------------------------------------------------------- */
 
-void bb_cursor_begin(struct bb_subscription *sub)
+void bb_cursor_begin(struct bb_subscription *sub, bool is_resumed)
 {
     struct bb_place *place;
     size_t at = 0;
@@ -109,8 +110,10 @@ void bb_cursor_begin(struct bb_subscription *sub)
     while ((place = bb_map_next(&sub->places, &at, NULL)) != NULL) {
         place->taken = place->has_answer ? place->taken : place->at; /* a resumed one moves as things come */
     }
-    moved(sub, 0);
-    consider(sub);
+    if (is_resumed && sub->cursor.has_moved) { /* this broker may not have it */
+        moved(sub, 0);
+        consider(sub);
+    }
 }
 
 static void take(struct bb_subscription *sub, const struct bb_delivery *delivery)

@@ -7,8 +7,13 @@
 
 #include "bus/subscription.h"
 
-/** bb_cursor_begin() - the subscription is live for the first time, or after a restart of the broker. */
-void bb_cursor_begin(struct bb_subscription *sub);
+/**
+ * bb_cursor_begin() - the subscription is live, @is_resumed: not for the first time
+ *
+ * The broker has the cursor already: it has made it, or the subscription began there. Nothing is saved before
+ * something is worked off, so that a gap which says that the cursor was void is told until it was read.
+ */
+void bb_cursor_begin(struct bb_subscription *sub, bool is_resumed);
 
 /** bb_cursor_take() - the application is done with all of @delivery. */
 void bb_cursor_take(struct bb_subscription *sub, const struct bb_delivery *delivery);

@@ -85,6 +85,7 @@ void bb_deliver(struct bb_subscription *sub, struct bb_delivery *delivery)
         return;
     }
     bb_places_commit(sub, delivery);
+    sub->has_come = true;
     sub->has_retained = sub->has_retained || delivery->retained == BB_RETAINED_LAST;
     sub->received_bytes += delivery->bytes;
     sub->unread_bytes += delivery->bytes;

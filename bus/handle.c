@@ -92,9 +92,10 @@ static void handle_subscribed(struct bb_bus *bus, const struct bb_msg *msg)
         bb_conn_drop(bus, BB_EMALFORMED, "the broker's answer to subscribe cannot be understood");
         return;
     }
+    bool is_resumed = sub->has_started;
     sub->state = BB_SUB_LIVE;
     sub->has_started = true;
-    bb_cursor_begin(sub);
+    bb_cursor_begin(sub, is_resumed);
     bb_bus_changed(bus);
 }
 

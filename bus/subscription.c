@@ -69,10 +69,10 @@ static void write_from(const struct bb_subscription *sub, struct bb_buf *out)
     }
 }
 
-/* What was now when the subscription began, not what is now that it resumes. */
+/* What was now when it began for the first time. */
 static void write_now(const struct bb_subscription *sub, struct bb_buf *out)
 {
-    if (!sub->has_started || sub->ends.len == 0) {
+    if (sub->ends.len == 0) {
         bb_mp_write_str(out, bb_slice_str("now"));
         return;
     }
@@ -153,11 +153,21 @@ static uint64_t bytes_to_grant(const struct bb_subscription *sub)
     return sub->received_bytes + (window > sub->unread_bytes ? window - sub->unread_bytes : 0);
 }
 
+/*
+ * Nothing came since `subscribed`, and if the cursor was void the gap that says so is lost. The same start of
+ * the broker has that cursor as it was, and tells it again.
+ */
+static bool begins_at_cursor(const struct bb_subscription *sub)
+{
+    return sub->options.durable != NULL && !sub->has_come && sub->run == sub->bus->run_number;
+}
+
 void bb_subscription_ask(struct bb_subscription *sub)
 {
     struct bb_bus *bus = sub->bus;
     struct bb_buf from = BB_BUF_INIT;
     struct bb_buf options = BB_BUF_INIT;
+    sub->has_started = sub->has_started && !begins_at_cursor(sub);
     sub->connection = bus->n_links;
     sub->received_bytes = 0;
     sub->consumed_events = 0;

@@ -37,6 +37,7 @@ struct bb_place {
 
 /* The cursor of a durable subscription: what is to be saved, and when. */
 struct bb_cursor {
+    bool has_moved; /* ever; until then it is where the broker has it */
     bool is_moved;  /* since it was sent */
     bool has_given; /* some place has */
     uint64_t bytes; /* worked off since it was sent */
@@ -54,6 +55,7 @@ struct bb_subscription {
     char error_text[128];
     bool is_told;           /* its end, or there is nobody to tell */
     bool has_started;       /* it was live once, so it resumes */
+    bool has_come;          /* something has, since it was */
     atomic_bool is_closing; /* no further callback */
     bool has_callbacks;     /* counted in the bus */
     bool is_abandoned;      /* freed when its callback returns */

@@ -33,9 +33,10 @@ int bb_subscription_save(bb_subscription *sub, int timeout_ms)
         bb_cursor_take_read(sub);
     }
     int r = bb_cursor_check(sub);
-    if (r == 0 && timeout_ms != 0) {
+    bool is_saved = !sub->cursor.has_moved; /* it is where the subscription began */
+    if (r == 0 && !is_saved && timeout_ms != 0) {
         r = save_and_wait(sub, deadline);
-    } else if (r == 0) {
+    } else if (r == 0 && !is_saved) {
         r = bb_bus_is_ready(bus) ? bb_cursor_send(sub) : BB_ECONNECT;
     }
     bb_bus_unlock(bus);

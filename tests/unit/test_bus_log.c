@@ -427,8 +427,6 @@ Test(bus_log, a_cursor_follows_what_was_worked_off)
                                                                                  "durable\xa4mine")));
     script_subscribed(&script, MP("\x91\x92\xa1"
                                   "a\x04"));
-    expect_cursor(&script, 4); /* by the clock */
-    answer(&script, MP("\xc0"));
     script_deliver(&script,
                    MP("\x91\x93\xa1"
                       "a\x04\x08"),
@@ -502,21 +500,25 @@ Test(bus_log, saving_waits_for_the_answer_and_close_saves)
     (void)script_expect(&script, BB_MSG_SUBSCRIBE);
     script_subscribed(&script, MP("\x91\x92\xa1"
                                   "a\x04"));
-    expect_cursor(&script, 4);
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "a\x04\x05"),
+                   5, 1);
+    expect_cursor(&script, 5); /* by the clock */
     answer(&script, MP("\xc0"));
     struct saving saving = {sub, -1};
     pthread_t thread = script_thread(save, &saving);
-    expect_cursor(&script, 4);
+    expect_cursor(&script, 5);
     answer(&script, MP("\xc0"));
     (void)pthread_join(thread, NULL);
     cr_expect_eq(saving.result, 0);
     thread = script_thread(save, &saving);
-    expect_cursor(&script, 4);
+    expect_cursor(&script, 5);
     refuse(&script, BB_MSG_CURSOR, script.msg.corr, "unsupported");
     (void)pthread_join(thread, NULL);
     cr_expect_eq(saving.result, BB_EUNSUPPORTED);
     cr_assert_eq(bb_bus_close(bus), 0);
-    expect_cursor(&script, 4);
+    expect_cursor(&script, 5);
     (void)script_expect(&script, BB_MSG_GOODBYE);
     script_stop(&script);
 }

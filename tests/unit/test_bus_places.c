@@ -401,8 +401,6 @@ Test(bus_places, a_cursor_is_saved_with_lives_and_follows_a_restart)
     struct bb_event event;
     bb_bus *bus = open_with_lives(&script);
     bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
-    expect_saved(&script, MP("\x91\x93\xa1"
-                             "a\x04\x09")); /* by the clock */
     deliver_4_to_6(&script);
     script_gaps(&script, MP("\x91\x96\xa1"
                             "a\x07\xc0\xc0\xa7"
@@ -440,8 +438,6 @@ Test(bus_places, a_cursor_does_not_move_into_the_gaps_of_a_message_that_is_read_
     struct bb_buf body = BB_BUF_INIT;
     bb_bus *bus = open_with_lives(&script);
     bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
-    expect_saved(&script, MP("\x91\x93\xa1"
-                             "a\x04\x09"));
     script_write_block(&body, 6, 1);
     script_write_block(&body, 9, 1);
     script_send_body(&script,
@@ -457,14 +453,25 @@ Test(bus_places, a_cursor_does_not_move_into_the_gaps_of_a_message_that_is_read_
     cr_assert_eq(bb_receive(sub, events, 2, PATIENCE_MS), 2);
     expect_gap(&events[0], 5, 9, "conflated");
     expect_event(&events[1], 6);
-    expect_save(&script, sub,
-                MP("\x91\x93\xa1"
-                   "a\x04\x09"));
+    cr_assert_eq(bb_subscription_save(sub, 0), 0); /* nothing was worked off: nothing is said */
     cr_assert_eq(bb_receive(sub, events, 2, PATIENCE_MS), 1);
     expect_save(&script, sub,
                 MP("\x91\x93\xa1"
                    "a\x09\x09"));
     script_finish(&script, bus);
+}
+
+/* Events 5 and 6 are worked off. */
+static void work_off_5_and_6(struct script *script, bb_subscription *sub)
+{
+    struct bb_event events[2];
+    deliver_4_to_6(script);
+    for (size_t n = 0; n < 2;) {
+        int r = bb_receive(sub, events, 2, PATIENCE_MS);
+        cr_assert_gt(r, 0);
+        n += (size_t)r;
+    }
+    cr_assert_eq(bb_receive(sub, events, 1, 0), BB_ETIMEOUT);
 }
 
 Test(bus_places, a_cursor_does_not_pass_a_gap_that_was_not_given_because_the_connection_broke)
@@ -473,20 +480,21 @@ Test(bus_places, a_cursor_does_not_pass_a_gap_that_was_not_given_because_the_con
     struct bb_event event;
     bb_bus *bus = open_with_lives(&script);
     bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
+    work_off_5_and_6(&script, sub);
     expect_saved(&script, MP("\x91\x93\xa1"
-                             "a\x04\x09"));
+                             "a\x06\x09")); /* by the clock */
     script_gaps(&script, MP("\x91\x95\xa1"
-                            "a\x05\x06\x02\xa8"
+                            "a\x07\x08\x02\xa8"
                             "overflow"));
     expect_resume(&script, 7,
                   AFTER("\x81\xa1"
-                        "a\x92\x06\x09"));
+                        "a\x92\x08\x09"));
     script_subscribed(&script, MP("\x91\x93\xa1"
-                                  "a\x06\x09"));
+                                  "a\x08\x09"));
     expect_saved(&script, MP("\x91\x93\xa1"
-                             "a\x04\x09"));
+                             "a\x06\x09"));
     receive_one(sub, &event);
-    expect_gap(&event, 5, 6, "overflow");
+    expect_gap(&event, 7, 8, "overflow");
     script_finish(&script, bus);
 }
 
@@ -496,20 +504,21 @@ Test(bus_places, a_cursor_does_not_move_before_the_gap_of_a_resume_was_given)
     struct bb_event events[4];
     bb_bus *bus = open_with_lives(&script);
     bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
+    work_off_5_and_6(&script, sub);
     expect_saved(&script, MP("\x91\x93\xa1"
-                             "a\x04\x09"));
+                             "a\x06\x09"));
     expect_resume(&script, 8,
                   AFTER("\x81\xa1"
-                        "a\x92\x04\x09"));
+                        "a\x92\x06\x09"));
     script_subscribed(&script, MP("\x91\x93\xa1"
                                   "a\x00\x0b"));
     expect_saved(&script, MP("\x91\x93\xa1"
-                             "a\x04\x09"));
+                             "a\x06\x09"));
     script_gaps(&script, MP("\x91\x95\xa1"
-                            "a\x05\xc0\xc0\xa7"
+                            "a\x07\xc0\xc0\xa7"
                             "restart"));
     cr_assert_eq(bb_receive(sub, events, 4, PATIENCE_MS), 1);
-    expect_gap(&events[0], 5, BB_UNKNOWN, "restart");
+    expect_gap(&events[0], 7, BB_UNKNOWN, "restart");
     expect_save(&script, sub,
                 MP("\x91\x93\xa1"
                    "a\x00\x0b"));
@@ -521,7 +530,7 @@ Test(bus_places, a_cursor_that_a_broker_that_ends_does_not_save_is_saved_by_the_
 {
     struct script script;
     bb_bus *bus = open_with_lives(&script);
-    (void)subscribe_at_4(&script, bus, "mine");
+    work_off_5_and_6(&script, subscribe_at_4(&script, bus, "mine"));
     const struct bb_msg *msg = script_expect(&script, BB_MSG_CURSOR);
     script_send(&script, &(struct bb_msg){.type = BB_MSG_ERROR,
                                           .about = BB_MSG_CURSOR,
@@ -534,7 +543,7 @@ Test(bus_places, a_cursor_that_a_broker_that_ends_does_not_save_is_saved_by_the_
     script_subscribed(&script, MP("\x91\x93\xa1"
                                   "a\x06\x09"));
     expect_saved(&script, MP("\x91\x93\xa1"
-                             "a\x04\x09"));
+                             "a\x06\x09"));
     script_finish(&script, bus);
 }
 
@@ -542,7 +551,7 @@ Test(bus_places, a_cursor_that_was_on_its_way_when_the_connection_broke_is_sent_
 {
     struct script script;
     bb_bus *bus = open_with_lives(&script);
-    (void)subscribe_at_4(&script, bus, "mine");
+    work_off_5_and_6(&script, subscribe_at_4(&script, bus, "mine"));
     (void)script_expect(&script, BB_MSG_CURSOR); /* which is not answered */
     deliver_4_to_6(&script);
     wait_taken(&script);
@@ -550,6 +559,75 @@ Test(bus_places, a_cursor_that_was_on_its_way_when_the_connection_broke_is_sent_
     script_subscribed(&script, MP("\x91\x93\xa1"
                                   "a\x06\x09"));
     expect_saved(&script, MP("\x91\x93\xa1"
-                             "a\x04\x09"));
+                             "a\x06\x09"));
+    script_finish(&script, bus);
+}
+
+/* A subscription whose cursor was void, and the gap that says so. */
+static bb_subscription *subscribe_at_a_void_cursor(struct script *script, bb_bus *bus)
+{
+    struct bb_subscribe_options options = script_to_all();
+    options.durable = "mine";
+    bb_subscription *sub = script_subscribe(bus, options);
+    (void)script_expect(script, BB_MSG_SUBSCRIBE);
+    script_subscribed(script, MP("\x91\x93\xa1"
+                                 "a\x00\x0b"));
+    script_gaps(script, MP("\x91\x96\xa1"
+                           "a\x05\xc0\xc0\xa7"
+                           "restart\x0b"));
+    wait_taken(script);
+    return sub;
+}
+
+Test(bus_places, a_void_cursor_stays_until_the_gap_that_says_so_was_read)
+{
+    struct script script;
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_a_void_cursor(&script, bus);
+    cr_assert_eq(bb_subscription_save(sub, 0), 0);
+    cr_assert_eq(bb_unsubscribe(sub, 0), 0);
+    (void)script_expect(&script, BB_MSG_UNSUBSCRIBE); /* and nothing was saved */
+    script_finish(&script, bus);
+}
+
+Test(bus_places, a_void_cursor_stays_when_the_connection_breaks_before_the_gap_was_read)
+{
+    struct script script;
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_a_void_cursor(&script, bus);
+    expect_resume(&script, 7,
+                  AFTER("\x81\xa1"
+                        "a\x92\x00\x0b"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x00\x0b"));
+    wait_taken(&script);
+    cr_assert_eq(bb_unsubscribe(sub, 0), 0);
+    (void)script_expect(&script, BB_MSG_UNSUBSCRIBE);
+    script_finish(&script, bus);
+}
+
+Test(bus_places, who_has_got_nothing_begins_at_the_cursor_again_in_the_same_run)
+{
+    struct script script;
+    struct bb_event event;
+    bb_bus *bus = open_with_lives(&script);
+    bb_subscription *sub = subscribe_at_4(&script, bus, "mine");
+    expect_resume(&script, 7, MP("\xa3new"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x00\x0b"));
+    expect_resume(&script, 8, /* which may not have it */
+                  AFTER("\x81\xa1"
+                        "a\x92\x00\x0b"));
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x00\x0b"));
+    script_gaps(&script, MP("\x91\x95\xa1"
+                            "a\x01\x02\x02\xa7"
+                            "trimmed"));
+    wait_taken(&script);
+    expect_resume(&script, 8,
+                  AFTER("\x81\xa1"
+                        "a\x92\x02\x0b"));
+    receive_one(sub, &event);
+    expect_gap(&event, 1, 2, "trimmed");
     script_finish(&script, bus);
 }
