@@ -187,13 +187,15 @@ Test(core_clients_producer, what_was_refused_is_remembered_by_the_log)
     rig_publish(&rig, 0, 1, "a/x");
     rig.level = 0;
     rig_publish(&rig, 0, 2, "a/x a/?");
+    rig_publish(&rig, 0, 3, "a/x");
     rig_settle(&rig);
-    RIG_TOLD(&rig, 0, "welcome 0; error publish/1 unsupported; ack 2@3 a1+1 refused 1:bad_path");
+    RIG_TOLD(&rig, 0,
+             "welcome 0; error publish/1 unsupported; ack 2@3 a1+1 refused 1:bad_path; ack 3@3 a2+1");
     rig_restart(&rig, true);
     rig_hello(&rig, 0, "p", 1);
     rig_publish(&rig, 0, 1, "a/x");
     rig_publish(&rig, 0, 2, "a/x a/?");
-    RIG_TOLD(&rig, 0, "welcome 2; error publish/1 unsupported; error publish/2 unknown_result");
+    RIG_TOLD(&rig, 0, "welcome 3; error publish/1 unsupported; error publish/2 unknown_result");
     rig_stop(&rig);
 }
 

@@ -181,13 +181,16 @@ Test(core_deliver_early, only_what_failed_is_retracted)
     struct rig rig;
     start(&rig);
     rig_subscribe(&rig, 1, "*", EARLY);
+    rig_publish(&rig, 0, 0, "c/x");
+    rig_commit(&rig);
     rig_publish(&rig, 0, 0, "a/x");
     rig_publish(&rig, 0, 0, "b/x a/x");
     rig_log_commit(rig.log);
     rig_fail(&rig, BB_ELOGFAILED);
-    RIG_TOLD(&rig, 1,
-             "subscribed; deliver a(0,1]/100 = a1; deliver b(0,1]/100 a(1,2] = b1 a2; "
-             "gap a[2,2]x- retracted gap b[1,1]x- retracted/102");
+    RIG_TOLD(
+        &rig, 1,
+        "subscribed; deliver c(0,1]/100 = c1; deliver a(0,1]/100 = a1; deliver b(0,1]/100 a(1,2] = b1 a2; "
+        "gap a[2,2]x- retracted gap b[1,1]x- retracted/102");
     rig_stop(&rig);
 }
 

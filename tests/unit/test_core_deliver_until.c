@@ -91,6 +91,21 @@ Test(core_deliver_until, a_sequence_is_waited_for_in_each_channel)
     rig_stop(&rig);
 }
 
+Test(core_deliver_until, a_sequence_on_its_way_to_the_disk_is_waited_for)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", "'from':1,'options':{'until':2}");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_pass(&rig, 1000000);
+    RIG_TOLD(&rig, 1, "subscribed a@0; deliver a(0,1] = a1");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "deliver a(1,2] = a2; ended done");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_until, a_time_ends_when_nothing_of_it_can_come_any_more)
 {
     struct rig rig;

@@ -39,6 +39,18 @@ Test(core_ingest_expect, a_channel_has_the_newest_sequence_that_is_expected)
     rig_stop(&rig);
 }
 
+Test(core_ingest_expect, what_is_on_its_way_to_the_disk_is_there_already)
+{
+    struct rig rig;
+    start(&rig, true);
+    publish(&rig, 1, "'expect':{'a':0}");
+    publish(&rig, 2, "'expect':{'a':1}");
+    publish(&rig, 3, "'expect':{'a':0}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "ack 1@1 a1+1; ack 2@1 a2+1; error publish/3 conflict");
+    rig_stop(&rig);
+}
+
 Test(core_ingest_expect, a_conflict_uses_up_the_number_and_a_repetition_is_not_judged_again)
 {
     struct rig rig;
