@@ -4,6 +4,8 @@
 #include "proto/wire/event.h"
 #include "proto/wire/mp.h"
 
+#include "bus/signal.h"
+
 #include <criterion/criterion.h>
 #include <stdarg.h>
 
@@ -81,8 +83,10 @@ void script_send(struct script *script, const struct bb_msg *msg)
 
 const struct bb_msg *script_expect(struct script *script, enum bb_msg_type type)
 {
+    uint64_t deadline = bb_deadline(PATIENCE_MS);
     script_receive(script);
     while (script->msg.type == BB_MSG_PING && type != BB_MSG_PING) {
+        cr_assert_lt(bb_now_ms(), deadline, "message %d does not come", (int)type);
         script_send(script, &(struct bb_msg){.type = BB_MSG_PONG, .token = script->msg.token});
         script_receive(script);
     }
