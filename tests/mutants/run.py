@@ -303,10 +303,19 @@ def survivors(mutants, results):
     return sum(not mutant.survives for mutant in left)
 
 
+def report(mutants, results):
+    """Prints the list that docs/campaigns.md has."""
+    print("| mutant | caught by |\n|---|---|")
+    for mutant in mutants:
+        _, caught = results.caught_by(mutant) or ("", "nothing")
+        print("| %s | %s |" % (mutant.name, re.sub(r"^test_\w+/(\w+) \((\w+)\)$", r"\1::\2", caught)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--check", action="store_true", help="only see whether each mutant applies")
     parser.add_argument("--list", action="store_true", help="print the mutants")
+    parser.add_argument("--report", action="store_true", help="print what caught each, by the results of earlier runs")
     parser.add_argument("--only", nargs="+", metavar="ID", help="these, or those whose names begin so")
     parser.add_argument("--tests", default=",".join(STAGES), help="stages, in this order (%(default)s)")
     parser.add_argument("--go-on", action="store_true", help="leave out what the results of earlier runs answer")
@@ -322,6 +331,10 @@ def main():
         for mutant in mutants:
             print("%-28s %-32s %s" % (mutant.name, mutant.path, mutant.text))
         return 0
+    where = options.where or os.path.join(ROOT, "build", "mutants")
+    if options.report:
+        report(mutants, Results(os.path.join(where, "results.txt")))
+        return 0
     bad = check(mutants, options.tree)
     if options.check or bad:
         print("%d mutants, %d do not apply" % (len(mutants), bad))
@@ -329,7 +342,6 @@ def main():
     stages = options.tests.split(",")
     if not set(stages) <= set(STAGES) or not mutants:
         parser.error("there is no such test or mutant")
-    where = options.where or os.path.join(ROOT, "build", "mutants")
     copy = Copy(options.tree, where, options.jobs)
     copy.sync()
     copy.configure()
