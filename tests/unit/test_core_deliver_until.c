@@ -229,6 +229,22 @@ Test(core_deliver_until, who_resumes_after_the_removal_wants_nothing_of_the_new_
     rig_stop(&rig);
 }
 
+/* Its name is known for what was refused, as it is for one that nobody heard of. */
+Test(core_deliver_until, who_resumes_in_a_channel_of_which_all_was_taken_back_wants_nothing_of_the_next)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_subscribe(&rig, 2, "a/*", "'options':{'view':'early','lives':true}");
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_fail(&rig, BB_ELOGFAILED);
+    RIG_TOLD(&rig, 2, "subscribed; deliver a(0,1]/100 = a1; gap a[1,1]x- retracted/101");
+    rig_subscribe(&rig, 1, "a/*", "'from':{'after':{'a':[0,100]}},'options':{'until':3,'lives':true}");
+    rig_publish(&rig, 0, 0, "5:a/x");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 1, "subscribed; gap a[1,-]x- restart; ended done");
+    rig_stop(&rig);
+}
+
 Test(core_deliver_until, the_end_comes_when_the_log_has_been_read)
 {
     struct rig rig;

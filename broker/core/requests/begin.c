@@ -354,7 +354,7 @@ static void end_in_void(const struct begin *begin, struct bb_slice name, const s
     bool is_nothing = claim->sequence == 0 && claim->life == 0;
     uint64_t upto = 0;
     if (!is_nothing && bk_wishes_can_match(begin->msg->patterns, name) &&
-        (channel == NULL ||
+        (channel == NULL || bk_channel_is_empty(channel) ||
          bk_claim_judge(channel, claim, begin->wishes->from.run, &upto) == BK_POSITION_VOID)) {
         bk_sub_end_in(begin->sub, name);
     }
