@@ -127,10 +127,12 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
                      name, gap->from, from);
     }
     bool is_over = place->is_over;
+    bool is_named = place->is_named && was_due; /* by the same answer */
     begin_anew(world, account, gap->channel, stretch);
     bool has_resumed = account->wish.from == WISH_AFTER || account->wish.from == WISH_RUN;
     place->is_over =
         was_due ? is_over || (has_resumed && account->wish.until == WISH_UNTIL_SEQUENCE) : place->is_over;
+    place->is_named = is_named;
     place->may_be_next = was_due && is_asked;
     account->met |= F(gap_restart) | (was_due ? 0 : F(removed));
     tell_life(world, place, 0, gap->life);
