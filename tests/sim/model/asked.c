@@ -220,6 +220,7 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
     if (is_action(asked, "rm")) {
         if (is_done && !asked->is_consumed && came_after(world, asked, name->inc)) {
             name->n_rm_asked--; /* what was removed had nothing, and is followed by what there is */
+            name->was_removed_empty = true;
         } else if (is_done && !asked->is_consumed) {
             truth_remove(world, asked->channel, "the answer says so");
         }

@@ -124,6 +124,7 @@ struct truth_name {
     struct truth_inc *inc; /* newest; NULL: there was none yet */
     uint32_t n_rm_asked;   /* requests to remove it that may be, or become, true */
     bool has_appeared;
+    bool was_removed_empty; /* there was one before it that had nothing */
 };
 
 struct truth {
