@@ -158,6 +158,23 @@ Test(core_requests_channel, a_channel_that_is_always_written_to_is_removed_befor
     RIG_TOLD(&rig, 1, "ack 1@3 a1+1; ack 2@3 a1+1");
     RIG_TOLD(&rig, 2, "ack 1@3 a2+1");
     cr_assert_not(rig.peers[0].is_paused || rig.peers[1].is_paused || rig.peers[2].is_paused);
+    cr_assert_eq(RIG_COUNT(&rig, clients_paused), 3, "it goes on once, when nothing waits for the log");
+    rig_stop(&rig);
+}
+
+Test(core_requests_channel, who_removes_a_channel_goes_before_publishers_that_wait_already)
+{
+    struct rig rig;
+    start(&rig, false, true);
+    rig_publish(&rig, 1, 1, "a/x b/x");
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_publish(&rig, 1, 2, "b/x");
+    rig_say(&rig, 2, "{'op':'channel','corr':1,'action':'rm','name':'b'}");
+    cr_assert(rig.peers[0].is_paused && rig.peers[1].is_paused && rig.peers[2].is_paused);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "result 1");
+    RIG_TOLD(&rig, 1, "ack 1@3 a1+1 b1+1; ack 2@3 b1+1");
+    RIG_TOLD(&rig, 2, "result 1");
     rig_stop(&rig);
 }
 
