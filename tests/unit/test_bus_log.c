@@ -453,7 +453,7 @@ Test(bus_log, a_cursor_follows_what_was_worked_off)
 Test(bus_log, a_cursor_is_not_saved_before_all_retained_values_are_worked_off)
 {
     struct script script;
-    struct bb_event event;
+    struct bb_event events[2];
     struct bb_subscribe_options options = durable();
     options.retained = true;
     bb_bus *bus = open_with_log(&script);
@@ -462,7 +462,12 @@ Test(bus_log, a_cursor_is_not_saved_before_all_retained_values_are_worked_off)
     script_subscribed(&script, MP("\x91\x92\xa1"
                                   "a\x08"));
     deliver_retained(&script, 1, 5);
-    receive_all(sub, &event, 1);
+    receive_all(sub, events, 1);
+    script_gaps(&script, MP("\x91\x95\xa1"
+                            "a\x09\x0a\x02\xa8"
+                            "overflow"));
+    cr_assert_eq(bb_receive(sub, events, 2, PATIENCE_MS), 1);
+    cr_assert_not_null(events[0].gap);
     cr_expect_eq(bb_subscription_save(sub, 0), BB_EAGAIN);
     cr_assert_eq(bb_unsubscribe(sub, 0), 0);
     (void)script_expect(&script, BB_MSG_UNSUBSCRIBE);
