@@ -55,7 +55,7 @@ struct world {
     int64_t wall_offset;
     struct {
         uint64_t at;
-        int64_t before; /* the offset until then */
+        int64_t before;         /* the offset until then */
     } wall_sets[WALL_SETS_MAX]; /* the last ones, in a circle */
     size_t n_wall_sets;
     uint64_t wall_most; /* the highest that the wall clock has shown */

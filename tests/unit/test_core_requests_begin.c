@@ -111,7 +111,9 @@ Test(core_requests_begin, what_was_trimmed_behind_an_id_is_told)
         {9,
          "[1,2,1]",
          {"subscribed a@0; gap a[1,5]x- trimmed", "subscribed a@0; deliver gap a[1,5]x- trimmed, a(5,5] ="}},
-        {9, "[1,9007199254740000,1]", {"subscribed a@5", "subscribed a@5"}}, /* of a session that has not been */
+        {9,
+         "[1,9007199254740000,1]",
+         {"subscribed a@5", "subscribed a@5"}}, /* of a session that has not been */
     };
     for (int has_log = 0; has_log < 2; has_log++) {
         for (size_t i = 0; i < BB_COUNT(rows); i++) {

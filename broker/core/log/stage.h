@@ -56,7 +56,7 @@ struct bk_stage {
     struct bk_client *waiting;     /* clients with batches that wait */
     struct bk_waiting *orphans;    /* batches that wait, of clients that went */
     struct bk_cursor *unsaved;     /* cursors that are not on disk as they are */
-    struct bk_held *held; /* answers that wait, oldest first */
+    struct bk_held *held;          /* answers that wait, oldest first */
     struct bk_held **held_end;
     size_t n_held;
     uint64_t failure_told_at; /* monotonic; 0: never */

@@ -21,10 +21,10 @@ struct saved {
     struct saved *next;
     char name[24];
     bool is_removal;
-    bool is_done;        /* answered: those before it do not count any more */
-    bool is_logged;      /* it outlives the broker */
-    bool is_made;        /* by the broker, where a subscription began: no answer says that it is on the disk */
-    bool is_unknown;     /* and where it began was never told */
+    bool is_done;    /* answered: those before it do not count any more */
+    bool is_logged;  /* it outlives the broker */
+    bool is_made;    /* by the broker, where a subscription began: no answer says that it is on the disk */
+    bool is_unknown; /* and where it began was never told */
     uint64_t generation; /* of the log: one that was wiped may come back as an older copy */
     struct sim_link *link;
     uint64_t corr;
