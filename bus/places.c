@@ -135,6 +135,7 @@ static int place_stage(struct bb_subscription *sub, struct bb_slice channel, str
     if (!place->is_staged) {
         place->is_staged = true;
         place->is_settled = !place->has_answer;
+        place->ends = place->is_over;
         place->staged = place->at;
         place->next_staged = sub->staged;
         sub->staged = place;
@@ -187,6 +188,21 @@ static void go_back(struct bb_place *place, uint64_t sequence, uint64_t life, ui
     place->is_settled = true;
 }
 
+/*
+ * The channel is gone. With an end in sequences nothing of the next one is wanted (PROTOCOL 7.1): the place
+ * stays the void one that it is, which says so to the broker at each resume.
+ */
+static void void_place(const struct bb_subscription *sub, struct bb_place *place, uint64_t life)
+{
+    struct bb_spot was = place->staged;
+    go_back(place, 0, life, 0);
+    if (sub->options.until == BB_UNTIL_SEQUENCE) {
+        place->ends = true;
+        place->next_taken = place->staged;
+        place->staged = was;
+    }
+}
+
 static int stage_gap(struct bb_subscription *sub, struct bb_mp_reader *reader, struct bb_delivery *delivery)
 {
     struct bb_place *place;
@@ -203,6 +219,10 @@ static int stage_gap(struct bb_subscription *sub, struct bb_mp_reader *reader, s
     bool is_restart = bb_slice_equal(reason, bb_slice_str(REASON_RESTART));
     bool is_retracted = bb_slice_equal(reason, bb_slice_str(REASON_RETRACTED));
     int r = place_stage(sub, channel, &place);
+    if (r == 0 && is_restart && place->is_over) {
+        place->is_settled = true; /* it was told before */
+        return 0;
+    }
     if (r == 0 && !is_restart && !is_retracted) {
         r = settle(place, delivery);
     }
@@ -214,7 +234,7 @@ static int stage_gap(struct bb_subscription *sub, struct bb_mp_reader *reader, s
         return r;
     }
     if (is_restart) {
-        go_back(place, 0, life, 0);
+        void_place(sub, place, life);
     } else if (is_retracted) { /* what was taken back will be other events with the same sequences */
         go_back(place, from > 0 ? from - 1 : 0, life, place->staged.life);
     } else {
@@ -283,7 +303,9 @@ static int note_moves(struct bb_subscription *sub, struct bb_delivery *delivery)
         return BB_ENOMEM;
     }
     for (struct bb_place *place = sub->staged; place != NULL; place = place->next_staged) {
-        delivery->moves[delivery->n_moves++] = (struct bb_move){place, place->staged};
+        bool is_end = place->ends && !place->is_over;
+        delivery->moves[delivery->n_moves++] =
+            (struct bb_move){place, is_end ? place->next_taken : place->staged};
     }
     return 0;
 }
@@ -317,6 +339,7 @@ void bb_places_commit(struct bb_subscription *sub, const struct bb_delivery *del
     struct bb_place *place;
     while ((place = unstage(sub)) != NULL) {
         place->at = place->staged;
+        place->is_over = place->ends;
         place->has_answer = place->has_answer && !place->is_settled;
     }
     for (const struct bb_gap_node *node = delivery->gaps; node != NULL; node = node->next) {

@@ -24,6 +24,9 @@ struct bb_place {
     bool has_answer;       /* and nothing came from there yet */
     bool is_settled;       /* what is staged has taken the answer into account */
     bool is_staged;
+    bool is_over;              /* the channel is gone, and nothing of the next one is wanted */
+    bool ends;                 /* the same after the message that is being taken, by which */
+    struct bb_spot next_taken; /* the cursor goes here */
     bool has_start;
     uint64_t start;
     struct bb_spot staged; /* `at` after the message that is being taken */

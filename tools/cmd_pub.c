@@ -251,6 +251,10 @@ static int lines_publish(struct pub *pub)
             status = publish(pub);
         }
     }
+    if (status == STATUS_OK && ferror(stdin) != 0) {
+        say("cannot read stdin: %m");
+        status = STATUS_FAILURE;
+    }
     if (status != STATUS_OK) {
         say("stopped at line %" PRIu64 " of stdin", pub->published + 1);
     }

@@ -27,7 +27,9 @@ def matches(pattern, path):
     wanted, there = segments(pattern), segments(path)
     if wanted and wanted[-1] == "*":
         wanted.pop()
-        there = there[:len(wanted)] if len(there) >= len(wanted) else [None]
+        if len(there) < len(wanted):
+            return False
+        there = there[:len(wanted)]
     return len(wanted) == len(there) and all(w in ("?", t) for w, t in zip(wanted, there))
 
 

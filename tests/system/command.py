@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`busbar sub` as a subscriber of the account."""
 import json
+import os
 import queue
 import subprocess
+import tempfile
 import threading
 
 from account import demand, matches
-from broker import Settings, child_setup
+from broker import Settings, child_setup, until
 
 
 class Command:
@@ -20,13 +22,17 @@ class Command:
         self.holes = {}  # channel -> ranges of gaps
         self.strict = ["--strict"] if world.is_calm else []
         endpoint = world.broker.door("listen", world.random.choice(("tcp", "ipc")))
+        directory = tempfile.TemporaryDirectory(prefix="busbar-")
+        ready = os.path.join(directory.name, "ready")
         self.process = subprocess.Popen(
             [Settings.busbar, "sub", "-q", "-u", endpoint, "--from", "all", "--json", "--connect-timeout", "60s",
-             *self.strict, self.pattern],
+             "--ready-file", ready, *self.strict, self.pattern],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, preexec_fn=child_setup())
         self.lines = queue.SimpleQueue()
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
+        until(lambda: os.path.exists(ready), "busbar sub is not subscribed")  # what is trimmed before is not missing
+        directory.cleanup()
 
     def read(self):
         for line in self.process.stdout:

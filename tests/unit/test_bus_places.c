@@ -113,6 +113,42 @@ Test(bus_places, a_range_or_a_gap_may_bring_a_life)
     script_finish(&script, bus);
 }
 
+Test(bus_places, a_channel_that_is_over_stays_so_at_each_resume)
+{
+    struct script script;
+    struct bb_event events[4];
+    bb_bus *bus = open_with_lives(&script);
+    struct bb_subscribe_options options = script_to_all();
+    options.until = BB_UNTIL_SEQUENCE;
+    options.until_value = 8;
+    bb_subscription *sub = script_subscribe(bus, options);
+    (void)script_expect(&script, BB_MSG_SUBSCRIBE);
+    script_subscribed(&script, MP("\x91\x93\xa1"
+                                  "a\x04\x09"));
+    script_gaps(&script, MP("\x91\x95\xa1"
+                            "a\x05\xc0\xc0\xa7"
+                            "restart"));
+    script_receive_all(sub, events, 1);
+    expect_gap(&events[0], 5, BB_UNKNOWN, "restart");
+    for (int i = 0; i < 2; i++) {
+        expect_resume(&script, 7,
+                      AFTER("\x81\xa1"
+                            "a\x92\x04\x09"));
+        script_subscribed(&script, MP("\x91\x93\xa1"
+                                      "a\x00\x0b"));
+        script_gaps(&script, MP("\x91\x96\xa1"
+                                "a\x05\xc0\xc0\xa7"
+                                "restart\x0b"));
+    }
+    script_deliver(&script,
+                   MP("\x91\x93\xa1"
+                      "b\x00\x01"),
+                   1, 1);
+    script_receive_all(sub, events, 1);
+    expect_event(&events[0], 1); /* the gap is not told again */
+    script_finish(&script, bus);
+}
+
 Test(bus_places, a_restart_leaves_no_old_sequence_behind)
 {
     struct script script;

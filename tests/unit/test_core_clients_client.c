@@ -67,6 +67,7 @@ Test(core_clients_client, a_pong_frees_what_a_ping_has_asked_for_and_no_more)
     struct rig rig;
     rig_init(&rig);
     rig.config.inflight_bytes = 100;
+    rig.config.max_message = 200;
     rig_start(&rig, false, false);
     rig_hello_all(&rig);
     struct bk_client *client = rig.peers[0].client;
@@ -110,12 +111,33 @@ Test(core_clients_client, a_subscriber_that_reads_nothing_is_sent_no_more_than_m
     rig_stop(&rig);
 }
 
+Test(core_clients_client, what_was_on_its_way_before_its_share_became_smaller_does_not_count_as_unread)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig.config.inflight_bytes = (size_t)4 << 20;
+    rig_start(&rig, false, false);
+    rig_hello_all(&rig);
+    rig.payload = 500000;
+    rig_subscribe(&rig, 1, "a/*", "'options':{'bytes':100000000}");
+    for (int i = 0; i < 9; i++) {
+        rig_publish(&rig, 0, 0, "a/x");
+    }
+    rig.core->config.inflight_all = 1; /* many have come */
+    (void)rig_told(&rig, 1);
+    rig_say(&rig, 1, "{'op':'status','corr':2}");
+    RIG_TOLD(&rig, 1, "result 2");
+    cr_assert_not(rig.peers[1].is_closed);
+    rig_stop(&rig);
+}
+
 /* With gaps to itself a client was removed in the middle of its own request, which then went on with it. */
 Test(core_clients_client, a_client_that_reads_nothing_ends_in_the_middle_of_its_own_removal_of_a_channel)
 {
     struct rig rig;
     rig_init(&rig);
     rig.config.inflight_bytes = 100;
+    rig.config.max_message = 200;
     rig_start(&rig, true, true);
     rig_hello_all(&rig);
     rig_publish(&rig, 0, 1, "a/x");
@@ -126,7 +148,7 @@ Test(core_clients_client, a_client_that_reads_nothing_ends_in_the_middle_of_its_
     rig_put(&rig, 1, "{'op':'channel','corr':3,'action':'rm','name':'a'}");
     cr_assert(rig.peers[1].is_closed, "at the end of the call");
     rig_settle(&rig); /* the answer that was held for it is nobody's */
-    RIG_TOLD(&rig, 1, "");
+    RIG_TOLD(&rig, 1, "goodbye overflow");
     cr_assert_null(bk_channels_find(&rig.core->channels, bb_slice_str("a")));
     rig_stop(&rig);
 }
@@ -137,6 +159,7 @@ Test(core_clients_client, a_client_that_reads_nothing_ends_in_the_middle_of_anot
     struct rig rig;
     rig_init(&rig);
     rig.config.inflight_bytes = 100;
+    rig.config.max_message = 200;
     rig_start(&rig, true, true);
     rig_hello_all(&rig);
     rig_publish(&rig, 0, 1, "a/x b/x");

@@ -40,6 +40,18 @@ Test(core_log_restore, channels_come_back_with_their_ends_settings_and_lives)
     rig_stop(&rig);
 }
 
+Test(core_log_restore, a_log_of_another_server_is_refused)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig.core->config.server = 2;
+    cr_assert_eq(bk_restore(rig.core, rig.core->stage.backend), BB_EINVAL);
+    rig.core->config.server = 1;
+    rig_stop(&rig);
+}
+
 Test(core_log_restore, positions_of_the_run_before_hold)
 {
     struct rig rig;

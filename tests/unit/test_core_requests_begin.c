@@ -500,11 +500,11 @@ Test(core_requests_begin, a_run_that_has_not_come_yet_is_of_somebody_else)
     rig_stop(&rig);
 }
 
-Test(core_requests_begin, nothing_was_had_of_what_begins_at_zero)
+Test(core_requests_begin, a_void_position_at_zero_is_told_as_any_other)
 {
     struct rig rig;
     start_with_five(&rig);
     rig_subscribe(&rig, 1, "a/*", "'from':{'run':50,'after':{'a':0}}");
-    RIG_TOLD(&rig, 1, "subscribed a@0; deliver a(0,5] = a1-5");
+    RIG_TOLD(&rig, 1, "subscribed a@0; gap a[1,-]x- restart; deliver a(0,5] = a1-5");
     rig_stop(&rig);
 }

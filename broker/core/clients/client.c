@@ -99,6 +99,13 @@ int bk_client_send(struct bk_core *core,
     return r;
 }
 
+/* Beyond what deliveries may have put on the way, while its share was larger, and with one message above the bound. */
+static bool does_not_read(const struct bk_core *core, const struct bk_client *client)
+{
+    uint64_t delivered = core->config.inflight_bytes + core->config.max_message;
+    return client->sent_bytes - client->read_bytes > UNREAD_FACTOR * inflight_max(core) + delivered;
+}
+
 void bk_client_answer(struct bk_core *core,
                       struct bk_client *client,
                       const struct bk_part *parts,
@@ -107,13 +114,12 @@ void bk_client_answer(struct bk_core *core,
     if (bk_client_is_doomed(client)) {
         return;
     }
-    bool unread = client->sent_bytes - client->read_bytes > UNREAD_FACTOR * inflight_max(core);
-    if (unread || bk_client_send(core, client, parts, n_parts) == BB_EAGAIN) {
+    if (does_not_read(core, client) || bk_client_send(core, client, parts, n_parts) == BB_EAGAIN) {
         bk_count(core, BK_COUNTER_clients_unread, 1);
         bk_note(core, BK_LOG_NOTICE, "BB-CLIENT-UNREAD",
                 "client %llu does not read its answers and is disconnected",
                 (unsigned long long)client->number);
-        bk_client_doom(core, client, true);
+        bk_client_send_away(core, client, BB_EOVERFLOW, "the answers are not read");
     }
 }
 

@@ -115,6 +115,22 @@ static int load_producer(void *context, const struct bk_log_producer *entry)
     return 0;
 }
 
+/* Ids of events have one order only where all are of one server. */
+static int check_server(struct bk_core *core, uint64_t session)
+{
+    for (size_t i = 0; i < core->channels.n_channels; i++) {
+        if (core->channels.list[i]->settings.logged && core->channels.list[i]->last > 0 && session == 0) {
+            bk_note(
+                core, BK_LOG_ERROR, "BB-SERVER-ID",
+                "the events in the log are of a broker with another number than %llu: start it with the --server-id "
+                "that wrote them",
+                (unsigned long long)core->config.server);
+            return BB_EINVAL;
+        }
+    }
+    return 0;
+}
+
 int bk_restore(struct bk_core *core, struct bk_backend *backend)
 {
     const struct bk_backend_loader loader = {core, load_channel, load_producer, bk_cursor_load};
@@ -124,6 +140,7 @@ int bk_restore(struct bk_core *core, struct bk_backend *backend)
     int r = backend->ops->load(backend, &loader);
     backend->ops->get_last_event_id(backend, core->config.server, &id, &core->session_time);
     core->session = BB_MAX(core->session, id.session);
+    r = r == 0 ? check_server(core, id.session) : r;
     for (size_t i = 0; i < core->channels.n_channels; i++) { /* their lives began now, above all others */
         struct bk_channel *channel = core->channels.list[i];
         channel->lives.now = channel->settings.logged ? channel->lives.now : core->channels.run;

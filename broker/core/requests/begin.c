@@ -348,12 +348,22 @@ static void each_named(const struct begin *begin, named_fn *on_named)
 }
 
 /* A sequence in which it ends is one of the channel in which it was before. */
+/* The beginning, without a life, of what is not there and was not removed; or saved before there were lives: nothing is lost. */
+static bool is_nothing(const struct begin *begin, struct bb_slice name, const struct bk_claim *claim)
+{
+    const struct bk_channels *channels = &begin->core->channels;
+    const struct bk_channel *channel = bk_channels_find(channels, name);
+    bool is_there = channel != NULL && !bk_channel_is_empty(channel);
+    return claim->sequence == 0 && claim->life == 0 &&
+           (begin->wishes->from.kind == BK_FROM_CURSOR ||
+            (!is_there && bb_map_find(&channels->removed, name) == NULL));
+}
+
 static void end_in_void(const struct begin *begin, struct bb_slice name, const struct bk_claim *claim)
 {
     const struct bk_channel *channel = bk_channels_find(&begin->core->channels, name);
-    bool is_nothing = claim->sequence == 0 && claim->life == 0;
     uint64_t upto = 0;
-    if (!is_nothing && bk_wishes_can_match(begin->msg->patterns, name) &&
+    if (!is_nothing(begin, name, claim) && bk_wishes_can_match(begin->msg->patterns, name) &&
         (channel == NULL || bk_channel_is_empty(channel) ||
          bk_claim_judge(channel, claim, begin->wishes->from.run, &upto) == BK_POSITION_VOID)) {
         bk_sub_end_in(begin->sub, name);
@@ -385,8 +395,7 @@ static void tell_named(const struct begin *begin, struct bb_slice name, const st
     }
     enum bk_verdict verdict =
         is_there ? bk_claim_judge(channel, claim, begin->wishes->from.run, &upto) : BK_POSITION_VOID;
-    bool is_nothing = claim->sequence == 0 && claim->life == 0;
-    if (verdict == BK_POSITION_HOLDS || is_nothing) {
+    if (verdict == BK_POSITION_HOLDS || is_nothing(begin, name, claim)) {
         return;
     }
     bool is_void = verdict == BK_POSITION_VOID;
