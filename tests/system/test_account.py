@@ -420,6 +420,7 @@ class World:
         if self.is_calm:
             return
         self.pump()
+        self.learn_lives()  # what the broker says of them may be read after the next one has begun
         is_kill = self.random.choice((True, False))
         self.tell("kill" if is_kill else "end")
         self.end(is_kill)
