@@ -341,8 +341,9 @@ static const char *may_end_by_sequence(struct world *world, struct account *acco
             continue;
         }
         const struct place *place = account_place(world, account, i);
-        has_one = has_one || place->is_named || place->is_over || place->inc->n > 0;
-        bool is_open = !place->is_over && place->covered < place->stop && place->inc->visible < place->stop;
+        bool may_be_over = place->is_over || (place->may_be_over && !must);
+        has_one = has_one || place->is_named || may_be_over || place->inc->n > 0;
+        bool is_open = !may_be_over && place->covered < place->stop && place->inc->visible < place->stop;
         /* Channels that came later, or have nothing, need not be waited for. */
         if (is_open && (must ? place->is_named || place->inc->n > 0 : place->is_named)) {
             return "events that are wanted can still be published";

@@ -78,7 +78,8 @@ struct place {
     uint64_t begin; /* the answer to subscribe said */
     uint64_t base;  /* where counting began */
     uint64_t stop;
-    bool is_over; /* with an end in sequences: the channel was removed */
+    bool may_be_over; /* the gap may be of the removal, or of a void cursor */
+    bool is_over;     /* with an end in sequences: the channel was removed */
     enum place_due due;
     uint64_t due_sequence; /* that was given */
     uint64_t due_from;

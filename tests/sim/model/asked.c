@@ -46,6 +46,17 @@ static void loosen_for_trim(struct truth_inc *inc, const struct asked *asked)
     inc->trimmed = BB_MAX(inc->trimmed, before);
 }
 
+void asked_loosen_trims(struct world *world, struct truth_inc *inc)
+{
+    for (struct sim_link *link = world->links; link != NULL; link = link->next) {
+        for (const struct asked *asked = link->judged.asked; asked != NULL; asked = asked->next) {
+            if (is_action(asked, "trim") && asked->channel == inc->channel) {
+                loosen_for_trim(inc, asked);
+            }
+        }
+    }
+}
+
 static void read_trim(struct asked *asked, struct bb_slice settings)
 {
     struct bb_mp_reader reader = bb_mp_reader(settings);
@@ -221,7 +232,8 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
         if (is_done && !asked->is_consumed && came_after(world, asked, name->inc)) {
             name->n_rm_asked--; /* what was removed had nothing, and is followed by what there is */
             name->was_removed_empty = true;
-        } else if (is_done && !asked->is_consumed) {
+        } else if (is_done && !asked->is_consumed &&
+                   name->n_rm_asked > 0) { /* else it has shown, as another one's */
             truth_remove(world, asked->channel, "the answer says so");
         }
         if (is_done) {
@@ -231,7 +243,9 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
         }
     } else if ((is_action(asked, "set") || is_action(asked, "add")) && !is_done) {
         asked->inc->limits.min_events = 0; /* a floor that was refused holds nothing */
-    } else if (is_action(asked, "trim") && asked->inc == name->inc) {
+    } else if (is_action(asked, "trim") && asked->inc != name->inc && name->inc != NULL) {
+        loosen_for_trim(name->inc, asked); /* it may have waited behind the removal */
+    } else if (is_action(asked, "trim") && name->inc != NULL) {
         loosen_for_trim(asked->inc, asked);
         if (is_done && asked->before != 0 && asked->inc->limits.min_events == 0) {
             asked->inc->trim_done = BB_MAX(asked->inc->trim_done, BB_MIN(asked->before, asked->visible + 1));

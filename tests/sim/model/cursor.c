@@ -71,6 +71,11 @@ void cursor_ask(struct world *world, struct sim_link *link, const struct bb_msg 
 void cursor_made(struct world *world, struct bb_slice name, struct bb_slice positions, bool is_sure)
 {
     const struct bb_msg msg = {.name = name, .positions = positions};
+    for (const struct saved *saved = world->judge.saved; saved != NULL;
+         saved = saved->next) { /* they may come after it */
+        is_sure = is_sure &&
+                  (saved->link == NULL || saved->is_done || !bb_slice_equal(bb_slice_str(saved->name), name));
+    }
     cursor_ask(world, NULL, &msg);
     world->judge.saved->is_made = true;
     world->judge.saved->is_done = is_sure;

@@ -132,6 +132,7 @@ apply_restart(struct world *world, struct account *account, const struct gap *ga
     bool has_resumed = account->wish.from == WISH_AFTER || account->wish.from == WISH_RUN;
     place->is_over =
         was_due ? is_over || (has_resumed && account->wish.until == WISH_UNTIL_SEQUENCE) : place->is_over;
+    place->may_be_over = was_due && is_asked;
     place->is_named = is_named;
     place->may_be_next = was_due && is_asked;
     account->met |= F(gap_restart) | (was_due ? 0 : F(removed));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which events a gap may lose, by its reason (PROTOCOL 7.3 and 7.4). */
 #include "tests/sim/model/account.h"
+#include "tests/sim/model/published.h"
 #include "tests/sim/world.h"
 
 #include <inttypes.h>
@@ -42,6 +43,7 @@ judge_overflow(struct world *world, const struct account *account, const struct 
 static const char *
 judge_trimmed(struct world *world, const struct account *account, const struct truth_event *event)
 {
+    asked_loosen_trims(world, event->inc);
     bool may_be = truth_may_be_trimmed(world, event);
     /* A subscription that asks for more than memory has is told the same (PROTOCOL 7.1). */
     bool slides_only = account->wish.policies == POLICY_SLIDE;
