@@ -96,8 +96,11 @@ struct bk_memory {
     uint64_t (*now)(void *context);
     void *now_context;
     uint64_t values[OPTIONS];
-    int timer;      /* readable at `armed`, or at once */
-    uint64_t armed; /* wall clock; 0: at once, BK_NO_LIMIT: never */
+    int fd;     /* readable when one of the next two is */
+    int raised; /* eventfd: at once; setting a timer for each ticket would cost more than the ticket */
+    int timer;  /* at `armed` */
+    bool is_raised;
+    uint64_t armed; /* wall clock; BK_NO_LIMIT: never */
     uint64_t ticket;
     uint64_t told;
     struct bb_map channels;

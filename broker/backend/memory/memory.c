@@ -7,6 +7,8 @@
 #include "broker/backend/memory/keep.h"
 
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -25,21 +27,38 @@ static struct bk_memory *of(struct bk_backend *backend)
     return BB_CONTAINER(backend, struct bk_memory, backend);
 }
 
-/* fd() becomes readable at @time, wall clock, 0: at once; once it is so it stays until dispatch(). */
+/* fd() becomes readable, and stays so until dispatch(). */
+static void raise_now(struct bk_memory *memory)
+{
+    const uint64_t one = 1;
+    if (!memory->is_raised) {
+        memory->is_raised = true;
+        (void)!write(memory->raised, &one, sizeof(one));
+    }
+}
+
+/* The same at @time, wall clock. */
 static void arm(struct bk_memory *memory, uint64_t time)
 {
-    if (memory->armed == 0 || memory->armed == time) {
-        return;
+    const struct itimerspec at = {
+        .it_value = {.tv_sec = (time_t)(time / 1000000), .tv_nsec = (long)(time % 1000000) * 1000 + 1}};
+    if (memory->armed != time && time != BK_NO_LIMIT) {
+        memory->armed = time;
+        (void)timerfd_settime(memory->timer, TFD_TIMER_ABSTIME, &at, NULL);
     }
-    memory->armed = time;
-    struct itimerspec at = {0};
-    if (time == 0) {
-        at.it_value.tv_nsec = 1;
-    } else if (time != BK_NO_LIMIT) {
-        at.it_value.tv_sec = (time_t)(time / 1000000);
-        at.it_value.tv_nsec = (long)(time % 1000000) * 1000;
+}
+
+/* Readable no more. */
+static void lower(struct bk_memory *memory)
+{
+    uint64_t count = 0;
+    if (memory->is_raised) {
+        (void)!read(memory->raised, &count, sizeof(count));
+        memory->is_raised = false;
     }
-    (void)timerfd_settime(memory->timer, TFD_TIMER_ABSTIME, &at, NULL);
+    if (memory->armed != BK_NO_LIMIT && read(memory->timer, &count, sizeof(count)) == sizeof(count)) {
+        memory->armed = BK_NO_LIMIT;
+    }
 }
 
 static int op_load(struct bk_backend *backend, const struct bk_backend_loader *loader)
@@ -56,7 +75,7 @@ static int op_register(struct bk_backend *backend, struct bk_append *append, uin
     if (r == 0) {
         memory->ticket = ticket; /* tickets rise, but some numbers may be left out */
         memory->listener->registered(memory->listener->context, ticket);
-        arm(memory, 0);
+        raise_now(memory);
     }
     return r;
 }
@@ -74,20 +93,18 @@ static void op_submit(struct bk_backend *backend, struct bk_request *request)
     request->error = 0;
     *memory->requests_end = request;
     memory->requests_end = &request->next;
-    arm(memory, 0);
+    raise_now(memory);
 }
 
 static int op_fd(struct bk_backend *backend)
 {
-    return of(backend)->timer;
+    return of(backend)->fd;
 }
 
 static void op_dispatch(struct bk_backend *backend)
 {
     struct bk_memory *memory = of(backend);
-    uint64_t count = 0;
-    (void)!read(memory->timer, &count, sizeof(count));
-    memory->armed = BK_NO_LIMIT;
+    lower(memory);
     bk_memory_retain_due(memory);
     if (memory->ticket > memory->told) {
         memory->told = memory->ticket;
@@ -122,8 +139,11 @@ static void memory_free(struct bk_memory *memory)
 {
     bk_memory_clear(memory);
     bk_numbers_free(memory->numbers);
-    if (memory->timer >= 0) {
-        (void)close(memory->timer);
+    const int fds[] = {memory->fd, memory->raised, memory->timer};
+    for (size_t i = 0; i < BB_COUNT(fds); i++) {
+        if (fds[i] >= 0) {
+            (void)close(fds[i]);
+        }
     }
     free(memory);
 }
@@ -146,6 +166,18 @@ static const struct bk_backend_ops ops = {
     .close = op_close,
 };
 
+static int open_fds(struct bk_memory *memory)
+{
+    struct epoll_event any = {.events = EPOLLIN};
+    memory->fd = epoll_create1(EPOLL_CLOEXEC);
+    memory->raised = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    memory->timer = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
+    bool has_all = memory->fd >= 0 && memory->raised >= 0 && memory->timer >= 0;
+    return has_all && epoll_ctl(memory->fd, EPOLL_CTL_ADD, memory->raised, &any) == 0
+               ? epoll_ctl(memory->fd, EPOLL_CTL_ADD, memory->timer, &any)
+               : -1;
+}
+
 static int open_memory(const struct bk_backend_env *env, struct bk_backend **ret_backend, struct bb_buf *err)
 {
     struct bk_memory *memory = calloc(1, sizeof(*memory));
@@ -164,10 +196,9 @@ static int open_memory(const struct bk_backend_env *env, struct bk_backend **ret
     }
     bb_map_init(&memory->channels, 0, SIZE_MAX);
     memory->numbers = bk_numbers_new();
-    memory->timer = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
-    int r = memory->timer < 0 ? BB_ESYSTEM : memory->numbers == NULL ? BB_ENOMEM : 0;
+    int r = open_fds(memory) < 0 ? BB_ESYSTEM : memory->numbers == NULL ? BB_ENOMEM : 0;
     if (r == BB_ESYSTEM) {
-        bb_buf_printf(err, "no timerfd: %m");
+        bb_buf_printf(err, "no descriptors to wait with: %m");
     }
     if (r < 0) {
         memory_free(memory);
