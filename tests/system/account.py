@@ -236,7 +236,7 @@ class Account:
             if reason == "restart":
                 demand(last is None and count is None, "a gap restart with an end or a count")
                 self.close(channel)
-                if is_removed and self.until is not None and not (isinstance(self.until, dict) and "time" in self.until):
+                if (is_removed or self.is_resumed) and self.until is not None and not (isinstance(self.until, dict) and "time" in self.until):
                     self.over.add(channel)
                 if life:
                     self.stretches[channel] = Stretch(self.epoch(channel, life), 0)
