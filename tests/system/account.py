@@ -132,6 +132,7 @@ class Account:
         self.lives = {}      # channel -> the last life that was told
         self.limits = {}     # channel -> (epoch, last sequence that is wanted)
         self.owed = {}       # channel -> reason of the gap that must come first
+        self.resumes_after = False  # its newest subscribe gave places, not a cursor
         self.over = set()    # channels that were removed before their end, which is a sequence
         self.retained = {}
         self.is_resumed = False
@@ -236,7 +237,7 @@ class Account:
             if reason == "restart":
                 demand(last is None and count is None, "a gap restart with an end or a count")
                 self.close(channel)
-                if (is_removed or self.is_resumed) and self.until is not None and not (isinstance(self.until, dict) and "time" in self.until):
+                if (is_removed or self.resumes_after) and self.until is not None and not (isinstance(self.until, dict) and "time" in self.until):
                     self.over.add(channel)
                 if life:
                     self.stretches[channel] = Stretch(self.epoch(channel, life), 0)

@@ -162,6 +162,7 @@ class Subscriber:
         if self.view:
             options["view"] = self.view
         start = account.start
+        account.resumes_after = account.is_resumed and not self.durable
         if account.is_resumed and self.durable:
             start = None
             self.world.save_cursor(self.durable, account.places)
