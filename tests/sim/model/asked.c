@@ -179,6 +179,19 @@ static struct asked *oldest_rm(struct world *world, size_t channel)
     return oldest;
 }
 
+/* A removal that has shown, and is not answered. */
+static struct asked *consumed_rm(struct world *world, size_t channel)
+{
+    for (struct sim_link *link = world->links; link != NULL; link = link->next) {
+        for (struct asked *asked = link->judged.asked; asked != NULL; asked = asked->next) {
+            if (is_action(asked, "rm") && asked->channel == channel && asked->is_consumed) {
+                return asked;
+            }
+        }
+    }
+    return NULL;
+}
+
 void asked_consume_rm(struct world *world, size_t channel)
 {
     struct asked *asked = oldest_rm(world, channel);
@@ -229,7 +242,10 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
                                    bb_slice_equal(code, bb_slice_str("log_full")) ||
                                    bb_slice_equal(code, bb_slice_str("closed")));
     if (is_action(asked, "rm")) {
-        if (is_done && !asked->is_consumed && came_after(world, asked, name->inc)) {
+        struct asked *other = is_done && !asked->is_consumed ? consumed_rm(world, asked->channel) : NULL;
+        if (other != NULL) {
+            other->is_consumed = false; /* what has shown was the work of this one */
+        } else if (is_done && !asked->is_consumed && came_after(world, asked, name->inc)) {
             name->n_rm_asked--; /* what was removed had nothing, and is followed by what there is */
             name->was_removed_empty = true;
         } else if (is_done && !asked->is_consumed &&
