@@ -237,7 +237,8 @@ class Account:
             if reason == "restart":
                 demand(last is None and count is None, "a gap restart with an end or a count")
                 self.close(channel)
-                if (is_removed or self.resumes_after) and self.until is not None and not (isinstance(self.until, dict) and "time" in self.until):
+                has_end = self.until is not None and not (isinstance(self.until, dict) and "time" in self.until)
+                if has_end and (is_removed or self.resumes_after):
                     self.over.add(channel)
                 if life:
                     self.stretches[channel] = Stretch(self.epoch(channel, life), 0)

@@ -101,8 +101,8 @@ static bool is_short(const struct bk_sub *sub, const struct bk_channel *channel,
     return has_some && channel->last < sub->new_stop;
 }
 
-/* It has to do with no channel, for in those that came later nothing matched: it ends when each of them that a pattern can match has had
- * all that it wants of it. */
+/* It has to do with no channel, for in those that came later nothing matched: it ends when each of them that a pattern can match
+ * has had all that it wants of it. */
 static bool later_stops_are_reached(const struct bk_core *core, const struct bk_sub *sub)
 {
     const struct bk_channels *channels = &core->channels;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Back-pressure: while too much waits for the log, clients that publish to it are paused. The message that is too much waits,
- * with all that came behind it, and the client's peer is not read, until the log has caught up. Everybody else goes on. Who removes a
- * channel that is being written to waits in the same way, and first of all, until the log has everything.
+ * with all that came behind it, and the client's peer is not read, until the log has caught up. Everybody else goes on. Who
+ * removes a channel that is being written to waits in the same way, and first of all, until the log has everything.
  */
 #pragma once
 
@@ -22,7 +22,7 @@ void bk_pause(struct bk_core *core, struct bk_client *client);
 /** bk_pause_can_drain() - whether all that is on its way to the log will get there, if nothing is added. */
 bool bk_pause_can_drain(const struct bk_core *core);
 
-/** bk_pause_drain() - let what @client sends wait until nothing is on its way to the log; publishers to it wait meanwhile. */
+/** bk_pause_drain() - let what @client sends wait until nothing is on its way to the log; publishers wait behind it. */
 void bk_pause_drain(struct bk_core *core, struct bk_client *client);
 
 /** bk_pause_is_over() - whether the log has caught up and somebody waits, or may be paused no more. */

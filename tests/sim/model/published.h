@@ -100,7 +100,8 @@ void producers_fini(struct world *world);
 
 void asked_input(struct world *world, struct sim_link *link, const struct bb_msg *msg);
 void asked_answer(struct world *world, struct sim_link *link, const struct bb_msg *msg);
-/** asked_loosen_trims() - what trims of its channel that are not answered may take of @inc: they may have waited, also behind a removal. */
+/** asked_loosen_trims() - what trims that are not answered may take of @inc: they may have waited, also behind a
+ * removal. */
 void asked_loosen_trims(struct world *world, struct truth_inc *inc);
 
 /** asked_consume_rm() - @channel was removed: one of the requests to do so has done it. */
