@@ -117,6 +117,7 @@ void account_close(struct world *world, struct account *account)
     if (account->state == ACCOUNT_OPEN) {
         coverage_add(account->met | features_of_places(world, account));
     }
+    world->judge.n_refusers_moved += (account->wish.policies & POLICY_REFUSE) != 0;
     account->state = ACCOUNT_OVER;
 }
 

@@ -542,6 +542,7 @@ void account_deliver(struct world *world, struct account *account, const struct 
         account_fail(world, account, "too early", "a delivery or gap came before the answer to subscribe");
         return;
     }
+    world->judge.n_refusers_moved += (account->wish.policies & POLICY_REFUSE) != 0;
     if (msg->type == BB_MSG_DELIVER) {
         check_credit(world, account, msg);
     }

@@ -22,6 +22,7 @@ struct written {
     bool has_claim;       /* an ack has named its sequence before it was heard of */
     uint64_t claim;
     uint64_t run; /* in which it appeared last */
+    uint64_t n_refusers_moved; /* in all, when it appeared */
     struct truth_event *event;
 };
 
@@ -52,6 +53,7 @@ struct published {
     bool is_broken;    /* its bytes cannot be followed to the end */
     bool *must_refuse; /* for each: a subscription with that policy is behind for sure */
     bool may_refuse;
+    uint64_t n_refusers_moved; /* in all, when it went in */
     uint64_t *matches;   /* how many subscriptions there were for each */
     uint64_t n_accounts; /* ever made when it went in */
     enum publish_class class;

@@ -136,6 +136,7 @@ void judge_written(struct world *world, struct truth_event *event)
     written->event = event;
     written->event_epoch = written->epoch;
     written->run = world->run;
+    written->n_refusers_moved = world->judge.n_refusers_moved;
 }
 
 void judge_unwritten(struct world *world, struct truth_event *event)
