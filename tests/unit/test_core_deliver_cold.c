@@ -25,7 +25,8 @@ static void start(struct rig *rig, const char *const *batches, size_t n)
 
 static void remove_channel(struct rig *rig, const char *name)
 {
-    rig_put(rig, 3, "{'op':'channel','corr':3,'action':'rm','name':'%s'}", name);
+    rig_say(rig, 3, "{'op':'channel','corr':3,'action':'rm','name':'%s'}", name);
+    rig_commit(rig);
 }
 
 Test(core_deliver_cold, what_the_log_has_comes_in_the_order_of_its_sessions_and_joins_the_flow)

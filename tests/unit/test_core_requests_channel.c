@@ -4,6 +4,7 @@
 
 #include "broker/core/clients/client.h"
 #include "broker/core/keep/channel.h"
+#include "broker/core/log/durable.h"
 #include "broker/core/requests/requests.h"
 #include "tests/unit/core_rig.h"
 
@@ -136,7 +137,7 @@ Test(core_requests_channel, the_removal_of_a_channel_that_is_being_written_to_wa
     RIG_TOLD(&rig, 0, "");
     cr_assert(rig.peers[0].is_paused);
     rig_settle(&rig);
-    RIG_TOLD(&rig, 0, "error channel/2 not_found; result 1");
+    RIG_TOLD(&rig, 0, "result 1; error channel/2 not_found");
     RIG_TOLD(&rig, 1, "ack 1@3 a1+1");
     cr_assert_not(rig.peers[0].is_paused);
     rig_restart(&rig, true);
@@ -158,7 +159,7 @@ Test(core_requests_channel, a_channel_that_is_always_written_to_is_removed_befor
     RIG_TOLD(&rig, 1, "ack 1@3 a1+1; ack 2@3 a1+1");
     RIG_TOLD(&rig, 2, "ack 1@3 a2+1");
     cr_assert_not(rig.peers[0].is_paused || rig.peers[1].is_paused || rig.peers[2].is_paused);
-    cr_assert_eq(RIG_COUNT(&rig, clients_paused), 3, "it goes on once, when nothing waits for the log");
+    cr_assert_eq(RIG_COUNT(&rig, clients_paused), 4, "who removes it: for what is on its way, and for the removal");
     rig_stop(&rig);
 }
 
@@ -213,5 +214,70 @@ Test(core_requests_channel, what_waited_to_be_fanned_out_is_delivered_before_its
     rig_batch(&rig, 2, 0, "a/x");
     rig_put(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
     RIG_TOLD(&rig, 1, "subscribed; deliver a(0,1] = a1; gap a[2,-]x- restart");
+    rig_stop(&rig);
+}
+
+Test(core_requests_channel, a_channel_is_there_until_its_removal_is_on_disk)
+{
+    struct rig rig;
+    start(&rig, false, true);
+    rig_publish(&rig, 2, 1, "a/x");
+    rig_settle(&rig);
+    rig_subscribe(&rig, 1, "a/*", NULL);
+    rig_settle(&rig);
+    (void)rig_told(&rig, 1);
+    (void)rig_told(&rig, 2);
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_say(&rig, 3, "{'op':'channel','corr':1,'action':'info','name':'a'}");
+    RIG_TOLD(&rig, 0, "");
+    RIG_TOLD(&rig, 1, "");
+    RIG_TOLD(&rig, 3, "result 1");
+    rig_restart(&rig, true); /* it crashes before */
+    cr_assert_eq(rig_channel(&rig, "a")->last, 1);
+    rig_stop(&rig);
+}
+
+Test(core_requests_channel, a_channel_that_is_being_removed_takes_nothing_and_is_not_changed)
+{
+    struct rig rig;
+    struct bb_buf events = BB_BUF_INIT;
+    start(&rig, false, true);
+    rig_publish(&rig, 2, 1, "a/x");
+    rig_settle(&rig);
+    (void)rig_told(&rig, 2);
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_say(&rig, 1, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_say(&rig, 3, "{'op':'channel','corr':1,'action':'set','name':'a','settings':{'max_events':5}}");
+    rig_publish(&rig, 2, 2, "a/x");
+    rig_events(&rig, "a/x", &events);
+    (void)bk_core_ingest(rig.core, bb_buf_slice(&events), NULL); /* a window cannot wait */
+    cr_assert_eq(rig_channel(&rig, "a")->taken, 1);
+    rig_commit(&rig);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "result 1");
+    RIG_TOLD(&rig, 2, "ack 2@3 a1+1");
+    RIG_TOLD(&rig, 1, "error channel/1 not_found");
+    RIG_TOLD(&rig, 3, "error channel/1 not_found");
+    bb_buf_fini(&events);
+    rig_stop(&rig);
+}
+
+Test(core_requests_channel, a_removal_that_a_full_log_does_not_take_is_done_when_it_does)
+{
+    struct rig rig;
+    start(&rig, false, true);
+    rig_publish(&rig, 2, 1, "a/x");
+    rig_settle(&rig);
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    bk_on_state(rig.core, BK_BACKEND_FULL, "full");
+    rig_fail(&rig, BB_ELOGFULL);
+    RIG_TOLD(&rig, 0, "");
+    cr_assert_eq(rig_channel(&rig, "a")->last, 1);
+    rig_say(&rig, 1, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    RIG_TOLD(&rig, 1, "error channel/1 again");
+    bk_on_state(rig.core, BK_BACKEND_OK, NULL);
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "result 1");
+    cr_assert_null(bk_channels_find(&rig.core->channels, bb_slice_str("a")));
     rig_stop(&rig);
 }

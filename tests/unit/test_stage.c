@@ -235,8 +235,8 @@ Test(stage, a_change_that_the_log_loses_is_refused_and_told_again)
     fixture_start(&fixture);
     change_channel(&fixture, "add", "a");
     flushed(&fixture, fixture.log.ticket, 0);
-    change_channel(&fixture, "rm", "a");
     change_channel(&fixture, "add", "b");
+    change_channel(&fixture, "rm", "a");
     flushed(&fixture, fixture.log.ticket - 1, BB_ELOGFAILED);
     cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 1);
     cr_assert_eq(last_error(&fixture), BB_ELOGFAILED);

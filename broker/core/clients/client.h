@@ -60,6 +60,7 @@ struct bk_client {
     bool shut_out;      /* doomed: what it still sends is not to be read */
     bool is_stuck;      /* the transport has no room; retried on the next tick */
     bool is_stopped;    /* the plug was asked not to read it */
+    uint32_t removing;  /* id of a logged channel that it removes, 0: none; the request is answered when it comes again */
     bool is_resuming;   /* in the list of those whose kept messages are to be taken */
     bool has_published; /* a numbered batch, over this connection */
     struct bk_client *next_doomed;

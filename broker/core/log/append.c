@@ -81,7 +81,7 @@ static void append_fini(struct append *append)
 
 static bool is_for_log(const struct bk_core *core, const struct bk_channel *channel)
 {
-    return !channel->is_known[BK_STORE_LOG] &&
+    return !channel->is_known[BK_STORE_LOG] && !channel->is_going &&
            (channel->is_named || (bk_store_of(core, channel) == BK_STORE_LOG && channel->taken > 0));
 }
 

@@ -278,7 +278,7 @@ static void succeed_to(struct bk_core *core, uint64_t ticket)
     release_orphans(core, ticket, UINT64_MAX, 0);
     release(core, ticket, UINT64_MAX, 0);
     bk_cursors_saved(core, ticket);
-    bk_stage_removals_done(stage, ticket, UINT64_MAX);
+    bk_stage_removals_done(core, ticket, UINT64_MAX);
     bk_held_release(core, ticket, UINT64_MAX, 0);
     bk_retained_durable(core);
 }
@@ -334,7 +334,7 @@ void bk_stage_fail(struct bk_core *core, uint64_t ticket, int error)
     bk_early_retract(core);
     release_orphans(core, durable, ticket, error);
     release(core, durable, ticket, error);
-    bk_stage_removals_done(stage, durable, ticket);
+    bk_stage_removals_done(core, durable, ticket);
     bk_held_release(core, durable, ticket, error);
     bk_retained_durable(core);
 }
@@ -370,6 +370,9 @@ void bk_on_state(void *context, enum bk_backend_state state, const char *text)
     core->stage.state = state;
     core->stage.has_news =
         core->stage.has_news || state == BK_BACKEND_OK; /* what channels are set to may have been lost */
+    if (state == BK_BACKEND_OK && core->stage.removed.len > 0) {
+        bk_stage_drain(&core->stage); /* they come first */
+    }
     bk_note(core, state == BK_BACKEND_OK ? BK_LOG_NOTICE : BK_LOG_ERROR, "BB-LOG-STATE", "the log %s: %s",
             words[state], text != NULL ? text : "");
 }

@@ -2,6 +2,7 @@
 #include "broker/core/log/stage.h"
 
 #include "broker/core/backend.h"
+#include "broker/core/deliver/removal.h"
 #include "broker/core/keep/channel.h"
 #include "broker/core/keep/ring.h"
 #include "broker/core/state.h"
@@ -23,7 +24,7 @@ int bk_stage_admit(const struct bk_core *core, const struct bk_channel *channel,
     if (stage->state != BK_BACKEND_OK) {
         return stage->state == BK_BACKEND_FULL ? BB_ELOGFULL : BB_ELOGFAILED;
     }
-    return stage->is_behind ? BB_EFULL : 0; /* who can be paused is, before it comes to this */
+    return stage->is_behind || channel->is_going ? BB_EFULL : 0; /* who can be paused is, before it comes to this */
 }
 
 bool bk_stage_has_room(const struct bk_core *core, size_t bytes)
@@ -85,7 +86,8 @@ bool bk_stage_has_removals(const struct bk_stage *stage)
     return false;
 }
 
-int bk_stage_remove_channel(struct bk_core *core, const struct bk_channel *channel)
+/* A crash must not bring back what was said to be gone. */
+int bk_stage_remove_channel(struct bk_core *core, struct bk_channel *channel)
 {
     struct bk_stage *stage = &core->stage;
     struct bk_removed entry = {.channel = {.id = channel->id, .removed = true}};
@@ -98,15 +100,29 @@ int bk_stage_remove_channel(struct bk_core *core, const struct bk_channel *chann
         return BB_ENOMEM;
     }
     stage->has_news = true;
+    if (bk_store_of(core, channel) == BK_STORE_LOG) {
+        channel->is_going = true;
+        bk_stage_drain(stage);
+    }
     return 0;
 }
 
-void bk_stage_removals_done(struct bk_stage *stage, uint64_t durable, uint64_t failed)
+static void end_channel(struct bk_core *core, uint32_t id)
 {
+    struct bk_channel *channel = bk_channels_find_id(&core->channels, id);
+    if (channel != NULL && channel->is_going) {
+        bk_channel_end(core, channel);
+    }
+}
+
+void bk_stage_removals_done(struct bk_core *core, uint64_t durable, uint64_t failed)
+{
+    struct bk_stage *stage = &core->stage;
     size_t kept = 0;
     for (size_t i = 0; i < stage->removed.len / sizeof(struct bk_removed); i++) {
         struct bk_removed *removed = removed_at(stage, i);
         if (removed->ticket != 0 && removed->ticket <= durable) {
+            end_channel(core, removed->channel.id);
             continue;
         }
         removed->ticket = removed->ticket >= failed ? 0 : removed->ticket;

@@ -88,11 +88,25 @@ int bk_stage_add(struct bk_core *core, const struct bk_block *block) BB_MUST_CHE
 /** bk_stage_drop_gone() - blocks before `first` went: keep the memory in bounds. */
 void bk_stage_drop_gone(struct bk_stage *stage);
 
-/** bk_stage_remove_channel() - the log is to forget @channel. Return: 0 or BB_ENOMEM. */
-int bk_stage_remove_channel(struct bk_core *core, const struct bk_channel *channel) BB_MUST_CHECK;
+/** bk_stage_drain() - publishers to the log wait until nothing is on its way there. */
+static inline void bk_stage_drain(struct bk_stage *stage)
+{
+    stage->drains = stage->is_behind = true;
+}
 
-/** bk_stage_removals_done() - tickets up to @durable are durable; removals of those from @failed on are to be registered again. */
-void bk_stage_removals_done(struct bk_stage *stage, uint64_t durable, uint64_t failed);
+/** bk_stage_is_drained() - nothing is. */
+static inline bool bk_stage_is_drained(const struct bk_stage *stage)
+{
+    return !stage->is_stalled && stage->bytes == 0 && stage->removed.len == 0;
+}
+
+/** bk_stage_remove_channel() - the log is to forget @channel, of which nothing is on its way there. A logged one is there until that
+ * is on disk. Return: 0 or BB_ENOMEM. */
+int bk_stage_remove_channel(struct bk_core *core, struct bk_channel *channel) BB_MUST_CHECK;
+
+/** bk_stage_removals_done() - tickets up to @durable are durable, and what they removed is gone; removals of those from @failed on are
+ * to be registered again. */
+void bk_stage_removals_done(struct bk_core *core, uint64_t durable, uint64_t failed);
 
 /** bk_stage_has_removals() - whether some are to be registered. */
 bool bk_stage_has_removals(const struct bk_stage *stage);

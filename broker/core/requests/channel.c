@@ -7,7 +7,7 @@
 #include "broker/core/backend.h"
 #include "broker/core/clients/client.h"
 #include "broker/core/deliver/cold.h"
-#include "broker/core/deliver/overflow.h"
+#include "broker/core/deliver/removal.h"
 #include "broker/core/ingest/pause.h"
 #include "broker/core/keep/ring.h"
 #include "broker/core/keep/settings.h"
@@ -17,9 +17,6 @@
 #include "broker/core/log/stage.h"
 #include "broker/core/requests/requests.h"
 #include "broker/core/state.h"
-#include "broker/core/subs/account.h"
-#include "broker/core/subs/gap.h"
-#include "broker/core/subs/ready.h"
 #include "broker/core/subs/route.h"
 #include "broker/core/subs/sub.h"
 
@@ -73,6 +70,17 @@ static int find(struct bk_core *core, const struct bb_msg *msg, struct bk_channe
     return 0;
 }
 
+/* The message comes again when the log has what is on its way to it. */
+static int wait_for_log(struct bk_core *core, struct bk_client *client, struct bb_buf *err)
+{
+    if (!bk_pause_can_drain(core)) {
+        bb_buf_printf(err, "the log does not take what is on its way to it; try again");
+        return BB_EAGAIN;
+    }
+    bk_pause_drain(core, client);
+    return 0;
+}
+
 /* Events in memory cannot move to the log nor back, so a channel that has some stays where it is. */
 static int set(struct bk_core *core,
                struct bk_client *client,
@@ -81,6 +89,9 @@ static int set(struct bk_core *core,
                struct bb_buf *err)
 {
     struct bk_settings changed = channel->settings;
+    if (channel->is_going) {
+        return wait_for_log(core, client, err);
+    }
     int r =
         msg->settings.len > 0 ? bk_settings_read(msg->settings, &core->channels.defaults, &changed, err) : 0;
     if (r < 0) {
@@ -259,81 +270,42 @@ static int trim(struct bk_core *core, struct bk_client *client, const struct bb_
 
 /* --- removing ---------------------------------------------------------------------------------------------- */
 
-/* Whoever has a place in the channel loses it, and what was read of it. */
-static void void_position(struct bk_core *core, struct bk_sub *sub, struct bk_channel *channel)
+static void answer_removal(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
 {
-    struct bk_position *position = bk_sub_find_position(sub, channel);
-    if (position == NULL) {
-        return;
+    if (bk_channels_find_id(&core->channels, client->removing) != NULL) {
+        bk_hold_removal(core, client, msg); /* the log has stopped taking anything: when it does again */
+    } else {
+        static const uint8_t nil[] = {0xc0};
+        bk_client_send_result(core, client, msg->corr, bb_slice(nil, sizeof(nil)));
     }
-    const struct bk_gap gap = {
-        .channel = channel,
-        .name = channel->name,
-        .from = position->account.covered + 1,
-        .to = BK_NO_NUMBER,
-        .count = BK_NO_NUMBER,
-        .reason = BK_REASON_RESTART,
-    };
-    if (position->is_cold) {
-        bk_cold_abandon(sub);
-    }
-    bk_sub_drop_position(sub, position);
-    bk_gap_add(core, &gap);
-    bk_gaps_send(core, sub);
-    bk_sub_set_ready(core, sub);
+    client->removing = 0;
 }
 
-static void void_positions(struct bk_core *core, struct bk_channel *channel)
-{
-    for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
-        for (struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
-            void_position(core, sub, channel);
-        }
-    }
-}
-
-/* What waited in it may have been all that others had to wait for. */
-static void look_again(struct bk_core *core)
-{
-    for (struct bk_client *client = core->clients; client != NULL; client = client->next) {
-        for (struct bk_sub *sub = client->subs; sub != NULL; sub = sub->next) {
-            bk_overflow_removed(core, sub);
-        }
-    }
-}
-
-/* The message comes again when the log has what is on its way to it. */
-static int wait_for_log(struct bk_core *core, struct bk_client *client, struct bb_buf *err)
-{
-    if (!bk_pause_can_drain(core)) {
-        bb_buf_printf(err, "events of it are on their way to a log that does not take them; try again");
-        return BB_EAGAIN;
-    }
-    bk_pause_drain(core, client);
-    return 0;
-}
-
-static int
-remove_channel(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)
+/* The message comes twice more at most: when the log has what is on its way, and when it has the removal. */
+static int rm(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)
 {
     struct bk_channel *channel = NULL;
-    int r = find(core, msg, &channel);
-    if (r < 0) {
-        return r;
+    if (client->removing != 0) {
+        answer_removal(core, client, msg);
+        return 0;
     }
-    if (channel->taken != channel->last) {
+    int r = find(core, msg, &channel);
+    if (r == 0 && (channel->taken != channel->last || channel->is_going)) {
         return wait_for_log(core, client, err);
     }
-    r = bk_stage_remove_channel(core, channel);
+    r = r == 0 ? bk_stage_remove_channel(core, channel) : r;
     if (r < 0) {
         return r;
     }
-    bk_memory_remove(core, channel);
-    void_positions(core, channel);
-    bk_ring_drop_all(&core->ring, channel);
-    bk_route_clear(&core->route); /* its paths know it */
-    bk_channels_remove(&core->channels, channel);
-    look_again(core);
+    if (channel->is_going && bk_pause_can_drain(core)) {
+        client->removing = channel->id;
+        bk_pause_drain(core, client);
+        return 0;
+    }
+    if (!channel->is_going) {
+        bk_memory_remove(core, channel);
+        bk_channel_end(core, channel);
+    }
     bk_hold_removal(core, client, msg);
     return 0;
 }
@@ -345,7 +317,7 @@ static const struct {
     const char *name;
     action_fn *run;
 } actions[] = {
-    {"add", add}, {"set", change}, {"info", info}, {"ls", list}, {"trim", trim}, {"rm", remove_channel},
+    {"add", add}, {"set", change}, {"info", info}, {"ls", list}, {"trim", trim}, {"rm", rm},
 };
 
 static int run(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg, struct bb_buf *err)

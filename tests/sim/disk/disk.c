@@ -65,10 +65,19 @@ static void tell_removal(struct world *world, uint32_t id)
     }
 }
 
+/* A channel that is kept here is there until its removal is on the disk. */
+static bool goes_later(struct world *world, const struct bk_log_channel *entry)
+{
+    const struct truth_inc *inc = entry->removed ? inc_of(world, entry->id) : NULL;
+    return inc != NULL && inc->is_logged;
+}
+
 static void tell_channel(struct world *world, const struct bk_log_channel *entry)
 {
-    if (entry->removed) {
+    if (entry->removed && !goes_later(world, entry)) {
         tell_removal(world, entry->id);
+    }
+    if (entry->removed) {
         return;
     }
     size_t channel = truth_name(world, entry->name);
@@ -148,6 +157,10 @@ static void keep(struct sim_disk *disk, struct bk_batch_entry *entry)
     switch (entry->kind) {
     case BK_BATCH_CHANNEL:
         store_channel(&disk->store, &entry->channel);
+        if (goes_later(disk->world, &entry->channel)) {
+            judge_settle(disk->world);
+            tell_removal(disk->world, entry->channel.id);
+        }
         break;
     case BK_BATCH_BLOCK:
         store_block(&disk->store, &entry->block);

@@ -198,6 +198,15 @@ static bool may_know_more(const struct account *account, const struct truth_inc 
     return account_is_early(account) && (inc->is_logged || inc->n == 0);
 }
 
+/* Several channels may be removed in one call. What one of them had may be told when the first of them is. */
+static void stay_in_last(const struct world *world, struct place *place, const struct gap *gap, uint64_t at)
+{
+    struct truth_inc *last = place->inc->n == 0 && at == 0 ? place->inc->next : NULL;
+    if (last != NULL && last->ended_at == world->now && gap->has_to && gap->to <= last->n) {
+        place->inc = last;
+    }
+}
+
 static void apply_gap(struct world *world, struct account *account, struct parcel *parcel, struct gap *gap)
 {
     struct stretch *stretch = stretch_of(world, account, parcel, gap->channel);
@@ -213,6 +222,7 @@ static void apply_gap(struct world *world, struct account *account, struct parce
         return;
     }
     follow_silently(world, account, gap->channel, stretch);
+    stay_in_last(world, place, gap, stretch->at);
     if (gap->from <= stretch->at || !gap->has_to || gap->to < gap->from) {
         account_fail(world, account, "gap order",
                      "a gap %" PRIu64 " to %" PRIu64 " (%.*s) of '%s' does not follow %" PRIu64, gap->from,
