@@ -159,7 +159,8 @@ Test(core_requests_channel, a_channel_that_is_always_written_to_is_removed_befor
     RIG_TOLD(&rig, 1, "ack 1@3 a1+1; ack 2@3 a1+1");
     RIG_TOLD(&rig, 2, "ack 1@3 a2+1");
     cr_assert_not(rig.peers[0].is_paused || rig.peers[1].is_paused || rig.peers[2].is_paused);
-    cr_assert_eq(RIG_COUNT(&rig, clients_paused), 4, "who removes it: for what is on its way, and for the removal");
+    cr_assert_eq(RIG_COUNT(&rig, clients_paused), 4,
+                 "who removes it: for what is on its way, and for the removal");
     rig_stop(&rig);
 }
 

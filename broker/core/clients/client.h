@@ -55,12 +55,13 @@ struct bk_client {
     struct bk_client *prev;
     enum bk_client_state state;
     enum bk_client_input input;
-    bool was_ready;     /* before it was doomed */
-    bool tell_plug;     /* doomed: the plug does not know */
-    bool shut_out;      /* doomed: what it still sends is not to be read */
-    bool is_stuck;      /* the transport has no room; retried on the next tick */
-    bool is_stopped;    /* the plug was asked not to read it */
-    uint32_t removing;  /* id of a logged channel that it removes, 0: none; the request is answered when it comes again */
+    bool was_ready;  /* before it was doomed */
+    bool tell_plug;  /* doomed: the plug does not know */
+    bool shut_out;   /* doomed: what it still sends is not to be read */
+    bool is_stuck;   /* the transport has no room; retried on the next tick */
+    bool is_stopped; /* the plug was asked not to read it */
+    uint32_t
+        removing; /* id of a logged channel that it removes, 0: none; the request is answered when it comes again */
     bool is_resuming;   /* in the list of those whose kept messages are to be taken */
     bool has_published; /* a numbered batch, over this connection */
     struct bk_client *next_doomed;

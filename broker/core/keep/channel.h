@@ -31,7 +31,8 @@ struct bk_channel {
     uint64_t sent_ticket; /* under this ticket; 0: none is */
     bool is_loaded;       /* its life is that of an earlier run: the first event of this one begins another */
     bool is_known[BK_STORES]; /* the backend knows it as it is */
-    bool is_going; /* its removal is on its way to the log; until it is on disk the channel is there and takes nothing more */
+    bool
+        is_going; /* its removal is on its way to the log; until it is on disk the channel is there and takes nothing more */
     bool is_named; /* made or changed by name: its settings are kept, also of a channel in memory */
     struct bk_settings settings;
     uint64_t first;     /* the oldest sequence in the ring that is still shown, last + 1 if none is */

@@ -64,8 +64,8 @@ struct judge {
     uint64_t n_accounts; /* ever made */
     uint64_t n_asked;
     uint64_t n_refusers_moved; /* how often a subscription that refuses got something, or was over */
-    uint64_t full_since; /* when the log said that it is full; 0: it is not */
-    uint64_t met;        /* features of the world, for all subscriptions that are open */
+    uint64_t full_since;       /* when the log said that it is full; 0: it is not */
+    uint64_t met;              /* features of the world, for all subscriptions that are open */
 };
 
 void judge_fini(struct judge *judge);

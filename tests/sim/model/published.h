@@ -21,7 +21,7 @@ struct written {
     uint64_t event_epoch; /* in which `event` was */
     bool has_claim;       /* an ack has named its sequence before it was heard of */
     uint64_t claim;
-    uint64_t run; /* in which it appeared last */
+    uint64_t run;              /* in which it appeared last */
     uint64_t n_refusers_moved; /* in all, when it appeared */
     struct truth_event *event;
 };
@@ -54,8 +54,8 @@ struct published {
     bool *must_refuse; /* for each: a subscription with that policy is behind for sure */
     bool may_refuse;
     uint64_t n_refusers_moved; /* in all, when it went in */
-    uint64_t *matches;   /* how many subscriptions there were for each */
-    uint64_t n_accounts; /* ever made when it went in */
+    uint64_t *matches;         /* how many subscriptions there were for each */
+    uint64_t n_accounts;       /* ever made when it went in */
     enum publish_class class;
     struct bb_buf options;
     uint64_t at;
