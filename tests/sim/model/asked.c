@@ -214,6 +214,10 @@ static void rm_refused(struct world *world, const struct asked *asked)
     if (name->n_rm_asked > 0 && (other != NULL || !asked->is_consumed)) {
         name->n_rm_asked--;
     }
+    struct truth_inc *inc = name->inc;
+    if (inc != NULL && inc->n > 0 && inc->n_rm_open > 0 && asked->at <= inc->events[0]->taken_at) {
+        inc->n_rm_open--;
+    }
 }
 
 /* All that @inc has was published after the request to remove the channel, which has removed what was before it: the log, which

@@ -326,6 +326,7 @@ struct truth_event *truth_take(struct world *world, const struct truth_shown *sh
         world_fail(world, "session order", "channel '%s': session or time goes back at sequence %" PRIu64,
                    world->truth.names[channel].text, event->sequence);
     }
+    inc->n_rm_open = inc->n == 0 ? world->truth.names[channel].n_rm_asked : inc->n_rm_open;
     inc->is_logged = is_logged;
     inc->has_store = true;
     if (shown->id != 0) {

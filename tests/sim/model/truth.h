@@ -96,6 +96,8 @@ struct truth_inc {
     bool was_set;
     bool was_set_in_doubt; /* while it was to be removed: it may be the next one that was meant */
     uint64_t born_at;
+    uint32_t
+        n_rm_open; /* requests to remove the channel when its first event came: each may have removed an empty one before it */
 };
 
 struct truth_life {
