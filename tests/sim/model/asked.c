@@ -252,6 +252,8 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
         } else if (is_done && !asked->is_consumed && came_after(world, asked, name->inc)) {
             name->n_rm_asked--; /* what was removed had nothing, and is followed by what there is */
             name->was_removed_empty = true;
+            name->inc->limits.min_events = 0; /* the floor may have been that one's */
+            name->inc->n_rm_open -= name->inc->n_rm_open > 0;
         } else if (is_done && !asked->is_consumed &&
                    name->n_rm_asked > 0) { /* else it has shown, as another one's */
             truth_remove(world, asked->channel, "the answer says so");

@@ -666,7 +666,7 @@ bool truth_may_be_trimmed(const struct world *world, const struct truth_event *e
         return true;
     }
     struct newer newer = newer_than(event);
-    if (newer.n < limits->min_events) {
+    if (newer.n < limits->min_events && inc->n_rm_open == 0) { /* else it may have gone with another one */
         return false;
     }
     uint64_t age = BB_MAX(world->now - event->taken_at,
