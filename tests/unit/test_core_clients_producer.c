@@ -199,6 +199,27 @@ Test(core_clients_producer, what_was_refused_is_remembered_by_the_log)
     rig_stop(&rig);
 }
 
+/* It waits for its answer behind what is on its way, and what comes after it takes the word of it to the log. */
+Test(core_clients_producer, what_has_failed_and_is_not_answered_yet_is_remembered_by_the_log)
+{
+    struct rig rig;
+    rig_init(&rig);
+    rig_start(&rig, false, true);
+    rig_hello(&rig, 0, "p", 1);
+    rig_publish(&rig, 0, 1, "a/x");
+    rig.log->refusal = BB_ELOGFULL;
+    rig_publish(&rig, 0, 2, "a/x");
+    rig.log->refusal = 0;
+    rig_publish(&rig, 0, 3, "a/x");
+    RIG_TOLD(&rig, 0, "welcome 0");
+    rig_settle(&rig);
+    rig_restart(&rig, true);
+    rig_hello(&rig, 0, "p", 1);
+    rig_publish(&rig, 0, 2, "a/x");
+    RIG_TOLD(&rig, 0, "welcome 3; error publish/2 log_full");
+    rig_stop(&rig);
+}
+
 /* What the log is to be told of it is not told any more. */
 Test(core_clients_producer, one_that_is_forgotten_leaves_those_that_the_log_is_to_be_told_of)
 {

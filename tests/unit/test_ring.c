@@ -298,6 +298,34 @@ Test(ring, the_chunk_of_what_waits_may_be_part_empty_too)
     fixture_fini(&fixture);
 }
 
+/* Of each two chunks are begun, and none is full of what is still there. */
+Test(ring, old_blocks_of_both_kinds_may_pin_a_chunk_each)
+{
+    enum {
+        LEN = 600, /* six in a chunk of 4 KiB */
+        MAX = 4000
+    };
+    static const uint8_t zeros[LEN];
+    struct fixture fixture;
+    fixture_init(&fixture, 1000000, MAX);
+    for (int i = 0; i < 50; i++) {
+        struct bk_channel *channel = append(&fixture, "a", LEN, NULL);
+        struct bb_block head = {.session = ++fixture.session,
+                                .sequence = channel->last + 1,
+                                .instance = 1,
+                                .count = 1,
+                                .length = LEN};
+        struct bk_block block;
+        cr_assert_eq(bk_ring_build(&fixture.ring, channel, &head, bb_slice(zeros, LEN), NULL, true, &block),
+                     0);
+        cr_assert_eq(bk_ring_push(&fixture.ring, &block), 0);
+        fixture.ring.keep_pos = bk_ring_end(&fixture.ring);
+        cr_assert(fixture.n_evicted == 0 || fixture.ring.bytes > MAX - LEN, "%zu bytes are left",
+                  fixture.ring.bytes);
+    }
+    fixture_fini(&fixture);
+}
+
 /* One block of @count events, not fanned out. */
 static struct bk_channel *append_batch(struct fixture *fixture, const char *name, uint64_t count)
 {

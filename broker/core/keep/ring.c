@@ -11,8 +11,8 @@
  * memory that a reference may pin. */
 #define REFERENCE_MIN ((size_t)8 << 10)
 
-/* Chunks may exceed the limit by the two being filled and one of old blocks. */
-#define CHUNKS_SLACK 3
+/* Chunks may exceed the limit by the two being filled, and by one of old blocks behind each of them. */
+#define CHUNKS_SLACK 4
 
 /* A small ring has small chunks, since a block at each of its ends may pin a whole one. */
 #define CHUNKS_MIN     16

@@ -111,7 +111,6 @@ static void tell_failed(struct bk_core *core, struct bk_client *client, struct b
 {
     int error = waiting->error;
     int outcome = bk_waiting_outcome(waiting, error);
-    note_outcome(client, waiting->number, outcome);
     strike_out(waiting, error);
     if (outcome == error) {
         refuse(core, client, waiting->number, error);
@@ -156,6 +155,7 @@ static void mark_failed(struct bk_client *client, uint64_t failed, int error)
             waiting->ticket = failed - 1;
         } else if (waiting->error == 0) {
             waiting->error = error;
+            note_outcome(client, waiting->number, bk_waiting_outcome(waiting, error));
         }
     }
 }
@@ -193,12 +193,8 @@ void bk_stage_orphan(struct bk_core *core, struct bk_client *client)
 {
     while (client->waiting_first != NULL) {
         struct bk_waiting *waiting = waiting_take(core, client);
-        if (client->producer == NULL || waiting->ticket == 0 || waiting->is_repeated) {
-            bk_waiting_free(waiting);
-            continue;
-        }
-        if (waiting->error != 0) {
-            note_outcome(client, waiting->number, bk_waiting_outcome(waiting, waiting->error));
+        bool is_decided = waiting->ticket == 0 || waiting->error != 0;
+        if (client->producer == NULL || is_decided || waiting->is_repeated) {
             bk_waiting_free(waiting);
             continue;
         }

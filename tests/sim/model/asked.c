@@ -214,6 +214,10 @@ static void rm_refused(struct world *world, const struct asked *asked)
     if (name->n_rm_asked > 0 && (other != NULL || !asked->is_consumed)) {
         name->n_rm_asked--;
     }
+    struct truth_inc *inc = name->inc;
+    if (inc != NULL && inc->n > 0 && inc->n_rm_open > 0 && asked->at <= inc->events[0]->taken_at) {
+        inc->n_rm_open--;
+    }
 }
 
 /* All that @inc has was published after the request to remove the channel, which has removed what was before it: the log, which
@@ -248,6 +252,8 @@ static void channel_answer(struct world *world, const struct asked *asked, bool 
         } else if (is_done && !asked->is_consumed && came_after(world, asked, name->inc)) {
             name->n_rm_asked--; /* what was removed had nothing, and is followed by what there is */
             name->was_removed_empty = true;
+            name->inc->limits.min_events = 0; /* the floor may have been that one's */
+            name->inc->n_rm_open -= name->inc->n_rm_open > 0;
         } else if (is_done && !asked->is_consumed &&
                    name->n_rm_asked > 0) { /* else it has shown, as another one's */
             truth_remove(world, asked->channel, "the answer says so");

@@ -136,7 +136,8 @@ static bool is_unclear_without_life(const struct world *world, size_t channel, u
 {
     const struct truth_inc *inc = world->truth.names[channel].inc;
     bool has_failed = inc != NULL && inc->is_logged && world->disk.n_failures > 0;
-    bool has_other = inc != NULL && (inc->next != NULL || world->truth.names[channel].was_removed_empty);
+    bool has_other = inc != NULL && (inc->next != NULL || inc->n_rm_open > 0 ||
+                                     world->truth.names[channel].was_removed_empty);
     return inc != NULL && (has_failed || has_other || inc->n_cuts > 0 || sequence > inc->visible);
 }
 

@@ -145,7 +145,8 @@ apply_retracted(struct world *world, struct account *account, const struct gap *
     struct place *place = &account->places[gap->channel];
     const char *name = world->truth.names[gap->channel].text;
     account->met |= F(gap_retracted);
-    if (place->due == DUE_RETRACTED || place->due == DUE_EITHER) {
+    /* What was void when it began lies behind the place; what goes back before it was taken back since. */
+    if (place->due == DUE_RETRACTED || (place->due == DUE_EITHER && gap->from > stretch->at)) {
         bool is_it = place->is_due_unclear || (gap->from == place->due_from && gap->to == place->due_to);
         if (!is_it || !gap->has_to) {
             account_fail(world, account, "retracted gap",

@@ -115,6 +115,7 @@ static void copy_settings(struct truth_inc *inc, const struct truth_inc *old)
     inc->has_floor = old->has_floor;
     inc->is_lazy = old->is_lazy;
     inc->was_set = true;
+    inc->is_of_log = old->is_of_log;
     inc->ring = old->ring;
 }
 
@@ -164,8 +165,8 @@ static bool is_stored(const struct world *world, size_t channel)
 void truth_carry(struct world *world, size_t channel, bool is_older)
 {
     struct truth_inc *old = world->truth.names[channel].inc;
-    while (old != NULL && !old->was_set && is_stored(world, channel)) {
-        old = old->next; /* its removal has not reached the disk */
+    while (old != NULL && !old->is_of_log && is_stored(world, channel)) {
+        old = old->next; /* what came after it has not reached the disk */
     }
     if (!world->has_log && !is_on_disk(world, channel)) {
         return; /* nobody has written it down */
@@ -326,6 +327,7 @@ struct truth_event *truth_take(struct world *world, const struct truth_shown *sh
         world_fail(world, "session order", "channel '%s': session or time goes back at sequence %" PRIu64,
                    world->truth.names[channel].text, event->sequence);
     }
+    inc->n_rm_open = inc->n == 0 ? world->truth.names[channel].n_rm_asked : inc->n_rm_open;
     inc->is_logged = is_logged;
     inc->has_store = true;
     if (shown->id != 0) {
@@ -502,6 +504,7 @@ void truth_limit(struct world *world, size_t channel, struct bb_slice settings, 
     bool had_none = (inc->n > 0 && !had_floor) || (is_new && !has_floor);
     inc->limits.min_events = had_none ? 0 : inc->limits.min_events;
     inc->was_set = true;
+    inc->is_of_log = inc->is_of_log || world->has_log;
     inc->was_set_in_doubt = inc->was_set_in_doubt || world->truth.names[channel].n_rm_asked > 0;
 }
 
@@ -665,7 +668,7 @@ bool truth_may_be_trimmed(const struct world *world, const struct truth_event *e
         return true;
     }
     struct newer newer = newer_than(event);
-    if (newer.n < limits->min_events) {
+    if (newer.n < limits->min_events && inc->n_rm_open == 0) { /* else it may have gone with another one */
         return false;
     }
     uint64_t age = BB_MAX(world->now - event->taken_at,
