@@ -491,9 +491,17 @@ static bool has_all(const struct bk_core *core, const struct bk_sub *sub)
                                    sub->n_cold == 0 && sub->cursor >= core->fanned_pos);
 }
 
+/* Somebody waits for the backends. What a log that takes nothing keeps back is not waited for. */
+static bool owes_answers(const struct bk_core *core)
+{
+    const struct bk_stage *stage = &core->stage;
+    bool is_held = stage->held != NULL || stage->removed.len > 0;
+    return stage->waiting != NULL || core->asks != NULL || (is_held && stage->state == BK_BACKEND_OK);
+}
+
 bool bk_core_is_drained(const struct bk_core *core)
 {
-    if (bk_core_wants_flush(core) || core->stage.blocks.len > 0 || core->stage.waiting != NULL) {
+    if (bk_core_wants_flush(core) || core->stage.blocks.len > 0 || owes_answers(core)) {
         return false;
     }
     for (const struct bk_client *client = core->clients; client != NULL; client = client->next) {

@@ -147,6 +147,27 @@ Test(core_core, it_is_drained_when_nothing_waits_for_the_disk_or_a_subscriber)
     rig_stop(&rig);
 }
 
+Test(core_core, it_is_drained_when_everybody_has_an_answer)
+{
+    struct rig rig;
+    start(&rig);
+    rig_publish(&rig, 0, 0, "a/x");
+    rig_settle(&rig);
+    rig_say(&rig, 0, "{'op':'query','corr':1,'query':{}}");
+    rig_say(&rig, 1, "{'op':'channel','corr':1,'action':'set','name':'a','settings':{'max_events':5}}");
+    rig_say(&rig, 2, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    bk_core_shut_down(rig.core);
+    cr_assert_not(bk_core_is_drained(rig.core));
+    rig_commit(&rig);
+    rig_commit(&rig);
+    RIG_TOLD(&rig, 1, "result 1");
+    RIG_TOLD(&rig, 2, "result 1");
+    cr_assert_not(bk_core_is_drained(rig.core), "the log is asked");
+    rig_answer(&rig);
+    cr_assert(bk_core_is_drained(rig.core));
+    rig_stop(&rig);
+}
+
 Test(core_core, an_end_that_is_in_time_does_not_keep_it_from_being_drained)
 {
     struct rig rig;
