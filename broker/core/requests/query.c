@@ -38,6 +38,7 @@ struct side {
     struct bb_slice events; /* and what is left of it */
     struct bb_event_view event;
     int64_t key;
+    uint64_t first_session; /* of the answer */
     bool is_at_end;
 };
 
@@ -109,33 +110,108 @@ static void side_write(struct bb_buf *out, const struct side *side)
     bb_buf_append(out, side->event.raw.data, side->event.raw.len);
 }
 
-/* What both backends found, as one answer; whether there is more. */
+static struct bb_slice body_of(const struct bk_query *query)
+{
+    return query->body != NULL ? bb_slice(query->body->data, query->body->len) : (struct bb_slice){0};
+}
+
+/* What both backends found, as one answer while it is made. */
+struct merge {
+    const struct asked *asked;
+    struct side sides[BK_STORES];
+    struct bb_buf *out;
+    uint64_t n;
+    uint64_t session;  /* of the last event, */
+    size_t session_at; /* and where it begins */
+};
+
+static void merge_begin(struct merge *merge)
+{
+    for (size_t i = 0; i < BK_STORES; i++) {
+        struct side *side = &merge->sides[i];
+        side->rest = body_of(&merge->asked->queries[i]);
+        side_next(side, &merge->asked->query);
+        side->first_session = side->block.session;
+    }
+}
+
+/* The side that goes on; NULL: both are at their end. */
+static struct side *merge_next(struct merge *merge)
+{
+    struct side *a = &merge->sides[BK_STORE_MEMORY];
+    struct side *b = &merge->sides[BK_STORE_LOG];
+    if (a->is_at_end && b->is_at_end) {
+        return NULL;
+    }
+    bool first = !a->is_at_end && (b->is_at_end || side_compare(a, b, &merge->asked->query) <= 0);
+    return first ? a : b;
+}
+
+/* By server a backend gives whole sessions, but for one alone that is larger than an answer. */
+static bool ends_whole(const struct bk_query *found, const struct side *side)
+{
+    return side->first_session != side->block.session ||
+           (found->n_events < found->query->max_results && body_of(found).len < found->max_bytes);
+}
+
+/* Whether the backend may have something that comes before @next, and was not in its answer. */
+static bool hides_something(const struct bk_query *found, const struct side *side, const struct side *next)
+{
+    if (!side->is_at_end || !found->more) {
+        return false;
+    }
+    bool is_of_last = found->query->kind == BB_QUERY_SERVER && next->block.session == side->block.session;
+    return !is_of_last || !ends_whole(found, side);
+}
+
+static bool is_sure(const struct merge *merge, const struct side *next)
+{
+    for (size_t i = 0; i < BK_STORES; i++) {
+        if (hides_something(&merge->asked->queries[i], &merge->sides[i], next)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void merge_take(struct merge *merge, struct side *side)
+{
+    if (merge->session != side->block.session) {
+        merge->session = side->block.session;
+        merge->session_at = merge->out->len;
+    }
+    side_write(merge->out, side);
+    side_next(side, &merge->asked->query);
+    merge->n++;
+}
+
+/* Whether there may be more of the session of the last event. */
+static bool is_cut(const struct merge *merge)
+{
+    bool found = false;
+    for (size_t i = 0; i < BK_STORES; i++) {
+        const struct side *side = &merge->sides[i];
+        const struct bk_query *query = &merge->asked->queries[i];
+        bool is_in = !side->is_at_end || (query->more && !ends_whole(query, side));
+        found = found || (is_in && side->block.session == merge->session);
+    }
+    return found;
+}
+
+/* Return: whether there is more. */
 static bool merge(const struct asked *asked, struct bb_buf *out)
 {
-    struct side sides[BK_STORES] = {0};
-    bool more = false;
-    uint64_t n = 0;
-    for (size_t i = 0; i < BK_STORES; i++) {
-        const struct bk_bytes *body = asked->queries[i].body;
-        sides[i].rest = body != NULL ? bb_slice(body->data, body->len) : (struct bb_slice){0};
-        more = more || asked->queries[i].more;
-        side_next(&sides[i], &asked->query);
+    struct merge merge = {.asked = asked, .out = out};
+    struct side *next = NULL;
+    merge_begin(&merge);
+    while ((next = merge_next(&merge)) != NULL && merge.n < asked->query.max_results &&
+           is_sure(&merge, next)) {
+        merge_take(&merge, next);
     }
-    struct side *a = &sides[BK_STORE_MEMORY];
-    struct side *b = &sides[BK_STORE_LOG];
-    while (!a->is_at_end || !b->is_at_end) {
-        bool first = !a->is_at_end && (b->is_at_end || side_compare(a, b, &asked->query) <= 0);
-        /* Past the end of a side that has more nothing is certain. */
-        bool unsure = (a->is_at_end && asked->queries[BK_STORE_MEMORY].more) ||
-                      (b->is_at_end && asked->queries[BK_STORE_LOG].more);
-        if (n == asked->query.max_results || unsure) {
-            return true;
-        }
-        side_write(out, first ? a : b);
-        side_next(first ? a : b, &asked->query);
-        n++;
+    if (asked->query.kind == BB_QUERY_SERVER && merge.session_at > 0 && is_cut(&merge)) {
+        out->len = merge.session_at;
     }
-    return more;
+    return next != NULL || asked->queries[BK_STORE_MEMORY].more || asked->queries[BK_STORE_LOG].more;
 }
 
 static void send_events(struct asked *asked, struct bb_slice body, bool more)
@@ -150,11 +226,6 @@ static void send_events(struct asked *asked, struct bb_slice body, bool more)
     }
     struct bk_part parts[2] = {{NULL, core->scratch.data, core->scratch.len}, {NULL, body.data, body.len}};
     bk_client_answer(core, asked->ask.client, parts, body.len > 0 ? 2 : 1);
-}
-
-static struct bb_slice body_of(const struct bk_query *query)
-{
-    return query->body != NULL ? bb_slice(query->body->data, query->body->len) : (struct bb_slice){0};
 }
 
 static void answer(struct asked *asked)
