@@ -26,6 +26,9 @@ const struct bk_filter *bk_find_filter(const struct bk_find *find);
 /** bk_find_wants_path() - whether events of @path may be wanted at all. */
 bool bk_find_wants_path(const struct bk_find *find, struct bb_slice path);
 
+/** bk_find_wants_channel() - the same for a channel; blocks of others are not to be given. */
+bool bk_find_wants_channel(const struct bk_find *find, uint32_t channel);
+
 /**
  * bk_find_block() - look at the events of a block
  *

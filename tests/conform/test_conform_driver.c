@@ -179,7 +179,7 @@ Test(conform_driver, too_many_options)
 
 Test(conform_driver, wrong_abi)
 {
-    const char *const words[] = {PLUGIN_OLD, "1002", "version"};
+    const char *const words[] = {PLUGIN_OLD, "1003", "version"};
     is_refused(PLUGIN_OLD, BB_EVERSION, words, BB_COUNT(words));
 }
 

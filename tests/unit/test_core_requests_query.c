@@ -155,6 +155,79 @@ Test(core_requests_query, pages_of_both_stores_join_though_each_has_its_own_end)
     rig_stop(&rig);
 }
 
+static const char *after(struct rig *rig, uint64_t session, uint64_t instance, uint64_t max)
+{
+    char text[128];
+    (void)snprintf(text, sizeof(text), "{'kind':'server','server':1,'after':[1,%llu,%llu],'max':%llu}",
+                   (unsigned long long)session, (unsigned long long)instance, (unsigned long long)max);
+    return query(rig, text);
+}
+
+/* Sessions are 1 and 2 of two events, 3 of four, 4 of two. */
+Test(core_requests_query, pages_by_server_end_with_whole_sessions_that_lie_in_both_stores)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "a/x m/x");
+    rig_publish(&rig, 0, 0, "m/x a/x");
+    rig_publish(&rig, 0, 0, "a/x 3:m/x");
+    rig_publish(&rig, 0, 0, "m/y a/x");
+    rig_settle(&rig);
+    cr_assert_str_eq(after(&rig, 0, 0, 2), "events more = a1 m1");
+    cr_assert_str_eq(after(&rig, 0, 0, 3), "events more = a1 m1", "where the count ends");
+    cr_assert_str_eq(after(&rig, 1, 2, 3), "events more = m2 a2", "where memory ends it goes on in the log");
+    cr_assert_str_eq(after(&rig, 2, 2, 3), "events more = a3 m3-4", "one alone is larger");
+    cr_assert_str_eq(after(&rig, 2, 2, 4), "events more = a3 m3-5");
+    cr_assert_str_eq(after(&rig, 2, 2, 5), "events more = a3 m3-5");
+    cr_assert_str_eq(after(&rig, 2, 2, 6), "events = a3 m3-6 a4");
+    cr_assert_str_eq(after(&rig, 3, 4, 1), "events more = m6");
+    cr_assert_str_eq(after(&rig, 4, 1, 1), "events = a4");
+    rig_stop(&rig);
+}
+
+/* The log still has what was removed, and memory what came after it. */
+Test(core_requests_query, a_removed_channel_is_not_found_beside_the_next_one_of_its_name)
+{
+    struct rig rig;
+    start(&rig, true);
+    rig_publish(&rig, 0, 0, "3:a/x a/y b/x");
+    rig_settle(&rig);
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_say(&rig, 0, "{'op':'channel','corr':2,'action':'add','name':'a','settings':{'store':'memory'}}");
+    rig_publish(&rig, 0, 0, "2:a/x");
+    rig_answer(&rig);
+    cr_assert_str_eq(query(&rig, "{'kind':'latest'}"), "events = a2 b1");
+    cr_assert_str_eq(query(&rig, "{'unique':true}"), "events = a2 b1");
+    cr_assert_str_eq(query(&rig, "{'types':['a/*','b/x'],'order':'ascending'}"), "events = b1 a1-2");
+    cr_assert_str_eq(query(&rig, "{'types':['a/x','a/y']}"), "events = a2 a1");
+    rig_settle(&rig);
+    cr_assert_str_eq(query(&rig, "{'kind':'latest'}"), "events = a2 b1");
+    rig_stop(&rig);
+}
+
+/* Memory has answered when its channel goes and another one of the name comes to the log. */
+Test(core_requests_query, a_channel_that_comes_while_the_log_looks_is_not_found)
+{
+    static const char *const queries[] = {"{'kind':'latest'}", "{'unique':true,'order':'ascending'}"};
+    for (size_t i = 0; i < BB_COUNT(queries); i++) {
+        struct rig rig;
+        start(&rig, true);
+        rig_publish(&rig, 0, 0, "a/x 2:m/x");
+        rig_settle(&rig);
+        rig_say(&rig, 1, "{'op':'query','corr':4,'query':%s}", queries[i]);
+        rig.memory->ops->dispatch(rig.memory);
+        rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'m'}");
+        rig_publish(&rig, 0, 0, "m/x b/x");
+        rig_commit(&rig);
+        rig_commit(&rig);
+        cr_assert(bk_store_of(rig.core, rig_channel(&rig, "m")) == BK_STORE_LOG);
+        rig_answer(&rig);
+        RIG_TOLD(&rig, 1, i == 0 ? "events = a1 m2" : "events = a1 m1");
+        cr_assert_str_eq(query(&rig, "{'kind':'latest'}"), "events = a1 b1 m1");
+        rig_stop(&rig);
+    }
+}
+
 /* What the log says of its upkeep is passed on. */
 Test(core_requests_query, upkeep_is_answered_with_the_report_or_an_empty_one)
 {

@@ -21,8 +21,9 @@ struct planner {
     struct bk_store *store;
     MDB_txn *txn;
     const struct bb_query *query;
-    const struct bk_filter *filter;
-    size_t n_kept; /* channels, wanted or not */
+    const struct bk_find *find;
+    const struct bk_filter *filter; /* its paths */
+    size_t n_kept;                  /* channels, wanted or not */
     size_t n_looked_at;
     struct bb_buf list; /* being made */
     struct bb_buf names;
@@ -76,7 +77,7 @@ static int add_channel(void *to, struct bb_slice key, struct bb_slice value)
         return r;
     }
     planner->n_kept++;
-    if (!is_channel_wanted(planner, info.name)) {
+    if (!bk_find_wants_channel(planner->find, info.id) || !is_channel_wanted(planner, info.name)) {
         return 0;
     }
     struct bk_plan_channel channel = {.id = info.id, .last = info.last, .name = {NULL, info.name.len}};
@@ -591,9 +592,16 @@ int bk_plan_init(struct bk_plan *plan,
                  struct bk_store *store,
                  MDB_txn *txn,
                  const struct bb_query *query,
-                 const struct bk_filter *filter)
+                 const struct bk_find *find)
 {
-    struct planner planner = {.plan = plan, .store = store, .txn = txn, .query = query, .filter = filter};
+    struct planner planner = {
+        .plan = plan,
+        .store = store,
+        .txn = txn,
+        .query = query,
+        .find = find,
+        .filter = bk_find_filter(find),
+    };
     static int (*const steps[])(struct planner *) = {
         bound_end,
         bound_times,

@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "broker/backend/find.h"
 #include "broker/backend/lmdb/store.h"
 
 /* More lanes are not worth the merging. */
@@ -59,7 +60,7 @@ struct bk_plan {
 };
 
 /**
- * bk_plan_init() - for @query, whose patterns are in @filter too; both must outlive the plan
+ * bk_plan_init() - for @query, at which @find is at work; both must outlive the plan
  *
  * Return: 0, BB_ENOMEM, BB_ECORRUPT, BB_ESYSTEM; bk_plan_fini() in any case.
  */
@@ -67,7 +68,7 @@ BB_MUST_CHECK int bk_plan_init(struct bk_plan *plan,
                                struct bk_store *store,
                                MDB_txn *txn,
                                const struct bb_query *query,
-                               const struct bk_filter *filter);
+                               const struct bk_find *find);
 void bk_plan_fini(struct bk_plan *plan);
 
 /** bk_plan_channel() - the channel to be searched with this id, NULL if it is not to be. */

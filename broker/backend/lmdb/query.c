@@ -479,8 +479,7 @@ static int plan(struct bk_search *search)
     if (search->is_planned) {
         return 0;
     }
-    int r = bk_plan_init(&search->plan, search->store, search->txn, search->request->query,
-                         bk_find_filter(search->find));
+    int r = bk_plan_init(&search->plan, search->store, search->txn, search->request->query, search->find);
     search->left = search->plan.bounds;
     search->is_planned = true;
     return r;

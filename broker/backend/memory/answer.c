@@ -79,12 +79,16 @@ static int query_blocks(const struct bk_memory *memory, const struct bb_query *q
     int r = 0;
     for (; block != NULL && r == 0; block = backwards ? block->prev : block->next) {
         const struct bk_log_block *log = &block->log;
-        r = bk_find_block(find, log->server, &log->head, bb_slice(log->events, (size_t)log->head.length));
+        if (bk_find_wants_channel(find, log->channel)) {
+            r = bk_find_block(find, log->server, &log->head, bb_slice(log->events, (size_t)log->head.length));
+        }
     }
     const struct bk_memory_latest *latest = query->kind == BB_QUERY_LATEST ? memory->latest_newest : NULL;
     for (; latest != NULL && r == 0; latest = latest->prev) { /* of paths that have not been met above */
-        r = bk_find_block(find, latest->server, &latest->head,
-                          bb_slice(latest->event, (size_t)latest->head.length));
+        if (bk_find_wants_channel(find, latest->path->channel->id)) {
+            r = bk_find_block(find, latest->server, &latest->head,
+                              bb_slice(latest->event, (size_t)latest->head.length));
+        }
     }
     return r;
 }

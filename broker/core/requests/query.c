@@ -16,6 +16,7 @@ struct asked {
     struct bk_ask ask;
     size_t n_waiting;
     struct bb_buf copy; /* what the query points into */
+    struct bb_buf gone; /* uint32_t: channels that the log still has */
     struct bb_query query;
     struct bk_query queries[BK_STORES];
 };
@@ -26,6 +27,7 @@ static void asked_free(struct asked *asked)
         bk_bytes_unref(asked->queries[i].body);
     }
     bb_buf_fini(&asked->copy);
+    bb_buf_fini(&asked->gone);
     free(asked);
 }
 
@@ -36,6 +38,7 @@ struct side {
     struct bb_slice events; /* and what is left of it */
     struct bb_event_view event;
     int64_t key;
+    uint64_t first_session; /* of the answer */
     bool is_at_end;
 };
 
@@ -107,33 +110,108 @@ static void side_write(struct bb_buf *out, const struct side *side)
     bb_buf_append(out, side->event.raw.data, side->event.raw.len);
 }
 
-/* What both backends found, as one answer; whether there is more. */
+static struct bb_slice body_of(const struct bk_query *query)
+{
+    return query->body != NULL ? bb_slice(query->body->data, query->body->len) : (struct bb_slice){0};
+}
+
+/* What both backends found, as one answer while it is made. */
+struct merge {
+    const struct asked *asked;
+    struct side sides[BK_STORES];
+    struct bb_buf *out;
+    uint64_t n;
+    uint64_t session;  /* of the last event, */
+    size_t session_at; /* and where it begins */
+};
+
+static void merge_begin(struct merge *merge)
+{
+    for (size_t i = 0; i < BK_STORES; i++) {
+        struct side *side = &merge->sides[i];
+        side->rest = body_of(&merge->asked->queries[i]);
+        side_next(side, &merge->asked->query);
+        side->first_session = side->block.session;
+    }
+}
+
+/* The side that goes on; NULL: both are at their end. */
+static struct side *merge_next(struct merge *merge)
+{
+    struct side *a = &merge->sides[BK_STORE_MEMORY];
+    struct side *b = &merge->sides[BK_STORE_LOG];
+    if (a->is_at_end && b->is_at_end) {
+        return NULL;
+    }
+    bool first = !a->is_at_end && (b->is_at_end || side_compare(a, b, &merge->asked->query) <= 0);
+    return first ? a : b;
+}
+
+/* By server a backend gives whole sessions, but for one alone that is larger than an answer. */
+static bool ends_whole(const struct bk_query *found, const struct side *side)
+{
+    return side->first_session != side->block.session ||
+           (found->n_events < found->query->max_results && body_of(found).len < found->max_bytes);
+}
+
+/* Whether the backend may have something that comes before @next, and was not in its answer. */
+static bool hides_something(const struct bk_query *found, const struct side *side, const struct side *next)
+{
+    if (!side->is_at_end || !found->more) {
+        return false;
+    }
+    bool is_of_last = found->query->kind == BB_QUERY_SERVER && next->block.session == side->block.session;
+    return !is_of_last || !ends_whole(found, side);
+}
+
+static bool is_sure(const struct merge *merge, const struct side *next)
+{
+    for (size_t i = 0; i < BK_STORES; i++) {
+        if (hides_something(&merge->asked->queries[i], &merge->sides[i], next)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void merge_take(struct merge *merge, struct side *side)
+{
+    if (merge->session != side->block.session) {
+        merge->session = side->block.session;
+        merge->session_at = merge->out->len;
+    }
+    side_write(merge->out, side);
+    side_next(side, &merge->asked->query);
+    merge->n++;
+}
+
+/* Whether there may be more of the session of the last event. */
+static bool is_cut(const struct merge *merge)
+{
+    bool found = false;
+    for (size_t i = 0; i < BK_STORES; i++) {
+        const struct side *side = &merge->sides[i];
+        const struct bk_query *query = &merge->asked->queries[i];
+        bool is_in = !side->is_at_end || (query->more && !ends_whole(query, side));
+        found = found || (is_in && side->block.session == merge->session);
+    }
+    return found;
+}
+
+/* Return: whether there is more. */
 static bool merge(const struct asked *asked, struct bb_buf *out)
 {
-    struct side sides[BK_STORES] = {0};
-    bool more = false;
-    uint64_t n = 0;
-    for (size_t i = 0; i < BK_STORES; i++) {
-        const struct bk_bytes *body = asked->queries[i].body;
-        sides[i].rest = body != NULL ? bb_slice(body->data, body->len) : (struct bb_slice){0};
-        more = more || asked->queries[i].more;
-        side_next(&sides[i], &asked->query);
+    struct merge merge = {.asked = asked, .out = out};
+    struct side *next = NULL;
+    merge_begin(&merge);
+    while ((next = merge_next(&merge)) != NULL && merge.n < asked->query.max_results &&
+           is_sure(&merge, next)) {
+        merge_take(&merge, next);
     }
-    struct side *a = &sides[BK_STORE_MEMORY];
-    struct side *b = &sides[BK_STORE_LOG];
-    while (!a->is_at_end || !b->is_at_end) {
-        bool first = !a->is_at_end && (b->is_at_end || side_compare(a, b, &asked->query) <= 0);
-        /* Past the end of a side that has more nothing is certain. */
-        bool unsure = (a->is_at_end && asked->queries[BK_STORE_MEMORY].more) ||
-                      (b->is_at_end && asked->queries[BK_STORE_LOG].more);
-        if (n == asked->query.max_results || unsure) {
-            return true;
-        }
-        side_write(out, first ? a : b);
-        side_next(first ? a : b, &asked->query);
-        n++;
+    if (asked->query.kind == BB_QUERY_SERVER && merge.session_at > 0 && is_cut(&merge)) {
+        out->len = merge.session_at;
     }
-    return more;
+    return next != NULL || asked->queries[BK_STORE_MEMORY].more || asked->queries[BK_STORE_LOG].more;
 }
 
 static void send_events(struct asked *asked, struct bb_slice body, bool more)
@@ -148,11 +226,6 @@ static void send_events(struct asked *asked, struct bb_slice body, bool more)
     }
     struct bk_part parts[2] = {{NULL, core->scratch.data, core->scratch.len}, {NULL, body.data, body.len}};
     bk_client_answer(core, asked->ask.client, parts, body.len > 0 ? 2 : 1);
-}
-
-static struct bb_slice body_of(const struct bk_query *query)
-{
-    return query->body != NULL ? bb_slice(query->body->data, query->body->len) : (struct bb_slice){0};
 }
 
 static void answer(struct asked *asked)
@@ -201,7 +274,27 @@ static int read_query(struct asked *asked, struct bb_slice query, struct bb_buf 
     return asked->copy.error != 0 ? BB_ENOMEM : bb_query_read(bb_buf_slice(&asked->copy), &asked->query, err);
 }
 
-/* done() comes in dispatch(), never here. */
+static int compare_ids(const void *a, const void *b)
+{
+    return compare_uint(*(const uint32_t *)a, *(const uint32_t *)b);
+}
+
+/* Channels that the log is to forget. Until it has, their names may be those of channels in memory. */
+static int note_gone(const struct bk_core *core, struct asked *asked)
+{
+    const struct bk_removed *removed = (const struct bk_removed *)(const void *)core->stage.removed.data;
+    size_t n = core->stage.removed.len / sizeof(*removed);
+    for (size_t i = 0; i < n; i++) {
+        bb_buf_append(&asked->gone, &removed[i].channel.id, sizeof(removed[i].channel.id));
+    }
+    if (n > 0 && asked->gone.error == 0) {
+        qsort(asked->gone.data, n, sizeof(uint32_t), compare_ids);
+    }
+    return asked->gone.error;
+}
+
+/* done() comes in dispatch(), never here. A channel that comes until then may have the name of one that goes: the log looks later
+ * than memory, and a query sees what there is when it is asked. */
 static void submit(struct bk_core *core, struct asked *asked)
 {
     size_t max_bytes = BB_MIN(ANSWER_MAX, core->config.max_message / 2);
@@ -212,6 +305,9 @@ static void submit(struct bk_core *core, struct asked *asked)
             .query = &asked->query,
             .now = core->wall,
             .max_bytes = max_bytes,
+            .end = core->channels.last_id + 1,
+            .gone = (const uint32_t *)(const void *)asked->gone.data,
+            .n_gone = asked->gone.len / sizeof(uint32_t),
         };
     }
     for (size_t i = 0; i < BK_STORES; i++) {
@@ -231,6 +327,7 @@ static int query(struct bk_core *core, struct bk_client *client, const struct bb
         return BB_ENOMEM;
     }
     int r = read_query(asked, msg->query, err);
+    r = r == 0 ? note_gone(core, asked) : r;
     r = r == 0 ? bk_ask_begin(core, client, msg, &asked->ask) : r;
     if (r < 0) {
         asked_free(asked);

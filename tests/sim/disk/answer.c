@@ -246,7 +246,8 @@ static int find_latest(struct sim_disk *disk, struct bk_find *find)
     int r = 0;
     for (size_t i = 0; i < disk->store.n_events && list != NULL; i++) {
         const struct store_event *event = &disk->store.events[i];
-        if (event->is_latest && bk_find_wants_path(find, event->path)) {
+        if (event->is_latest && bk_find_wants_channel(find, event->channel) &&
+            bk_find_wants_path(find, event->path)) {
             list[n++] = event;
         }
     }
@@ -269,7 +270,7 @@ static int find_events(struct sim_disk *disk, struct bk_find *find)
     int r = 0;
     for (size_t i = 0; i < n && r == 0; i++) {
         const struct store_event *event = &disk->store.events[descends ? n - 1 - i : i];
-        if (event->is_gone) {
+        if (event->is_gone || !bk_find_wants_channel(find, event->channel)) {
             continue;
         }
         r = bk_find_block(find, event->server, &event->head,

@@ -374,6 +374,8 @@ struct answer {
     size_t bytes;
     struct bb_slice *paths; /* that have come, for `unique` and the latest */
     size_t n_paths;
+    uint64_t first_session;
+    uint64_t last_session;
 };
 
 static bool has_come(const struct answer *answer, struct bb_slice path)
@@ -402,6 +404,8 @@ static const char *take(struct answer *answer, const struct bb_block *block, uin
                 return "a path comes twice";
             }
             answer->at++;
+            answer->first_session = answer->n_events == 0 ? event->session : answer->first_session;
+            answer->last_session = event->session;
             answer->n_events++;
             answer->paths[answer->n_paths++] = event->path;
             return event->sequence == block->sequence + i && event->time == block->time &&
@@ -453,11 +457,25 @@ static const char *read_answer(struct answer *answer, struct bb_slice rest)
     return why;
 }
 
+/* PROTOCOL 15.2: a page ends with a whole session unless one alone is larger. */
+static bool cuts_session(const struct answer *answer)
+{
+    bool cuts = false;
+    for (size_t i = answer->at; i < answer->n && answer->first_session != answer->last_session; i++) {
+        const struct candidate *candidate = &answer->list[i];
+        cuts = cuts || (candidate->is_sure && candidate->event->session == answer->last_session);
+    }
+    return cuts;
+}
+
 static const char *check_end(const struct answer *answer, const struct bb_msg *msg)
 {
     const struct question *question = answer->question;
     if (answer->n_events > question->max && question->kind != KIND_SERVER) {
         return "more events than asked for";
+    }
+    if (msg->more != 0 && question->kind == KIND_SERVER && cuts_session(answer)) {
+        return "a page ends within a session";
     }
     if (msg->more != 0) {
         return answer->n_events < question->max && msg->body.len < LARGE_ANSWER &&

@@ -444,7 +444,9 @@ void truth_remove(struct world *world, size_t channel, const char *evidence)
     }
     struct truth_inc *old = name->inc;
     if (old != NULL && old->was_set_in_doubt) {
-        copy_settings(make_inc(world, channel), old);
+        struct truth_inc *inc = make_inc(world, channel);
+        copy_settings(inc, old);
+        inc->limits.min_events = 0; /* the floor may have been that of the one that has gone */
     }
     judge_removed(world, channel);
 }
