@@ -37,8 +37,8 @@ struct found {
 };
 
 struct bk_find {
-    const struct bk_query *request;
     const struct bb_query *query;
+    uint32_t end; /* of the channels, 0: none */
     struct bk_filter *filter;
     struct bb_where *where;
     uint64_t now;
@@ -61,7 +61,7 @@ int bk_find_new(const struct bk_query *request, struct bk_find **ret_find)
     if (find == NULL) {
         return BB_ENOMEM;
     }
-    find->request = request;
+    find->end = request->end;
     find->query = query;
     find->now = request->now;
     find->max_bytes = request->max_bytes;
@@ -115,19 +115,9 @@ bool bk_find_wants_path(const struct bk_find *find, struct bb_slice path)
     return bk_filter_matches(find->filter, path);
 }
 
-static int compare_channels(const void *a, const void *b)
-{
-    uint32_t left = *(const uint32_t *)a;
-    uint32_t right = *(const uint32_t *)b;
-    return (left > right) - (left < right);
-}
-
 bool bk_find_wants_channel(const struct bk_find *find, uint32_t channel)
 {
-    const struct bk_query *request = find->request;
-    return (request->end == 0 || channel < request->end) &&
-           (request->n_gone == 0 ||
-            bsearch(&channel, request->gone, request->n_gone, sizeof(channel), compare_channels) == NULL);
+    return find->end == 0 || channel < find->end;
 }
 
 static bool by_source_time(const struct bk_find *find)

@@ -237,9 +237,7 @@ struct bk_query {
     const struct bb_query *query; /* the caller's, until done */
     uint64_t now;                 /* wall clock, us: expired events are not found */
     size_t max_bytes;             /* of the body */
-    uint32_t end;         /* channels with ids from here on came after the question: not found; 0: no end */
-    const uint32_t *gone; /* nor is what is in these, ascending; the caller's, until done */
-    size_t n_gone;
+    uint32_t end;          /* channels with ids from here on came after the question: not found; 0: no end */
     struct bk_bytes *body; /* out: blocks, in the order asked for; yours to let go; NULL if there are none */
     uint64_t n_events;     /* out */
     bool more;             /* out: there is more after the last one */

@@ -91,6 +91,7 @@ static void ask(struct bk_core *core, struct bk_sub *sub)
                 .query = &values->query,
                 .now = core->wall,
                 .max_bytes = RETAINED_BYTES,
+                .end = core->channels.last_id + 1,
             };
             core->backends[i]->ops->submit(core->backends[i], &values->asked[i].request);
         }

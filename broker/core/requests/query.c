@@ -16,7 +16,6 @@ struct asked {
     struct bk_ask ask;
     size_t n_waiting;
     struct bb_buf copy; /* what the query points into */
-    struct bb_buf gone; /* uint32_t: channels that the log still has */
     struct bb_query query;
     struct bk_query queries[BK_STORES];
 };
@@ -27,7 +26,6 @@ static void asked_free(struct asked *asked)
         bk_bytes_unref(asked->queries[i].body);
     }
     bb_buf_fini(&asked->copy);
-    bb_buf_fini(&asked->gone);
     free(asked);
 }
 
@@ -274,27 +272,8 @@ static int read_query(struct asked *asked, struct bb_slice query, struct bb_buf 
     return asked->copy.error != 0 ? BB_ENOMEM : bb_query_read(bb_buf_slice(&asked->copy), &asked->query, err);
 }
 
-static int compare_ids(const void *a, const void *b)
-{
-    return compare_uint(*(const uint32_t *)a, *(const uint32_t *)b);
-}
-
-/* Channels that the log is to forget. Until it has, their names may be those of channels in memory. */
-static int note_gone(const struct bk_core *core, struct asked *asked)
-{
-    const struct bk_removed *removed = (const struct bk_removed *)(const void *)core->stage.removed.data;
-    size_t n = core->stage.removed.len / sizeof(*removed);
-    for (size_t i = 0; i < n; i++) {
-        bb_buf_append(&asked->gone, &removed[i].channel.id, sizeof(removed[i].channel.id));
-    }
-    if (n > 0 && asked->gone.error == 0) {
-        qsort(asked->gone.data, n, sizeof(uint32_t), compare_ids);
-    }
-    return asked->gone.error;
-}
-
-/* done() comes in dispatch(), never here. A channel that comes until then may have the name of one that goes: the log looks later
- * than memory, and a query sees what there is when it is asked. */
+/* done() comes in dispatch(), never here. A channel that comes until then may have the name of one that memory had: the log looks
+ * later, and a query sees what there is when it is asked. */
 static void submit(struct bk_core *core, struct asked *asked)
 {
     size_t max_bytes = BB_MIN(ANSWER_MAX, core->config.max_message / 2);
@@ -306,8 +285,6 @@ static void submit(struct bk_core *core, struct asked *asked)
             .now = core->wall,
             .max_bytes = max_bytes,
             .end = core->channels.last_id + 1,
-            .gone = (const uint32_t *)(const void *)asked->gone.data,
-            .n_gone = asked->gone.len / sizeof(uint32_t),
         };
     }
     for (size_t i = 0; i < BK_STORES; i++) {
@@ -327,7 +304,6 @@ static int query(struct bk_core *core, struct bk_client *client, const struct bb
         return BB_ENOMEM;
     }
     int r = read_query(asked, msg->query, err);
-    r = r == 0 ? note_gone(core, asked) : r;
     r = r == 0 ? bk_ask_begin(core, client, msg, &asked->ask) : r;
     if (r < 0) {
         asked_free(asked);
