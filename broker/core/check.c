@@ -96,6 +96,18 @@ static void check_stage(const struct bk_core *core)
     CHECK(bytes == stage->bytes && ticket_bytes == stage->ticket_bytes);
 }
 
+/* A channel that is being removed takes nothing: publishers to the log wait, or are refused. */
+static void check_going(const struct bk_core *core)
+{
+    const struct bk_stage *stage = &core->stage;
+    for (size_t i = 0; i < core->channels.n_channels; i++) {
+        const struct bk_channel *channel = core->channels.list[i];
+        CHECK(!channel->is_going || channel->taken == channel->last);
+        CHECK(!channel->is_going || stage->removed.len > 0);
+        CHECK(!channel->is_going || stage->is_behind || stage->state != BK_BACKEND_OK);
+    }
+}
+
 static void check_waiting(const struct bk_client *client)
 {
     uint64_t number = 0;
@@ -236,5 +248,6 @@ void bk_core_check(struct bk_core *core)
     check_channels(core);
     check_ring(core);
     check_stage(core);
+    check_going(core);
     check_clients(core);
 }

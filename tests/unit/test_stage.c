@@ -255,6 +255,27 @@ Test(stage, a_change_that_the_log_loses_is_refused_and_told_again)
     fixture_fini(&fixture);
 }
 
+Test(stage, a_removal_that_the_log_loses_is_tried_again)
+{
+    struct fixture fixture;
+    fixture_start(&fixture);
+    change_channel(&fixture, "add", "a");
+    flushed(&fixture, fixture.log.ticket, 0);
+    change_channel(&fixture, "rm", "a");
+    size_t n_answered = fixture.n_got[BB_MSG_RESULT];
+    flushed(&fixture, fixture.log.ticket, BB_ELOGFAILED);
+    fixture.log.n_removed = 0;
+    fixture.log.listener->state(fixture.log.listener->context, BK_BACKEND_OK, NULL);
+    bk_core_flush(fixture.core);
+    cr_assert_eq(fixture.log.n_removed, 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], n_answered);
+    flushed(&fixture, fixture.log.ticket, 0);
+    bk_core_flush(fixture.core);
+    cr_assert_eq(fixture.n_got[BB_MSG_RESULT], n_answered + 1);
+    cr_assert_eq(fixture.n_got[BB_MSG_ERROR], 0);
+    fixture_fini(&fixture);
+}
+
 Test(stage, a_log_that_takes_nothing_is_not_asked_over_and_over)
 {
     struct fixture fixture;

@@ -24,8 +24,7 @@ int bk_stage_admit(const struct bk_core *core, const struct bk_channel *channel,
     if (stage->state != BK_BACKEND_OK) {
         return stage->state == BK_BACKEND_FULL ? BB_ELOGFULL : BB_ELOGFAILED;
     }
-    /* Who can be paused is, before it comes to this. */
-    return stage->is_behind || channel->is_going ? BB_EFULL : 0;
+    return stage->is_behind ? BB_EFULL : 0; /* who can be paused is, before it comes to this */
 }
 
 bool bk_stage_has_room(const struct bk_core *core, size_t bytes)
