@@ -158,9 +158,12 @@ static int print_json(const struct bb_event *event)
 
 static void say_gap(const struct bb_gap *gap)
 {
-    if (gap->to == BB_UNKNOWN || gap->count == BB_UNKNOWN) {
+    if (gap->to == BB_UNKNOWN) {
         say("gap: channel '%s' from %" PRIu64 " on, nobody knows how much: %s", gap->channel, gap->from,
             gap->reason);
+    } else if (gap->count == BB_UNKNOWN) {
+        say("gap: channel '%s' %" PRIu64 " to %" PRIu64 ", nobody knows how many of them matched: %s",
+            gap->channel, gap->from, gap->to, gap->reason);
     } else {
         say("gap: channel '%s' %" PRIu64 " to %" PRIu64 ", %" PRIu64 " events lost: %s", gap->channel,
             gap->from, gap->to, gap->count, gap->reason);
