@@ -15,6 +15,7 @@
 #include "tests/sim/world.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,8 +174,9 @@ static void tally_add(struct tally *tally,
 
 struct worker {
     pid_t pid;
-    int fd;
-    uint64_t next; /* seed */
+    int fd;               /* -1: it has ended */
+    uint64_t next;        /* seed */
+    struct report report; /* the last one */
 };
 
 static bool write_report(int fd, const struct report *report)
@@ -214,32 +216,51 @@ static bool worker_start(const struct options *options, struct worker *worker, i
     }
     (void)close(fds[1]);
     worker->fd = fds[0];
+    worker->report = (struct report){0};
     return false;
 }
 
-/* Read until the worker ends; true if it crashed, and must be started again behind that seed. */
-static bool worker_follow(const struct options *options, struct worker *worker, struct tally *tally)
+/* True if it crashed, and must be started again behind that seed. */
+static bool worker_ended(const struct options *options, struct worker *worker, struct tally *tally)
 {
-    struct report report = {0};
-    bool in_seed = false;
+    const struct report *report = &worker->report;
+    bool in_seed = report->seed != 0 && !report->is_over;
     int status = 0;
-    while (read(worker->fd, &report, sizeof(report)) == (ssize_t)sizeof(report)) {
-        in_seed = !report.is_over;
-        if (report.is_over) {
-            tally_add(tally, options, report.seed, &report.result);
-        }
-    }
     (void)close(worker->fd);
+    worker->fd = -1;
     (void)waitpid(worker->pid, &status, 0);
     if (status == 0) {
         return false;
     }
     tally->n_crashing++;
     tally->n_tested += in_seed;
-    count_kind(tally, report.seed, "crash");
-    (void)printf("[CRASH] seed %" PRIu64 ", status %d\n", report.seed, status);
-    worker->next = report.seed + options->n_workers;
+    count_kind(tally, report->seed, "crash");
+    (void)printf("[CRASH] seed %" PRIu64 ", status %d\n", report->seed, status);
+    worker->next = report->seed + options->n_workers;
     return in_seed && worker->next <= options->last;
+}
+
+/* Wait for a report of any, so that none waits for another one. False: all have ended. */
+static bool workers_wait(struct worker *workers, uint64_t n, struct pollfd *fds)
+{
+    bool any = false;
+    for (uint64_t i = 0; i < n; i++) {
+        fds[i] = (struct pollfd){.fd = workers[i].fd, .events = POLLIN};
+        any = any || workers[i].fd >= 0;
+    }
+    return any && poll(fds, (nfds_t)n, -1) > 0;
+}
+
+static bool worker_reports(const struct options *options, struct worker *worker, struct tally *tally)
+{
+    struct report *report = &worker->report;
+    if (read(worker->fd, report, sizeof(*report)) != (ssize_t)sizeof(*report)) {
+        return false;
+    }
+    if (report->is_over) {
+        tally_add(tally, options, report->seed, &report->result);
+    }
+    return true;
 }
 
 static void tally_print(const struct tally *tally)
@@ -271,8 +292,9 @@ static void kinds_print(const struct tally *tally)
 
 static int run_workers(const struct options *options)
 {
-    struct worker workers[WORKERS_MAX] = {{0}};
+    static struct worker workers[WORKERS_MAX];
     static struct tally tally;
+    struct pollfd fds[WORKERS_MAX];
     int status = 0;
     coverage_start();
     for (uint64_t i = 0; i < options->n_workers; i++) {
@@ -281,9 +303,11 @@ static int run_workers(const struct options *options)
             return status;
         }
     }
-    for (uint64_t i = 0; i < options->n_workers; i++) {
-        while (worker_follow(options, &workers[i], &tally)) {
-            if (worker_start(options, &workers[i], &status)) {
+    while (workers_wait(workers, options->n_workers, fds)) {
+        for (uint64_t i = 0; i < options->n_workers; i++) {
+            bool has_ended = fds[i].revents != 0 && !worker_reports(options, &workers[i], &tally);
+            if (has_ended && worker_ended(options, &workers[i], &tally) &&
+                worker_start(options, &workers[i], &status)) {
                 return status;
             }
         }
