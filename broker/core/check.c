@@ -100,12 +100,15 @@ static void check_stage(const struct bk_core *core)
 static void check_going(const struct bk_core *core)
 {
     const struct bk_stage *stage = &core->stage;
+    size_t n_going = 0;
     for (size_t i = 0; i < core->channels.n_channels; i++) {
         const struct bk_channel *channel = core->channels.list[i];
+        n_going += channel->is_going;
         CHECK(!channel->is_going || channel->taken == channel->last);
         CHECK(!channel->is_going || stage->removed.len > 0);
         CHECK(!channel->is_going || stage->is_behind || stage->state != BK_BACKEND_OK);
     }
+    CHECK(n_going == stage->n_going);
 }
 
 static void check_waiting(const struct bk_client *client)

@@ -253,6 +253,10 @@ Test(core_requests_channel, a_channel_that_is_being_removed_takes_nothing_and_is
     rig_events(&rig, "a/x", &events);
     (void)bk_core_ingest(rig.core, bb_buf_slice(&events), NULL); /* a window cannot wait */
     cr_assert_eq(rig_channel(&rig, "a")->taken, 1);
+    bb_buf_reset(&events);
+    rig_events(&rig, "b/x", &events);
+    (void)bk_core_ingest(rig.core, bb_buf_slice(&events), NULL);
+    cr_assert_eq(rig_channel(&rig, "b")->taken, 1, "of other channels it loses nothing");
     rig_commit(&rig);
     rig_settle(&rig);
     RIG_TOLD(&rig, 0, "result 1");
@@ -280,5 +284,26 @@ Test(core_requests_channel, a_removal_that_a_full_log_does_not_take_is_done_when
     rig_settle(&rig);
     RIG_TOLD(&rig, 0, "result 1");
     cr_assert_null(bk_channels_find(&rig.core->channels, bb_slice_str("a")));
+    rig_stop(&rig);
+}
+
+Test(core_requests_channel, a_removal_that_is_done_is_answered_however_many_others_wait)
+{
+    struct rig rig;
+    start(&rig, false, true);
+    rig_publish(&rig, 2, 0, "a/x b/x");
+    rig_settle(&rig);
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}");
+    rig_commit(&rig);
+    rig.core->stage.n_held += 4096; /* as if so many waited */
+    rig_say(&rig, 1, "{'op':'channel','corr':1,'action':'rm','name':'b'}");
+    bk_core_flush(rig.core);
+    rig.core->stage.n_held -= 4096;
+    RIG_TOLD(&rig, 0, "result 1");
+    RIG_TOLD(&rig, 1, "error channel/1 limit");
+    rig_say(&rig, 0, "{'op':'channel','corr':2,'action':'rm','name':'b'}");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "result 2");
+    cr_assert_null(bk_channels_find(&rig.core->channels, bb_slice_str("b")));
     rig_stop(&rig);
 }

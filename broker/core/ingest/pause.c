@@ -104,10 +104,15 @@ bool bk_pause_can_drain(const struct bk_core *core)
 }
 
 /* In front: if publishers went on first, a channel that is always written to would never be free. */
+void bk_pause_first(struct bk_core *core, struct bk_client *client)
+{
+    pause_behind(core, client, NULL);
+}
+
 void bk_pause_drain(struct bk_core *core, struct bk_client *client)
 {
-    bk_stage_drain(&core->stage);
-    pause_behind(core, client, NULL);
+    core->stage.drains = true;
+    bk_pause_first(core, client);
 }
 
 void bk_pause_forget(struct bk_core *core, struct bk_client *client)
@@ -121,8 +126,8 @@ void bk_pause_forget(struct bk_core *core, struct bk_client *client)
 static bool has_caught_up(const struct bk_core *core)
 {
     const struct bk_stage *stage = &core->stage;
-    bool is_well = stage->drains ? bk_stage_is_drained(stage)
-                                 : !stage->is_stalled && stage->bytes <= core->config.stage_bytes / 2;
+    size_t most = stage->drains ? 0 : core->config.stage_bytes / 2;
+    bool is_well = !stage->is_stalled && stage->bytes <= most && stage->n_going == 0;
     return stage->state != BK_BACKEND_OK || is_well;
 }
 

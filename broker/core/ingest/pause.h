@@ -22,7 +22,10 @@ void bk_pause(struct bk_core *core, struct bk_client *client);
 /** bk_pause_can_drain() - whether all that is on its way to the log will get there, if nothing is added. */
 bool bk_pause_can_drain(const struct bk_core *core);
 
-/** bk_pause_drain() - let what @client sends wait until nothing is on its way to the log; publishers wait behind it. */
+/** bk_pause_first() - bk_pause(), in front of all others. */
+void bk_pause_first(struct bk_core *core, struct bk_client *client);
+
+/** bk_pause_drain() - the same, until nothing is on its way to the log. */
 void bk_pause_drain(struct bk_core *core, struct bk_client *client);
 
 /** bk_pause_is_over() - whether the log has caught up and somebody waits, or may be paused no more. */

@@ -366,8 +366,8 @@ void bk_on_state(void *context, enum bk_backend_state state, const char *text)
     core->stage.state = state;
     core->stage.has_news =
         core->stage.has_news || state == BK_BACKEND_OK; /* what channels are set to may have been lost */
-    if (state == BK_BACKEND_OK && core->stage.removed.len > 0) {
-        bk_stage_drain(&core->stage); /* they come first */
+    if (state == BK_BACKEND_OK && core->stage.n_going > 0) {
+        core->stage.is_behind = true; /* that comes first */
     }
     bk_note(core, state == BK_BACKEND_OK ? BK_LOG_NOTICE : BK_LOG_ERROR, "BB-LOG-STATE", "the log %s: %s",
             words[state], text != NULL ? text : "");

@@ -24,7 +24,10 @@ int bk_stage_admit(const struct bk_core *core, const struct bk_channel *channel,
     if (stage->state != BK_BACKEND_OK) {
         return stage->state == BK_BACKEND_FULL ? BB_ELOGFULL : BB_ELOGFAILED;
     }
-    return stage->is_behind ? BB_EFULL : 0; /* who can be paused is, before it comes to this */
+    /* Who can be paused is, before it comes to this. For windows a removal alone is no reason to lose what is for other channels. */
+    bool is_for_removal = stage->n_going > 0 && !stage->drains && !stage->is_stalled &&
+                          stage->bytes <= core->config.stage_bytes;
+    return channel->is_going || (stage->is_behind && !is_for_removal) ? BB_EFULL : 0;
 }
 
 bool bk_stage_has_room(const struct bk_core *core, size_t bytes)
@@ -102,7 +105,9 @@ int bk_stage_remove_channel(struct bk_core *core, struct bk_channel *channel)
     stage->has_news = true;
     if (bk_store_of(core, channel) == BK_STORE_LOG) {
         channel->is_going = true;
-        bk_stage_drain(stage);
+        stage->n_going++;
+        stage->is_behind = true;
+        stage->drains = false; /* it has */
     }
     return 0;
 }
@@ -111,6 +116,7 @@ static void end_channel(struct bk_core *core, uint32_t id)
 {
     struct bk_channel *channel = bk_channels_find_id(&core->channels, id);
     if (channel != NULL && channel->is_going) {
+        core->stage.n_going--;
         bk_channel_end(core, channel);
     }
 }

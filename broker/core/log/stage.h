@@ -40,14 +40,15 @@ struct bk_stage {
     size_t first;         /* of which those before this index have gone */
     uint64_t n_gone;      /* blocks that ever went */
     size_t bytes;
-    size_t ticket_bytes;            /* staged under the ticket that is not registered yet */
-    uint64_t ticket;                /* of what is staged now; all below it are registered */
-    uint64_t durable;               /* all tickets up to here are decided */
-    bool is_broken;                 /* it and the backend disagree: nothing more is staged */
-    bool has_news;                  /* something is to be registered under `ticket` */
-    bool is_stalled;                /* the log's queue is full: registered when it has written some of it */
-    bool is_behind;                 /* too much waits, and not yet half of it has gone */
-    bool drains;                    /* it is behind until nothing waits */
+    size_t ticket_bytes; /* staged under the ticket that is not registered yet */
+    uint64_t ticket;     /* of what is staged now; all below it are registered */
+    uint64_t durable;    /* all tickets up to here are decided */
+    bool is_broken;      /* it and the backend disagree: nothing more is staged */
+    bool has_news;       /* something is to be registered under `ticket` */
+    bool is_stalled;     /* the log's queue is full: registered when it has written some of it */
+    bool is_behind;      /* too much waits, and not yet half of it has gone */
+    bool drains;         /* it is behind until nothing waits */
+    size_t n_going;      /* logged channels that are being removed: it is behind until they are gone */
     struct bk_client *paused_first; /* clients that wait until it has, longest first */
     struct bk_client *paused_last;
     struct bk_producer *producers; /* the log is to be told of */
@@ -87,18 +88,6 @@ int bk_stage_add(struct bk_core *core, const struct bk_block *block) BB_MUST_CHE
 
 /** bk_stage_drop_gone() - blocks before `first` went: keep the memory in bounds. */
 void bk_stage_drop_gone(struct bk_stage *stage);
-
-/** bk_stage_drain() - publishers to the log wait until nothing is on its way there. */
-static inline void bk_stage_drain(struct bk_stage *stage)
-{
-    stage->drains = stage->is_behind = true;
-}
-
-/** bk_stage_is_drained() - nothing is. */
-static inline bool bk_stage_is_drained(const struct bk_stage *stage)
-{
-    return !stage->is_stalled && stage->bytes == 0 && stage->removed.len == 0;
-}
 
 /** bk_stage_remove_channel() - the log is to forget @channel, of which nothing is on its way there. A logged one is there until that
  * is on disk. Return: 0 or BB_ENOMEM. */

@@ -71,13 +71,20 @@ static int find(struct bk_core *core, const struct bb_msg *msg, struct bk_channe
 }
 
 /* The message comes again when the log has what is on its way to it. */
-static int wait_for_log(struct bk_core *core, struct bk_client *client, struct bb_buf *err)
+static int wait_for_log(struct bk_core *core,
+                        struct bk_client *client,
+                        const struct bk_channel *channel,
+                        struct bb_buf *err)
 {
     if (!bk_pause_can_drain(core)) {
         bb_buf_printf(err, "the log does not take what is on its way to it; try again");
         return BB_EAGAIN;
     }
-    bk_pause_drain(core, client);
+    if (channel->is_going) {
+        bk_pause_first(core, client);
+    } else {
+        bk_pause_drain(core, client);
+    }
     return 0;
 }
 
@@ -90,7 +97,7 @@ static int set(struct bk_core *core,
 {
     struct bk_settings changed = channel->settings;
     if (channel->is_going) {
-        return wait_for_log(core, client, err);
+        return wait_for_log(core, client, channel, err);
     }
     int r =
         msg->settings.len > 0 ? bk_settings_read(msg->settings, &core->channels.defaults, &changed, err) : 0;
@@ -291,7 +298,7 @@ static int rm(struct bk_core *core, struct bk_client *client, const struct bb_ms
     }
     int r = find(core, msg, &channel);
     if (r == 0 && (channel->taken != channel->last || channel->is_going)) {
-        return wait_for_log(core, client, err);
+        return wait_for_log(core, client, channel, err);
     }
     r = r == 0 ? bk_stage_remove_channel(core, channel) : r;
     if (r < 0) {
@@ -299,7 +306,7 @@ static int rm(struct bk_core *core, struct bk_client *client, const struct bb_ms
     }
     if (channel->is_going && bk_pause_can_drain(core)) {
         client->removing = channel->id;
-        bk_pause_drain(core, client);
+        bk_pause_first(core, client);
         return 0;
     }
     if (!channel->is_going) {
@@ -339,7 +346,8 @@ static int run(struct bk_core *core, struct bk_client *client, const struct bb_m
 void bk_handle_channel(struct bk_core *core, struct bk_client *client, const struct bb_msg *msg)
 {
     struct bb_buf err = BB_BUF_INIT;
-    int r = bk_can_hold(core) ? run(core, client, msg, &err) : BB_ELIMIT;
+    bool is_begun = client->removing != 0; /* what is done cannot be refused */
+    int r = is_begun || bk_can_hold(core) ? run(core, client, msg, &err) : BB_ELIMIT;
     if (r < 0) {
         bk_client_refuse(core, client, msg, r, err.len > 0 ? bb_buf_string(&err) : NULL);
     }
