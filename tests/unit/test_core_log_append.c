@@ -132,14 +132,14 @@ Test(core_log_append, levels_and_states_of_the_log_decide_who_is_admitted)
     rig.log->backend.is_durable = false;
     cr_assert_eq(bk_stage_admit(core, channel, BB_LEVEL_SYNCED), BB_EUNSUPPORTED);
     cr_assert_eq(bk_stage_admit(core, channel, BB_LEVEL_ACCEPTED), 0);
-    core->stage.is_behind = true;
+    core->stage.is_behind = core->stage.drains = true;
     cr_assert_eq(bk_stage_admit(core, channel, BB_LEVEL_ACCEPTED), BB_EFULL);
     core->stage.state = BK_BACKEND_FULL;
     cr_assert_eq(bk_stage_admit(core, channel, BB_LEVEL_ACCEPTED), BB_ELOGFULL);
     core->stage.state = BK_BACKEND_FAILED;
     cr_assert_eq(bk_stage_admit(core, channel, BB_LEVEL_ACCEPTED), BB_ELOGFAILED);
     core->stage.state = BK_BACKEND_OK;
-    core->stage.is_behind = false;
+    core->stage.is_behind = core->stage.drains = false;
     core->stage.is_broken = true;
     cr_assert_eq(bk_stage_admit(core, channel, BB_LEVEL_ACCEPTED), BB_ELOGFAILED);
     core->stage.is_broken = false;

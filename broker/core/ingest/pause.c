@@ -123,17 +123,11 @@ void bk_pause_forget(struct bk_core *core, struct bk_client *client)
 }
 
 /* Half of the bound is free before anyone goes on: pausing costs, and should not be done for each message. */
-static bool has_caught_up(const struct bk_core *core)
-{
-    const struct bk_stage *stage = &core->stage;
-    size_t most = stage->drains ? 0 : core->config.stage_bytes / 2;
-    bool is_well = !stage->is_stalled && stage->bytes <= most && stage->n_going == 0;
-    return stage->state != BK_BACKEND_OK || is_well;
-}
-
 bool bk_pause_is_over(const struct bk_core *core)
 {
-    return core->stage.is_behind && has_caught_up(core);
+    const struct bk_stage *stage = &core->stage;
+    bool is_done = bk_stage_has_caught_up(core) && stage->n_going == 0;
+    return stage->is_behind && (is_done || stage->state != BK_BACKEND_OK);
 }
 
 struct bk_client *bk_pause_next(struct bk_core *core)

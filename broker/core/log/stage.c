@@ -9,6 +9,13 @@
 
 #include <stdlib.h>
 
+bool bk_stage_has_caught_up(const struct bk_core *core)
+{
+    const struct bk_stage *stage = &core->stage;
+    size_t most = stage->drains ? 0 : core->config.stage_bytes / 2;
+    return !stage->is_stalled && stage->bytes <= most;
+}
+
 int bk_stage_admit(const struct bk_core *core, const struct bk_channel *channel, uint64_t level)
 {
     const struct bk_stage *stage = &core->stage;
@@ -24,10 +31,9 @@ int bk_stage_admit(const struct bk_core *core, const struct bk_channel *channel,
     if (stage->state != BK_BACKEND_OK) {
         return stage->state == BK_BACKEND_FULL ? BB_ELOGFULL : BB_ELOGFAILED;
     }
-    /* Who can be paused is, before it comes to this. For windows a removal alone is no reason to lose what is for other channels. */
-    bool is_for_removal = stage->n_going > 0 && !stage->drains && !stage->is_stalled &&
-                          stage->bytes <= core->config.stage_bytes;
-    return channel->is_going || (stage->is_behind && !is_for_removal) ? BB_EFULL : 0;
+    /* Who can be paused is, before it comes to this. For windows the removal of another channel is no reason. */
+    bool is_full = stage->is_behind && (stage->drains || !bk_stage_has_caught_up(core));
+    return channel->is_going || is_full ? BB_EFULL : 0;
 }
 
 bool bk_stage_has_room(const struct bk_core *core, size_t bytes)

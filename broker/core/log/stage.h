@@ -80,6 +80,9 @@ int bk_stage_admit(const struct bk_core *core,
                    const struct bk_channel *channel,
                    uint64_t level) BB_MUST_CHECK;
 
+/** bk_stage_has_caught_up() - the log has taken half of what may wait for it, or all if that is wanted. */
+bool bk_stage_has_caught_up(const struct bk_core *core);
+
 /** bk_stage_has_room() - whether @bytes more of blocks still fit under the ticket that is being filled. */
 bool bk_stage_has_room(const struct bk_core *core, size_t bytes);
 
