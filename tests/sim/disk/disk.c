@@ -65,11 +65,28 @@ static void tell_removal(struct world *world, uint32_t id)
     }
 }
 
+/* By its settings, which are [settings, lives]. */
+static bool is_set_to_log(struct bb_slice settings)
+{
+    struct bb_mp_reader reader = bb_mp_reader(settings);
+    (void)bb_mp_read_array(&reader);
+    uint32_t n = bb_mp_read_map(&reader);
+    for (uint32_t i = 0; i < n && reader.error == 0; i++) {
+        struct bb_slice key = bb_mp_read_str(&reader);
+        struct bb_slice value = bb_mp_read_raw(&reader);
+        if (bb_slice_equal(key, bb_slice_str("store"))) {
+            struct bb_mp_reader word = bb_mp_reader(value);
+            return bb_slice_equal(bb_mp_read_str(&word), bb_slice_str("log"));
+        }
+    }
+    return false;
+}
+
 /* A channel that is kept here is there until its removal is on the disk. */
 static bool goes_later(struct world *world, const struct bk_log_channel *entry)
 {
     const struct truth_inc *inc = entry->removed ? inc_of(world, entry->id) : NULL;
-    return inc != NULL && inc->is_logged;
+    return inc != NULL && (inc->is_logged || (inc->n == 0 && inc->is_set_to_log));
 }
 
 static void tell_channel(struct world *world, const struct bk_log_channel *entry)
@@ -83,6 +100,7 @@ static void tell_channel(struct world *world, const struct bk_log_channel *entry
     size_t channel = truth_name(world, entry->name);
     struct truth_inc *inc = inc_of(world, entry->id);
     inc = inc != NULL ? inc : truth_current(world, channel);
+    inc->is_set_to_log = is_set_to_log(entry->settings);
     if (inc->id == 0) {
         inc->id = entry->id;
         inc->generation = world->disk.generation;

@@ -223,7 +223,12 @@ uint64_t account_waiting(struct world *world, struct account *account)
     uint64_t bytes = 0;
     for (size_t i = 0; i < world->truth.n_names && account->state == ACCOUNT_OPEN; i++) {
         if (account_matches(world, account, i)) {
-            bytes += account_waiting_in(account, account_place(world, account, i));
+            struct place *place = account_place(world, account, i);
+            bytes += account_waiting_in(account, place);
+            if (place->inc->is_ended && place->inc != world->truth.names[i].inc && place->covered == 0) {
+                struct place next = {.inc = world->truth.names[i].inc, .stop = place->stop};
+                bytes += account_waiting_in(account, &next); /* nothing of the older one need be told */
+            }
         }
     }
     return bytes;

@@ -12,6 +12,7 @@
 
 struct asked {
     struct asked *next;
+    const struct sim_link *link;
     enum bb_msg_type type;
     uint64_t number; /* of all */
     uint64_t corr;
@@ -101,6 +102,7 @@ void asked_input(struct world *world, struct sim_link *link, const struct bb_msg
     if (asked == NULL) {
         abort();
     }
+    asked->link = link;
     asked->type = msg->type;
     asked->number = ++world->judge.n_asked;
     asked->corr = msg->type == BB_MSG_PING ? msg->token : msg->corr;
@@ -192,6 +194,18 @@ static struct asked *consumed_rm(struct world *world, size_t channel)
     return NULL;
 }
 
+bool asked_is_set(const struct world *world, size_t channel)
+{
+    for (const struct sim_link *link = world->links; link != NULL; link = link->next) {
+        for (const struct asked *asked = link->judged.asked; asked != NULL; asked = asked->next) {
+            if ((is_action(asked, "set") || is_action(asked, "add")) && asked->channel == channel) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 void asked_consume_rm(struct world *world, size_t channel)
 {
     struct asked *asked = oldest_rm(world, channel);
@@ -222,10 +236,14 @@ static void rm_refused(struct world *world, const struct asked *asked)
 
 /* All that @inc has was published after the request to remove the channel, which has removed what was before it: the log, which
  * knows @inc, would have been told else. */
-static bool came_after(const struct world *world, const struct asked *asked, const struct truth_inc *inc)
+static bool came_after(struct world *world, const struct asked *asked, const struct truth_inc *inc)
 {
     if (inc == NULL || inc->n == 0 || (inc == asked->inc && asked->taken > 0)) {
         return false;
+    }
+    const struct written *first = written_at(world, inc->events[0]->writer, inc->events[0]->serial);
+    if (first->fresh_link == asked->link && first->fresh_at < asked->at) {
+        return false; /* one after the other */
     }
     bool is_known =
         world->has_log && inc->is_logged && inc->id != 0 && inc->generation == world->disk.generation;

@@ -31,6 +31,7 @@ static void classify(struct world *world, struct sim_link *link, struct publishe
         for (size_t i = 0; i < published->n; i++) {
             struct written *written = written_at(world, published->writer, published->serials[i]);
             written->fresh_at = world->now;
+            written->fresh_link = link;
             written->epoch = judged->epoch;
         }
     }
@@ -316,7 +317,9 @@ static const char *read_positions(struct world *world, struct ack *ack, struct b
     for (size_t i = 0; i < published->n; i++) {
         /* A client that is paused is not looked at before the log has gone on, and by then nobody may be behind. */
         const struct written *written = written_at(world, published->writer, published->serials[i]);
-        bool moved = written->n_refusers_moved != published->n_refusers_moved;
+        bool was_paused = written->event != NULL && written->event->taken_at != published->at;
+        uint64_t now = was_paused ? world->judge.n_refusers_moved : written->n_refusers_moved;
+        bool moved = now != published->n_refusers_moved;
         if (!ack->is_named[i] && published->must_refuse[i] && !moved) {
             return "a subscription refuses and is behind";
         }

@@ -16,8 +16,9 @@ struct written {
     bool is_numbered;     /* its order and number count */
     uint64_t refused_run; /* refused for a reason that came up: it must not appear any more in this run */
     uint64_t
-        fresh_at;   /* published last under a number that was new: what appeared before is of another try */
-    uint64_t epoch; /* in which it was published last; in another one it is another publish */
+        fresh_at; /* published last under a number that was new: what appeared before is of another try */
+    const struct sim_link *fresh_link; /* and by it */
+    uint64_t epoch;       /* in which it was published last; in another one it is another publish */
     uint64_t event_epoch; /* in which `event` was */
     bool has_claim;       /* an ack has named its sequence before it was heard of */
     uint64_t claim;
@@ -108,6 +109,9 @@ void asked_loosen_trims(struct world *world, struct truth_inc *inc);
 
 /** asked_consume_rm() - @channel was removed: one of the requests to do so has done it. */
 void asked_consume_rm(struct world *world, size_t channel);
+/** asked_is_set() - a setting of @channel is not answered: it may come to the next one of the name. */
+bool asked_is_set(const struct world *world, size_t channel);
+
 /** asked_doubt() - what @link still waits for will not be answered. */
 void asked_doubt(struct sim_link *link);
 void asked_free_all(struct world *world, struct sim_link *link);

@@ -443,7 +443,7 @@ void truth_remove(struct world *world, size_t channel, const char *evidence)
         name->inc->ended_at = world->now;
     }
     struct truth_inc *old = name->inc;
-    if (old != NULL && old->was_set_in_doubt) {
+    if (old != NULL && (old->was_set_in_doubt || asked_is_set(world, channel))) {
         struct truth_inc *inc = make_inc(world, channel);
         copy_settings(inc, old);
         inc->limits.min_events = 0; /* the floor may have been that of the one that has gone */

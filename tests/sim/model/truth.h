@@ -94,7 +94,8 @@ struct truth_inc {
     uint64_t ring; /* the smallest ring that it had */
     bool is_lazy;  /* was at some time */
     bool was_set;
-    bool is_of_log; /* and by a broker with a log: one without leaves on the disk what is there */
+    bool is_of_log;        /* and by a broker with a log: one without leaves on the disk what is there */
+    bool is_set_to_log;    /* what the log was told of it, before it has events */
     bool was_set_in_doubt; /* while it was to be removed: it may be the next one that was meant */
     uint64_t born_at;
     uint32_t
