@@ -308,3 +308,23 @@ Test(core_requests_channel, a_removal_that_is_done_is_answered_however_many_othe
     cr_assert_null(bk_channels_find(&rig.core->channels, bb_slice_str("b")));
     rig_stop(&rig);
 }
+
+Test(core_requests_channel, who_waits_for_a_busy_channel_is_not_passed_by_other_removals)
+{
+    struct rig rig;
+    struct bb_buf events = BB_BUF_INIT;
+    start(&rig, false, true);
+    rig_publish(&rig, 2, 0, "a/x b/x");
+    rig_settle(&rig);
+    rig_events(&rig, "a/x", &events);
+    (void)bk_core_ingest(rig.core, bb_buf_slice(&events), NULL);
+    rig_say(&rig, 0, "{'op':'channel','corr':1,'action':'rm','name':'a'}"); /* waits for that */
+    rig_say(&rig, 1, "{'op':'channel','corr':1,'action':'rm','name':'b'}");
+    (void)bk_core_ingest(rig.core, bb_buf_slice(&events), NULL);
+    cr_assert_eq(rig_channel(&rig, "a")->taken, 2, "nothing more is taken before it goes");
+    rig_settle(&rig);
+    RIG_TOLD(&rig, 0, "result 1");
+    RIG_TOLD(&rig, 1, "result 1");
+    bb_buf_fini(&events);
+    rig_stop(&rig);
+}

@@ -113,7 +113,6 @@ int bk_stage_remove_channel(struct bk_core *core, struct bk_channel *channel)
         channel->is_going = true;
         stage->n_going++;
         stage->is_behind = true;
-        stage->drains = false; /* it has */
     }
     return 0;
 }
