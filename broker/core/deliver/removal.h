@@ -5,5 +5,8 @@
 struct bk_core;
 struct bk_channel;
 
-/** bk_channel_end() - @channel is removed: who has a position in it gets a gap `restart`, and nothing of it is left in memory. */
+/**
+ * bk_channel_end() - @channel is removed: who has a position in it gets a gap `restart`, and nothing of it is left in
+ * memory
+ */
 void bk_channel_end(struct bk_core *core, struct bk_channel *channel);
